@@ -1,0 +1,57 @@
+/* Why a call was refused, and how that becomes a Python exception. */
+#ifndef PYKEYUPDATE_ERRORS_H
+#define PYKEYUPDATE_ERRORS_H
+
+#include "state.h"
+
+enum ku_refusal {
+    KU_OK = 0,
+    /* not a connection at all */
+    KU_NOT_TLS,
+    KU_NO_POINTER,
+    /* never on this connection */
+    KU_CLOSED,
+    KU_FAILED,
+    KU_CLOSE_SENT,
+    KU_CLOSE_RECEIVED,
+    KU_NEEDS_TLS13,
+    KU_NEEDS_TLS12,
+    KU_FORBIDDEN,
+    KU_INSECURE,
+    KU_KERNEL_TLS,
+    KU_MISSING,
+    /* not now, try after the next I/O */
+    KU_NO_HANDSHAKE,
+    KU_SCHEDULED,
+    KU_ANSWER_OWED,
+    KU_IN_MESSAGE,
+    KU_RENEGOTIATING,
+    KU_WRITE_PENDING,
+    KU_READ_PENDING,
+    /* OpenSSL was asked and said no: see ku_outcome.error */
+    KU_OPENSSL,
+};
+
+/* What came of a call while the connection was held.  Plain C, so that no
+   Python code runs between the questions and the call they protect. */
+struct ku_outcome {
+    enum ku_refusal refusal;
+    int value;            /* KU_OK: what the function returns */
+    unsigned long error;  /* KU_OPENSSL: the last entry of the error queue */
+    const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function */
+};
+
+/* Set the exception for an outcome other than KU_OK; always returns NULL.
+   Messages read "function(connection): reason; remedy". */
+PyObject *ku_raise(ku_state *state, const struct ku_outcome *outcome,
+                   const char *function, PyObject *conn);
+
+/* The same for a refusal that needs no detail. */
+PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal,
+                    const char *function, PyObject *conn);
+
+/* ValueError for a key update type that cannot be scheduled; returns NULL. */
+PyObject *ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
+                         PyObject *update_type);
+
+#endif

@@ -1,0 +1,66 @@
+/* The libssl that _ssl uses, as a table of functions. */
+#ifndef PYKEYUPDATE_LIBSSL_H
+#define PYKEYUPDATE_LIBSSL_H
+
+#include <Python.h>
+#include <stdint.h>
+
+/* Opaque, as OpenSSL's own headers have them since 1.1.0.  We build without
+   those headers: one binary serves OpenSSL 1.1.1 to 4.0. */
+typedef struct ssl_st SSL;
+typedef struct bio_st BIO;
+
+/* The five controls.  A library may lack one: it is then NULL in the table and
+   calling it from Python is NotImplementedError.  Prototypes as in
+   SSL_key_update(3), unchanged from 1.1.1b to 4.0. */
+#define KU_CONTROLS(X)                                            \
+    X(int, SSL_key_update, (SSL *, int))                          \
+    X(int, SSL_get_key_update_type, (const SSL *))                \
+    X(int, SSL_renegotiate, (SSL *))                              \
+    X(int, SSL_renegotiate_abbreviated, (SSL *))                  \
+    X(int, SSL_renegotiate_pending, (const SSL *))
+
+/* What the preconditions ask.  All of it is in every OpenSSL since 1.1.0. */
+#define KU_QUESTIONS(X)                                           \
+    X(void *, SSL_get_ex_data, (const SSL *, int))                \
+    X(int, SSL_is_init_finished, (const SSL *))                   \
+    X(const char *, SSL_state_string, (const SSL *))              \
+    X(size_t, SSL_get_finished, (const SSL *, void *, size_t))    \
+    X(size_t, SSL_get_peer_finished, (const SSL *, void *, size_t)) \
+    X(int, SSL_version, (const SSL *))                            \
+    X(const char *, SSL_get_version, (const SSL *))               \
+    X(int, SSL_get_shutdown, (const SSL *))                       \
+    X(int, SSL_want, (const SSL *))                               \
+    X(int, SSL_has_pending, (const SSL *))                        \
+    X(int, SSL_free_buffers, (SSL *))                             \
+    X(uint64_t, SSL_get_options, (const SSL *))                   \
+    X(long, SSL_ctrl, (SSL *, int, long, void *))                 \
+    X(BIO *, SSL_get_rbio, (const SSL *))                         \
+    X(BIO *, SSL_get_wbio, (const SSL *))
+
+/* The same for libcrypto. */
+#define KU_CRYPTO(X)                                              \
+    X(unsigned long, OpenSSL_version_num, (void))                 \
+    X(const char *, OpenSSL_version, (int))                       \
+    X(void, ERR_clear_error, (void))                              \
+    X(unsigned long, ERR_peek_last_error, (void))                 \
+    X(const char *, ERR_lib_error_string, (unsigned long))        \
+    X(const char *, ERR_reason_error_string, (unsigned long))     \
+    X(long, BIO_ctrl, (BIO *, int, long, void *))
+
+struct ku_libssl {
+#define KU_MEMBER(result, name, arguments) result (*name) arguments;
+    KU_CONTROLS(KU_MEMBER)
+    KU_QUESTIONS(KU_MEMBER)
+    KU_CRYPTO(KU_MEMBER)
+#undef KU_MEMBER
+    unsigned long version;  /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
+    int ktls_can_rekey;     /* this OpenSSL and this kernel change kTLS keys */
+};
+
+/* Bind the table to the libssl that the interpreter's `_ssl` module uses, and
+   return what was bound as a new dict (`_keyupdate.libssl`).  `_ssl` must have
+   made a connection before.  NULL with ImportError where it cannot work. */
+PyObject *ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl);
+
+#endif

@@ -1,0 +1,152 @@
+/* pykeyupdate._keyupdate: OpenSSL's key update and renegotiation controls for the
+   connections of Python's ssl module.
+
+   Theory of operation.  Python's ssl keeps an OpenSSL SSL* inside every
+   ssl.SSLSocket and ssl.SSLObject and gives no access to it.  Three things are
+   needed to use it from outside, and a file is about each:
+
+     libssl.c     which of the process's libssl it belongs to (locate_*.c ask the
+                  platform's loader), and the functions of that one;
+     sslobject.c  where in the object it stands, and the proof that it does;
+     controls.c   when it may be used: OpenSSL's functions accept calls at moments
+                  at which they break the connection, or its secrecy.
+
+   errors.c turns what was refused into exceptions.  This file puts them together
+   at import: make a connection with _ssl, prove the layout on it without following
+   a pointer, find libssl, and let that libssl confirm what was proved.  Where any
+   of it does not hold, the import fails with the cause and a remedy, and nothing
+   of a connection has been touched.
+
+   Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
+   types, and its own copy of this. */
+#include "controls.h"
+#include "sslobject.h"
+
+/* pykeyupdate's own Python modules below this one, and ssl: imported first, for
+   an interpreter without _ssl to say so in the usual way. */
+static int
+import_names(ku_state *state)
+{
+    state->sslobj_name = PyUnicode_InternFromString("_sslobj");
+    state->errors = PyImport_ImportModule("pykeyupdate.errors");
+    return state->sslobj_name != NULL && state->errors != NULL ? 0 : -1;
+}
+
+static int
+import_update_types(PyObject *module, ku_state *state)
+{
+    PyObject *constants = PyImport_ImportModule("pykeyupdate.constants");
+    PyObject *type = NULL;
+    if (constants != NULL) {
+        type = PyObject_GetAttrString(constants, "KeyUpdateType");
+    }
+    int result = type != NULL ? 0 : -1;
+    for (int i = 0; i < 3 && result == 0; i++) {
+        state->update_types[i] = PyObject_CallFunction(type, "i", i - 1);
+        result = state->update_types[i] != NULL ? 0 : -1;
+    }
+    if (result == 0) {
+        result = PyObject_SetAttrString(module, "KeyUpdateType", type);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(constants);
+    return result;
+}
+
+static int
+bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
+{
+    PyObject *probe = ku_sslobject_probe(state, _ssl);
+    PyObject *found = probe != NULL ? ku_libssl_bind(&state->libssl, _ssl) : NULL;
+    int result = -1;
+    if (found != NULL && ku_sslobject_ssl(state, probe) == NULL) {
+        PyErr_SetString(
+            PyExc_ImportError,
+            "pykeyupdate cannot work here: the OpenSSL that was found does not "
+            "know the connections of this Python's ssl module. Please report it "
+            "with the output of `python -m pykeyupdate doctor`.");
+    }
+    else if (found != NULL) {
+        result = PyObject_SetAttrString(module, "libssl", found);
+    }
+    Py_XDECREF(found);
+    Py_XDECREF(probe);
+    return result;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    ku_state *state = PyModule_GetState(module);
+    if (import_names(state) < 0 || import_update_types(module, state) < 0) {
+        return -1;
+    }
+    PyObject *_ssl = PyImport_ImportModule("_ssl");
+    if (_ssl == NULL) {
+        return -1;
+    }
+    int result = bind_and_prove(module, state, _ssl);
+    Py_DECREF(_ssl);
+    return result;
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ku_state *state = PyModule_GetState(module);
+    Py_VISIT(state->sslobject_type);
+    Py_VISIT(state->errors);
+    for (int i = 0; i < 3; i++) {
+        Py_VISIT(state->update_types[i]);
+    }
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    ku_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->sslobject_type);
+    Py_CLEAR(state->sslobj_name);
+    Py_CLEAR(state->errors);
+    for (int i = 0; i < 3; i++) {
+        Py_CLEAR(state->update_types[i]);
+    }
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters  /* 3.12 */
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#ifdef Py_mod_gil  /* 3.13 */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pykeyupdate._keyupdate",
+    .m_doc = "OpenSSL's key update and renegotiation controls for the connections "
+             "of Python's ssl module. Use them from the package pykeyupdate.",
+    .m_size = sizeof(ku_state),
+    .m_methods = ku_controls,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__keyupdate(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,197 @@
+/* The one unsafe cast, and its proof.
+
+   Modules/_ssl.c defines, after PyObject_HEAD, identically in every CPython from
+   3.7 to 3.15 (3.9.2:459, 3.10:308, 3.11.2:306, 3.12.7:309, 3.13.15:320; only
+   what follows server_hostname changes from version to version):
+
+       PyObject *Socket;           weakref to the socket, NULL over memory BIOs
+       SSL *ssl;
+       PySSLContext *ctx;
+       char shutdown_seen_zero;
+       enum py_ssl_server_or_client socket_type;
+       PyObject *owner;            weakref to the owner, or NULL
+       PyObject *server_hostname;
+
+   The header is not sizeof(PyObject) of the headers we were compiled with: it is
+   what the running interpreter says (object.__basicsize__), which is larger in
+   free-threaded and in trace-refs builds.
+
+   The proof has two halves.  At import, words of a connection of our own making
+   are compared, not followed: both neighbours of `ssl`, its type byte and its
+   host name must be where we think.  At every call, OpenSSL itself is asked:
+   _ssl stores the object in the SSL (SSL_set_app_data, which is ex_data 0), so
+   SSL_get_ex_data(ssl, 0) must give back the object we started from.  That proves
+   pointer and library together. */
+#include "sslobject.h"
+
+#include "errors.h"
+
+#include <stdint.h>
+
+struct prefix {
+    PyObject *socket;
+    SSL *ssl;
+    PyObject *ctx;
+    char shutdown_seen_zero;
+    int socket_type;
+    PyObject *owner;
+    PyObject *server_hostname;
+};
+
+static const struct prefix *
+prefix_of(const ku_state *state, PyObject *sslobj)
+{
+    return (const struct prefix *)((const char *)sslobj + state->head);
+}
+
+/* Is `object.attribute` the very object that stands in this word? */
+static int
+is_attribute(PyObject *object, const char *attribute, PyObject *word)
+{
+    PyObject *value = PyObject_GetAttrString(object, attribute);
+    int same = value != NULL && value == word;
+    PyErr_Clear();
+    Py_XDECREF(value);
+    return same;
+}
+
+static int
+layout_holds(const ku_state *state, PyObject *sslobj)
+{
+    const struct prefix *prefix = prefix_of(state, sslobj);
+    return prefix->socket == NULL
+           && prefix->ssl != NULL
+           && (uintptr_t)prefix->ssl % sizeof(void *) == 0
+           && is_attribute(sslobj, "context", prefix->ctx)
+           && prefix->shutdown_seen_zero == 0
+           && prefix->socket_type == 0  /* PY_SSL_CLIENT */
+           && prefix->owner == NULL
+           && is_attribute(sslobj, "server_hostname", prefix->server_hostname);
+}
+
+/* sizeof() of an object of this type, from Python's own book-keeping. */
+static Py_ssize_t
+basic_size(PyObject *type)
+{
+    PyObject *size = PyObject_GetAttrString(type, "__basicsize__");
+    Py_ssize_t result = size != NULL ? PyLong_AsSsize_t(size) : -1;
+    Py_XDECREF(size);
+    return result;
+}
+
+/* A client over memory BIOs, made by _ssl's own classes: ssl's Python layer may
+   be patched by then, and needs more than we do. */
+static PyObject *
+make_connection(PyObject *_ssl)
+{
+    PyObject *connection = NULL, *incoming = NULL, *outgoing = NULL;
+    PyObject *context = PyObject_CallMethod(_ssl, "_SSLContext", "i",
+                                            16 /* PROTOCOL_TLS_CLIENT */);
+    if (context != NULL) {
+        incoming = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
+        outgoing = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
+    }
+    if (incoming != NULL && outgoing != NULL) {
+        connection = PyObject_CallMethod(context, "_wrap_bio", "OOOs", incoming,
+                                         outgoing, Py_False,
+                                         "pykeyupdate.invalid");
+    }
+    Py_XDECREF(incoming);
+    Py_XDECREF(outgoing);
+    Py_XDECREF(context);
+    return connection;
+}
+
+PyObject *
+ku_sslobject_probe(ku_state *state, PyObject *_ssl)
+{
+    PyObject *type = PyObject_GetAttrString(_ssl, "_SSLSocket");
+    PyObject *probe = type != NULL ? make_connection(_ssl) : NULL;
+    if (probe == NULL) {
+        Py_XDECREF(type);
+        return NULL;
+    }
+    state->head = basic_size((PyObject *)&PyBaseObject_Type);
+    Py_ssize_t size = basic_size(type);
+    if (!PyType_Check(type) || (PyObject *)Py_TYPE(probe) != type
+        || state->head < 0
+        || size < state->head + (Py_ssize_t)sizeof(struct prefix)
+        || !layout_holds(state, probe)) {
+        PyErr_SetString(
+            PyExc_ImportError,
+            "pykeyupdate cannot work here: a connection of this Python's ssl "
+            "module is not laid out in memory as in CPython 3.9 to 3.15, so "
+            "OpenSSL's pointer cannot be taken from it safely. Look for a newer "
+            "pykeyupdate, or report it with the output of "
+            "`python -m pykeyupdate doctor`.");
+        Py_DECREF(type);
+        Py_DECREF(probe);
+        return NULL;
+    }
+    state->sslobject_type = (PyTypeObject *)type;
+    return probe;
+}
+
+/* getattr(object, name, NotImplemented): no connection is NotImplemented. */
+static PyObject *
+get_optional(PyObject *object, PyObject *name)
+{
+    PyObject *value = PyObject_GetAttr(object, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    return value;
+}
+
+/* `_sslobj` is None before connect(), and again after unwrap() or close(). */
+static void
+refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
+{
+    PyObject *name = PyUnicode_FromString("_connected");
+    PyObject *connected = name != NULL ? get_optional(conn, name) : NULL;
+    Py_XDECREF(name);
+    if (connected == NULL) {
+        return;
+    }
+    ku_refuse(state, connected == Py_False ? KU_NO_HANDSHAKE : KU_CLOSED,
+              function, conn);
+    Py_DECREF(connected);
+}
+
+PyObject *
+ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
+{
+    if (state->sslobj_name == NULL) {  /* the module was cleared: see m_clear */
+        return ku_refuse(state, KU_CLOSED, function, conn);
+    }
+    /* The exact type: it is final, and what is laid out as above. */
+    if (Py_TYPE(conn) == state->sslobject_type) {
+        Py_INCREF(conn);
+        return conn;
+    }
+    PyObject *inner = get_optional(conn, state->sslobj_name);
+    if (inner == NULL || Py_TYPE(inner) == state->sslobject_type) {
+        return inner;
+    }
+    if (inner == Py_None) {
+        refuse_without_sslobj(state, function, conn);
+    }
+    else {
+        ku_refuse(state, KU_NOT_TLS, function, conn);
+    }
+    Py_DECREF(inner);
+    return NULL;
+}
+
+SSL *
+ku_sslobject_ssl(const ku_state *state, PyObject *sslobj)
+{
+    const struct prefix *prefix = prefix_of(state, sslobj);
+    /* _ssl._SSLSocket() by hand (possible up to 3.13.0) is all NULL. */
+    if (prefix->ssl == NULL || prefix->ctx == NULL
+        || state->libssl.SSL_get_ex_data(prefix->ssl, 0) != (void *)sslobj) {
+        return NULL;
+    }
+    return prefix->ssl;
+}

@@ -1,0 +1,17 @@
+/* What one interpreter's copy of the module owns.  There is no other global
+   state: no static PyObject *, no cached pointer to a connection. */
+#ifndef PYKEYUPDATE_STATE_H
+#define PYKEYUPDATE_STATE_H
+
+#include "libssl.h"
+
+typedef struct {
+    PyTypeObject *sslobject_type;  /* _ssl._SSLSocket of this interpreter */
+    PyObject *sslobj_name;         /* the string "_sslobj" */
+    PyObject *errors;              /* module pykeyupdate.errors */
+    PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
+    Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */
+    struct ku_libssl libssl;
+} ku_state;
+
+#endif

@@ -1,0 +1,7 @@
+"""``python -m pykeyupdate``: see ``pykeyupdate.cli``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

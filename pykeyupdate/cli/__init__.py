@@ -1,0 +1,39 @@
+"""``python -m pykeyupdate``: one module a command.
+
+A command's module is imported only when it is chosen: ``doctor`` must run where the
+rest of the package, or even ``ssl``, cannot be imported.
+"""
+
+import argparse
+import importlib
+import sys
+from typing import Optional
+
+from . import doctor
+
+COMMANDS = {
+    "demo": "use every control on real TLS connections, show what the wire showed",
+    "doctor": "say whether and how pykeyupdate works on this interpreter",
+    "bench": "measure speed, side by side with the ssl module, ctypes and C",
+}
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    """Run one command and return its exit code (2: it cannot run here)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pykeyupdate",
+        description="TLS key update and renegotiation for Python's own ssl sockets.",
+        epilog="\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=doctor.version_line())
+    parser.add_argument("command", choices=COMMANDS, help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its own options")
+    chosen = parser.parse_args(argv)
+    report = doctor.examine()
+    if chosen.command != "doctor" and not report["works"]:
+        print(doctor.render(report), file=sys.stderr)
+        return 2
+    command = importlib.import_module(f".{chosen.command}", __name__)
+    exit_code: int = command.main(chosen.arguments)
+    return exit_code

@@ -1,0 +1,79 @@
+"""A TLS client and server in this process, for the commands that need both.
+
+The server's certificate is made on the spot, by trustme (the extra ``[demo]``).
+"""
+
+import contextlib
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Optional
+
+from ..constants import OP_ALLOW_CLIENT_RENEGOTIATION
+
+NAME = "localhost"
+_TIMEOUT = 30.0  # seconds; on loopback nothing takes one
+
+
+def trustme() -> Optional[Any]:
+    """Return the module trustme, or None after saying how to get it."""
+    try:
+        import trustme
+    except ImportError:
+        print(
+            "This command makes its certificates with trustme, which is not installed. "
+            "Install it with\n    python -m pip install 'pykeyupdate[demo]'",
+            file=sys.stderr,
+        )
+        return None
+    return trustme
+
+
+def contexts(
+    authority: Any, certificate: Any, version: ssl.TLSVersion
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a client's and a server's context for one protocol version."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(client)
+    certificate.configure_cert(server)
+    server.options |= OP_ALLOW_CLIENT_RENEGOTIATION
+    for context in (client, server):
+        context.minimum_version = context.maximum_version = version
+    return client, server
+
+
+@contextlib.contextmanager
+def tcp_connection(
+    client: ssl.SSLContext, server: ssl.SSLContext
+) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    """Connect over TCP on loopback and give both ends, after their handshake."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        near = stack.enter_context(socket.create_connection(listener.getsockname()))
+        far = stack.enter_context(listener.accept()[0])
+        for end in (near, far):
+            end.settimeout(_TIMEOUT)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with ThreadPoolExecutor(1) as pool:
+            accepting = pool.submit(server.wrap_socket, far, server_side=True)
+            connected = client.wrap_socket(near, server_hostname=NAME)
+            accepted = accepting.result()
+        yield stack.enter_context(connected), stack.enter_context(accepted)
+
+
+def memory_connection(
+    client: ssl.SSLContext, server: ssl.SSLContext
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Connect over memory BIOs and give both ends, after their handshake."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server, server_hostname=NAME)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    for end in (near, far, near, far):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    far.write(b"!")  # behind the session tickets, which near reads before it
+    near.read(1)
+    return near, far

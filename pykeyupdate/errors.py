@@ -1,0 +1,106 @@
+"""What can go wrong, by what a program should do about it.
+
+``PyKeyUpdateError`` is the base of everything pykeyupdate raises by itself. Below it
+two classes tell the two reactions apart: ``NotNowError`` (try again after the next
+I/O) and ``NotPossibleError`` (never on this connection). A refused call leaves the
+connection as it was.
+
+Most of them are not ``OSError`` (and so not ``ssl.SSLError``) on purpose: code around
+sockets catches those and closes the connection, and here nothing is wrong with it.
+Only what OpenSSL itself refused is an ``ssl.SSLError``.
+"""
+
+import ssl
+from typing import Optional
+
+
+class PyKeyUpdateError(Exception):
+    """Base class of pykeyupdate's exceptions."""
+
+
+class NotATLSConnectionError(PyKeyUpdateError, TypeError):
+    """The argument is no connection of Python's ``ssl`` module."""
+
+
+class InvalidKeyUpdateTypeError(PyKeyUpdateError, ValueError):
+    """The update type is not one that can be scheduled (NOT_REQUESTED, REQUESTED)."""
+
+
+class NotNowError(PyKeyUpdateError):
+    """The connection is fine, the moment is not: try again after the next I/O."""
+
+
+class HandshakeNotDoneError(NotNowError, ValueError):
+    """The first handshake is not complete; ``do_handshake()`` comes first."""
+
+
+class AlreadyPendingError(NotNowError):
+    """A key update, renegotiation or post-handshake message is already under way."""
+
+
+class WritePendingError(NotNowError):
+    """A send raised ``SSLWantWriteError`` and has not been repeated to its end."""
+
+
+class ReadPendingError(NotNowError):
+    """Received data is waiting, which OpenSSL before 1.1.1l cannot have here."""
+
+
+class NotPossibleError(PyKeyUpdateError):
+    """This connection cannot do it, now or later."""
+
+
+class ConnectionClosedError(NotPossibleError, ValueError):
+    """The connection is closed, or ``unwrap()`` took TLS off the socket."""
+
+
+class ConnectionFailedError(NotPossibleError):
+    """A fatal TLS error ended the connection; only closing it is left."""
+
+
+class CloseNotifyError(NotPossibleError):
+    """A close_notify alert has been sent, or received where that forbids the call."""
+
+
+class WrongProtocolVersionError(NotPossibleError):
+    """Key update below TLS 1.3, or renegotiation on TLS 1.3."""
+
+
+class RenegotiationForbiddenError(NotPossibleError):
+    """``ssl.OP_NO_RENEGOTIATION`` is set on this side."""
+
+
+class InsecureRenegotiationError(NotPossibleError):
+    """The peer does not support secure renegotiation (RFC 5746)."""
+
+
+class KernelTLSError(NotPossibleError):
+    """Kernel TLS holds the keys, and this OpenSSL and kernel cannot change them."""
+
+
+class UnsupportedByLibraryError(NotPossibleError, NotImplementedError):
+    """The TLS library of the ``ssl`` module does not have this function."""
+
+
+class RefusedByOpenSSLError(NotPossibleError, ssl.SSLError):
+    """OpenSSL refused for a reason that will not pass.
+
+    ``library``, ``reason`` and ``args`` are as in the ``ssl`` module's own errors.
+    """
+
+    library: Optional[str]  # type: ignore[assignment]
+    reason: Optional[str]  # type: ignore[assignment]
+
+
+class DeferredByOpenSSLError(NotNowError, ssl.SSLError):
+    """OpenSSL refused for a reason that may pass: try again after the next I/O.
+
+    ``library``, ``reason`` and ``args`` are as in the ``ssl`` module's own errors.
+    """
+
+    library: Optional[str]  # type: ignore[assignment]
+    reason: Optional[str]  # type: ignore[assignment]
+
+
+class PatchWarning(RuntimeWarning):
+    """``install()`` or ``uninstall()`` met a method that is not pykeyupdate's."""

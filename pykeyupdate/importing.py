@@ -1,0 +1,44 @@
+"""What happens when the extension cannot be imported.
+
+Nothing of the package is imported from here: this must work where the rest does not.
+"""
+
+import sys
+
+PACKAGE = __name__.partition(".")[0]
+
+NOT_BUILT = (
+    "pykeyupdate's extension module is not there for this Python. In a source checkout, "
+    "build it with `python -m pip install -e .`; with an installed pykeyupdate, leave "
+    "the folder that shadows it, or install it again for this very interpreter."
+)
+
+
+def reraise(error: ImportError) -> None:
+    """Raise the ImportError of ``import pykeyupdate``, with cause and remedy.
+
+    Return instead where ``python -m pykeyupdate`` is what imports the package: its
+    ``doctor`` is there to explain this very error.
+    """
+    if is_main_program():
+        return
+    if getattr(error, "name", None) == f"{PACKAGE}._keyupdate" and isinstance(
+        error, ModuleNotFoundError
+    ):
+        raise ImportError(NOT_BUILT, name=error.name) from error
+    raise error
+
+
+def is_main_program() -> bool:
+    """Return whether this import serves ``python -m pykeyupdate``.
+
+    ``-m`` imports a package before it runs the package's ``__main__``, from a frame of
+    ``runpy`` that holds the name it was given.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "runpy":
+            name = str(frame.f_locals.get("mod_name"))
+            return name.partition(".")[0] == PACKAGE
+    return False

@@ -1,0 +1,38 @@
+"""The extension; everything else is in pyproject.toml.
+
+No OpenSSL headers and no -lssl: libssl is bound at run time, to the one that the
+interpreter's ssl module uses (see ext/libssl.c). A C compiler is all it takes.
+"""
+
+import platform
+import sys
+from glob import glob
+
+from setuptools import Extension, setup
+
+if platform.python_implementation() != "CPython":
+    sys.exit("pykeyupdate works on CPython only: it reads CPython's own ssl objects")
+
+if sys.platform == "win32":
+    compile_args = ["/W4", "/guard:cf"]
+    link_args = ["/guard:cf"]
+else:
+    compile_args = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
+    link_args = []
+if sys.platform.startswith("linux"):
+    # Python's build does not hand its hardening on to extensions.
+    compile_args += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+    link_args += ["-Wl,-z,relro,-z,now,-z,noexecstack,--as-needed"]
+
+setup(
+    ext_modules=[
+        Extension(
+            "pykeyupdate._keyupdate",
+            sources=sorted(glob("ext/*.c")),
+            depends=sorted(glob("ext/*.h")),
+            libraries=["dl"] if sys.platform.startswith("linux") else [],  # glibc < 2.34
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+        )
+    ]
+)
