@@ -280,33 +280,21 @@ get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 }
 
 static struct ku_outcome
-renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int abbreviated)
 {
-    (void)ignored;
-    if (libssl->SSL_renegotiate == NULL) {
-        return refused_because(KU_MISSING, "SSL_renegotiate");
+    int (*function)(SSL *) = abbreviated ? libssl->SSL_renegotiate_abbreviated
+                                         : libssl->SSL_renegotiate;
+    if (function == NULL) {
+        return refused_because(KU_MISSING, abbreviated
+                                               ? "SSL_renegotiate_abbreviated"
+                                               : "SSL_renegotiate");
     }
     struct ku_outcome may = may_renegotiate(libssl, ssl);
     if (may.refusal != KU_OK) {
         return may;
     }
     libssl->ERR_clear_error();
-    return scheduled(libssl, libssl->SSL_renegotiate(ssl));
-}
-
-static struct ku_outcome
-renegotiate_abbreviated_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
-{
-    (void)ignored;
-    if (libssl->SSL_renegotiate_abbreviated == NULL) {
-        return refused_because(KU_MISSING, "SSL_renegotiate_abbreviated");
-    }
-    struct ku_outcome may = may_renegotiate(libssl, ssl);
-    if (may.refusal != KU_OK) {
-        return may;
-    }
-    libssl->ERR_clear_error();
-    return scheduled(libssl, libssl->SSL_renegotiate_abbreviated(ssl));
+    return scheduled(libssl, function(ssl));
 }
 
 static struct ku_outcome
@@ -319,12 +307,23 @@ renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
     return ok(libssl->SSL_renegotiate_pending(ssl));
 }
 
-/* SSL_get_secure_renegotiation_support() and SSL_total_renegotiations() are
-   macros for this. */
+/* SSL_get_secure_renegotiation_support() is a macro for the SSL_ctrl().  A TLS 1.3
+   server gives 1 when the client offered it for the case of TLS 1.2 (a client
+   gives 0): nothing was negotiated, so both ends say no here. */
 static struct ku_outcome
-ctrl_step(const struct ku_libssl *libssl, SSL *ssl, int command)
+secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
-    return ok((int)libssl->SSL_ctrl(ssl, command, 0, NULL));
+    (void)ignored;
+    return ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
+              && libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) == 1);
+}
+
+/* SSL_total_renegotiations() is a macro for this. */
+static struct ku_outcome
+total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+{
+    (void)ignored;
+    return ok((int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
 }
 
 /* --- the calls, as Python sees them ------------------------------------- */
@@ -443,7 +442,7 @@ static PyObject *
 py_renegotiate_abbreviated(PyObject *module, PyObject *conn)
 {
     return returning_none(module, "renegotiate_abbreviated", conn,
-                          renegotiate_abbreviated_step, 0);
+                          renegotiate_step, 1);
 }
 
 static PyObject *
@@ -456,8 +455,8 @@ py_renegotiate_pending(PyObject *module, PyObject *conn)
 static PyObject *
 py_secure_renegotiation(PyObject *module, PyObject *conn)
 {
-    return returning_bool(module, "secure_renegotiation", conn, ctrl_step,
-                          SSL_CTRL_GET_RI_SUPPORT);
+    return returning_bool(module, "secure_renegotiation", conn,
+                          secure_renegotiation_step, 0);
 }
 
 static PyObject *
@@ -465,8 +464,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (take_step(state, "total_renegotiations", conn, ctrl_step,
-                  SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, &value) < 0) {
+    if (take_step(state, "total_renegotiations", conn, total_renegotiations_step, 0,
+                  &value) < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);

@@ -102,7 +102,11 @@ def uninstall() -> None:
 def is_installed() -> bool:
     """Return whether the methods are on ``ssl``'s classes now."""
     with _lock:
-        return _for_good or _contexts > 0
+        return any(
+            vars(cls).get(name) is method
+            for cls in _CLASSES
+            for name, method in _METHODS.items()
+        )
 
 
 @contextlib.contextmanager
@@ -118,13 +122,15 @@ def installed() -> Iterator[None]:
         _contexts += 1
         strangers = _add()
     try:
-        _warn("installed() left {} alone: it was there already", strangers)
+        _warn("installed() left {} alone: it was there already", strangers, frames=4)
         yield
     finally:
         with _lock:
             _contexts -= 1
             strangers = [] if _for_good or _contexts else _remove()
-        _warn("installed() left {} alone: it is not pykeyupdate's", strangers)
+        _warn(
+            "installed() left {} alone: it is not pykeyupdate's", strangers, frames=4
+        )
 
 
 def _add() -> list[str]:
@@ -159,6 +165,7 @@ def _describe(cls: type, name: str, there: object) -> str:
     return f"ssl.{cls.__name__}.{name} ({module}.{owner})"
 
 
-def _warn(text: str, strangers: list[str]) -> None:
+def _warn(text: str, strangers: list[str], frames: int = 3) -> None:
+    """Warn at the caller's line; contextlib puts a frame in between."""
     for stranger in strangers:
-        warnings.warn(text.format(stranger), PatchWarning, stacklevel=3)
+        warnings.warn(text.format(stranger), PatchWarning, stacklevel=frames)

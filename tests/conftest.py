@@ -1,0 +1,98 @@
+"""Certificates, connections and the state every test must leave behind."""
+
+import ssl
+import sys
+import sysconfig
+
+import pytest
+import trustme
+from link import Link
+
+import pykeyupdate
+from pykeyupdate import _keyupdate
+
+VERSIONS = {"tls13": ssl.TLSVersion.TLSv1_3, "tls12": ssl.TLSVersion.TLSv1_2}
+
+
+def pytest_report_header():
+    gil = "free-threaded" if sysconfig.get_config_var("Py_GIL_DISABLED") else "GIL"
+    libssl = _keyupdate.libssl
+    return [
+        f"python: {sys.version.split()[0]} ({gil})",
+        f"libssl: {libssl['version']}, {libssl['path']}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def certificate(authority):
+    return authority.issue_cert("localhost", "127.0.0.1")
+
+
+@pytest.fixture
+def make_contexts(authority, certificate):
+    """Make a client's and a server's context for a version: 'tls13' or 'tls12'."""
+
+    def make(version):
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.configure_trust(client)
+        certificate.configure_cert(server)
+        server.options |= pykeyupdate.OP_ALLOW_CLIENT_RENEGOTIATION
+        for context in (client, server):
+            context.minimum_version = VERSIONS[version]
+            context.maximum_version = VERSIONS[version]
+        return client, server
+
+    return make
+
+
+@pytest.fixture
+def make_link(make_contexts):
+    """Make connections, after their handshake unless told otherwise."""
+    links = []
+
+    def make(version, over="memory", *, connected=True, client=0, server=0):
+        contexts = make_contexts(version)
+        contexts[0].options |= client
+        contexts[1].options |= server
+        link = Link(*contexts, over=over)
+        links.append(link)
+        return link.handshake() if connected else link
+
+    yield make
+    for link in links:
+        link.close()
+
+
+@pytest.fixture(params=["memory", "socket"])
+def over(request):
+    return request.param
+
+
+@pytest.fixture(params=["client", "server"])
+def role(request):
+    """The end that calls; its peer is the other."""
+    return request.param
+
+
+@pytest.fixture
+def tls13(make_link, over):
+    return make_link("tls13", over)
+
+
+@pytest.fixture
+def tls12(make_link, over):
+    return make_link("tls12", over)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_installed():
+    before = dict(vars(ssl.SSLSocket)), dict(vars(ssl.SSLObject))
+    yield
+    assert not pykeyupdate.is_installed()
+    assert (dict(vars(ssl.SSLSocket)), dict(vars(ssl.SSLObject))) == before

@@ -1,0 +1,121 @@
+"""Two TLS ends in one process, and a witness of what goes between them.
+
+Both ends never block, so that a test decides who does I/O when. Over memory BIOs there
+is no operating system at all; over a socketpair there is a real one, with real buffers.
+"""
+
+import contextlib
+import socket
+import ssl
+
+HANDSHAKE = 22  # TLS content type
+KEY_UPDATE, HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 24, 0, 1, 11, 20
+NOT_REQUESTED, REQUESTED = "KeyUpdate(0)", "KeyUpdate(1)"
+NAMES = {
+    HELLO_REQUEST: "HelloRequest",
+    CLIENT_HELLO: "ClientHello",
+    2: "ServerHello",
+    4: "NewSessionTicket",
+    CERTIFICATE: "Certificate",
+    13: "CertificateRequest",
+    FINISHED: "Finished",
+}
+
+
+class Link:
+    """A client and a server, connected; ``wire`` is what OpenSSL says they said."""
+
+    def __init__(self, client_context, server_context, over="memory"):
+        self.wire = []
+        self.over = over
+        self._watch("client", client_context)
+        self._watch("server", server_context)
+        if over == "memory":
+            self.to_client, self.to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self.client = client_context.wrap_bio(
+                self.to_client, self.to_server, server_hostname="localhost"
+            )
+            self.server = server_context.wrap_bio(
+                self.to_server, self.to_client, server_side=True
+            )
+        else:
+            near, far = socket.socketpair()
+            near.setblocking(False)
+            far.setblocking(False)
+            self.client = client_context.wrap_socket(
+                near, server_hostname="localhost", do_handshake_on_connect=False
+            )
+            self.server = server_context.wrap_socket(
+                far, server_side=True, do_handshake_on_connect=False
+            )
+
+    def _watch(self, end, context):
+        def callback(conn, direction, version, content_type, message_type, data):
+            if content_type == HANDSHAKE:
+                name = NAMES.get(data[0], f"message {data[0]}")
+                if data[0] == KEY_UPDATE:
+                    name = f"KeyUpdate({data[-1]})"
+                verb = "sent" if direction == "write" else "received"
+                self.wire.append((end, verb, name))
+
+        context._msg_callback = callback
+
+    @property
+    def ends(self):
+        return (self.client, self.server)
+
+    def end(self, name):
+        return getattr(self, name)
+
+    def peer(self, name):
+        return self.server if name == "client" else self.client
+
+    def close(self):
+        if self.over == "socket":
+            self.client.close()
+            self.server.close()
+
+    def handshake(self):
+        """Complete the first handshake and take the session tickets."""
+        for _ in range(4):
+            for end in self.ends:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        self.settle()
+        self.wire.clear()
+        return self
+
+    def settle(self):
+        """Let both ends read until neither gets anything; return what each got."""
+        got = {"client": b"", "server": b""}
+        quiet = 0
+        while quiet < 2:
+            before = len(self.wire), got["client"], got["server"]
+            for name in ("client", "server"):
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    got[name] += self.end(name).read(65536)
+            now = len(self.wire), got["client"], got["server"]
+            quiet = quiet + 1 if now == before else 0
+        return got
+
+    def said(self, end, verb="sent"):
+        """Return what one end has said or heard since the last clear."""
+        return [name for who, what, name in self.wire if (who, what) == (end, verb)]
+
+    def talks(self):
+        """Data goes both ways, complete: nothing about the connection is broken."""
+        for name in ("client", "server"):
+            data = f"from the {name}".encode() * 100
+            assert self.end(name).write(data) == len(data)
+            got = self.settle()
+            other = "server" if name == "client" else "client"
+            assert got[other] == data
+        return True
+
+    def fill(self, name):
+        """Write until the buffer is full; return the data of the incomplete write."""
+        data = bytes(65536)
+        with contextlib.suppress(ssl.SSLWantWriteError):
+            while True:
+                self.end(name).write(data)
+        return data

@@ -1,0 +1,169 @@
+"""pykeyupdate/importing.py and the import of the extension: what a user is told."""
+
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import _keyupdate
+
+PACKAGE = Path(pykeyupdate.__file__).parent
+
+
+def run(*arguments, path, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(path), **environment},
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def unbuilt(tmp_path):
+    """The package as in a fresh checkout, without its extension."""
+    import shutil
+
+    shutil.copytree(
+        PACKAGE,
+        tmp_path / "pykeyupdate",
+        ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"),
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def unusable(unbuilt):
+    """An interpreter where the extension says that it cannot work."""
+    (unbuilt / "pykeyupdate" / "_keyupdate.py").write_text(
+        'raise ImportError("pykeyupdate cannot work here: it is Tuesday")\n'
+    )
+    return unbuilt
+
+
+def test_import_without_the_extension_names_the_remedy(unbuilt):
+    result = run("-c", "import pykeyupdate", path=unbuilt)
+    assert result.returncode == 1
+    assert "ImportError: pykeyupdate's extension module is not there" in result.stderr
+    assert "pip install -e ." in result.stderr
+
+
+def test_import_where_it_cannot_work_names_the_cause(unusable):
+    result = run("-c", "import pykeyupdate", path=unusable)
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        "ImportError: pykeyupdate cannot work here: it is Tuesday\n"
+    )
+
+
+def test_a_program_run_with_m_gets_the_import_error_too(unusable):
+    """Only our own command line goes on after it."""
+    (unusable / "theirs").mkdir()
+    (unusable / "theirs" / "__init__.py").write_text("import pykeyupdate\n")
+    (unusable / "theirs" / "doctor.py").write_text("print('not reached')\n")
+    result = run("-m", "theirs.doctor", path=unusable)
+    assert result.returncode == 1
+    assert "it is Tuesday" in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_commands_say_why_they_cannot_run(unusable, command):
+    result = run("-m", "pykeyupdate", command, path=unusable)
+    assert result.returncode == 2
+    assert "does not work here: it is Tuesday" in result.stderr
+
+
+def test_doctor_explains_the_import_error(unusable):
+    result = run("-m", "pykeyupdate", "doctor", path=unusable)
+    assert result.returncode == 1
+    assert "pykeyupdate does not work here: it is Tuesday" in result.stdout
+
+
+def test_doctor_runs_without_an_ssl_module(unbuilt):
+    (unbuilt / "ssl.py").write_text("raise ImportError('no _ssl')\n")
+    result = run("-m", "pykeyupdate", "doctor", "--json", path=unbuilt)
+    assert result.returncode == 1, result.stderr
+    assert '"error": "no _ssl"' in result.stdout
+
+
+def test_each_import_makes_a_module_of_its_own():
+    """Multi-phase initialisation: no state is shared between copies."""
+    spec = importlib.util.find_spec("pykeyupdate._keyupdate")
+    copies = [importlib.util.module_from_spec(spec) for _ in range(2)]
+    for copy in copies:
+        spec.loader.exec_module(copy)
+    assert copies[0].__dict__ is not copies[1].__dict__
+    assert copies[0].libssl == copies[1].libssl == _keyupdate.libssl
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="a free-threaded build"
+)
+def test_import_leaves_the_gil_off():
+    script = "import pykeyupdate, sys; assert not sys._is_gil_enabled()"
+    result = run("-W", "error", "-c", script, path=PACKAGE.parent)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="one GIL for all before 3.12")
+def test_sub_interpreters_with_their_own_gil():
+    """In a process of its own: what goes wrong there takes the process down."""
+    script = """
+import sys
+if sys.version_info >= (3, 14):
+    from concurrent import interpreters
+    make = interpreters.create
+    run = lambda interpreter, code: interpreter.exec(code)
+else:
+    import importlib
+    module = importlib.import_module(
+        "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    )
+    make = module.create
+    def run(interpreter, code):
+        failure = module.run_string(interpreter, code)
+        assert failure is None, failure
+import pykeyupdate
+code = '''
+import sys; sys.path[:] = {path!r}
+import ssl, pykeyupdate
+context = ssl.create_default_context()
+connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+try:
+    pykeyupdate.key_update(connection)
+except pykeyupdate.HandshakeNotDoneError:
+    pass
+else:
+    raise AssertionError
+assert pykeyupdate.get_key_update_type(connection) is pykeyupdate.KeyUpdateType.NONE
+with pykeyupdate.installed():
+    assert connection.renegotiate_pending() is False
+'''.format(path=sys.path)
+import threading
+threads = [threading.Thread(target=run, args=(make(), code)) for _ in range(4)]
+failures = []
+threading.excepthook = failures.append
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert not failures, failures
+"""
+    result = run("-c", script, path=PACKAGE.parent)
+    assert result.returncode == 0, result.stderr
+
+
+def test_public_names_are_these():
+    public = {n for n in vars(pykeyupdate) if not n.startswith("_")}
+    submodules = {n for n in public if inspect.ismodule(getattr(pykeyupdate, n))}
+    assert public - submodules == set(pykeyupdate.__all__)
+    assert pykeyupdate.__all__ == sorted(
+        pykeyupdate.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n)
+    )

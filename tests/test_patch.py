@@ -1,0 +1,203 @@
+"""pykeyupdate/patch.py: adding and removing the methods."""
+
+import inspect
+import ssl
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import KeyUpdateType
+
+NAMES = [
+    "key_update",
+    "get_key_update_type",
+    "renegotiate",
+    "renegotiate_abbreviated",
+    "renegotiate_pending",
+    "secure_renegotiation",
+    "total_renegotiations",
+]
+CLASSES = [ssl.SSLSocket, ssl.SSLObject]
+
+
+@pytest.fixture
+def snapshot():
+    before = {cls: list(vars(cls).items()) for cls in CLASSES}
+    yield before
+    pykeyupdate.uninstall()
+    assert {cls: list(vars(cls).items()) for cls in CLASSES} == before
+
+
+def test_install_adds_the_methods_and_nothing_else(snapshot):
+    pykeyupdate.install()
+    for cls in CLASSES:
+        assert [n for n in vars(cls) if n not in dict(snapshot[cls])] == NAMES
+        assert all(vars(cls)[n] is value for n, value in snapshot[cls])
+    assert pykeyupdate.is_installed()
+
+
+def test_installing_twice_is_installing_once(snapshot):
+    pykeyupdate.install()
+    once = {cls: list(vars(cls).items()) for cls in CLASSES}
+    pykeyupdate.install()
+    assert {cls: list(vars(cls).items()) for cls in CLASSES} == once
+    pykeyupdate.uninstall()
+    assert not pykeyupdate.is_installed()
+    pykeyupdate.uninstall()
+
+
+def test_methods_work_on_connections_opened_before(snapshot, make_link, over):
+    link13, link12 = make_link("tls13", over), make_link("tls12", over)
+    pykeyupdate.install()
+    link13.client.key_update()
+    assert link13.client.get_key_update_type() is KeyUpdateType.NOT_REQUESTED
+    link13.client.do_handshake()
+    link13.client.key_update(KeyUpdateType.REQUESTED)
+    link13.client.do_handshake()
+    assert link13.said("client") == ["KeyUpdate(0)", "KeyUpdate(1)"]
+    link12.client.renegotiate()
+    assert link12.client.renegotiate_pending() is True
+    link12.settle()
+    link12.client.renegotiate_abbreviated()
+    link12.settle()
+    assert link12.client.renegotiate_pending() is False
+    assert link12.client.total_renegotiations() == 2
+    assert link12.client.secure_renegotiation() is True
+
+
+def test_methods_have_the_functions_documentation_and_parameters(snapshot):
+    pykeyupdate.install()
+    for name in NAMES:
+        function = getattr(pykeyupdate, name)
+        method = getattr(ssl.SSLSocket, name)
+        assert method.__doc__ == function.__doc__
+        ours = list(inspect.signature(method).parameters.values())[1:]
+        theirs = list(inspect.signature(function).parameters.values())[1:]
+        assert [(p.name, p.default) for p in ours] == [
+            (p.name, p.default) for p in theirs
+        ]
+
+
+def test_a_method_already_there_is_left_alone_and_named(monkeypatch, snapshot):
+    def key_update(self):
+        """A future Python's own."""
+
+    monkeypatch.setattr(ssl.SSLSocket, "key_update", key_update, raising=False)
+    monkeypatch.setattr(ssl.SSLObject, "renegotiate", None, raising=False)
+    snapshot.update({cls: list(vars(cls).items()) for cls in CLASSES})
+    with pytest.warns(pykeyupdate.PatchWarning) as caught:
+        pykeyupdate.install()
+    assert ssl.SSLSocket.key_update is key_update
+    messages = [str(w.message) for w in caught]
+    assert any(f"ssl.SSLSocket.key_update ({__name__}." in m for m in messages)
+    assert any("ssl.SSLObject.renegotiate (" in m for m in messages)
+    assert ssl.SSLObject.key_update is not key_update
+    with pytest.warns(pykeyupdate.PatchWarning):
+        pykeyupdate.uninstall()
+    assert {cls: list(vars(cls).items()) for cls in CLASSES} == snapshot
+    monkeypatch.undo()
+    snapshot.update({cls: list(vars(cls).items()) for cls in CLASSES})
+
+
+def test_somebody_patching_over_us_is_named_and_not_destroyed(snapshot):
+    pykeyupdate.install()
+    ours = ssl.SSLSocket.key_update
+
+    def wrapper(self, *args):
+        return ours(self, *args)
+
+    ssl.SSLSocket.key_update = wrapper
+    with pytest.warns(pykeyupdate.PatchWarning, match="wrapper") as caught:
+        pykeyupdate.uninstall()
+    assert len(caught) == 1
+    assert "left ssl.SSLSocket.key_update" in str(caught[0].message)
+    assert ssl.SSLSocket.key_update is wrapper
+    del ssl.SSLSocket.key_update
+
+
+def test_warnings_point_at_the_caller(monkeypatch, snapshot):
+    monkeypatch.setattr(ssl.SSLSocket, "key_update", None, raising=False)
+    snapshot.update({cls: list(vars(cls).items()) for cls in CLASSES})
+    block = pykeyupdate.installed()
+    for call in (
+        lambda: block.__enter__(),
+        lambda: block.__exit__(None, None, None),
+        pykeyupdate.install,
+        pykeyupdate.uninstall,
+    ):
+        with pytest.warns(pykeyupdate.PatchWarning) as caught:
+            call()
+        assert {w.filename for w in caught} == {__file__}
+    monkeypatch.undo()
+    snapshot.update({cls: list(vars(cls).items()) for cls in CLASSES})
+
+
+def test_installed_is_for_the_length_of_a_block(snapshot):
+    with pykeyupdate.installed():
+        assert pykeyupdate.is_installed()
+        with pykeyupdate.installed():
+            assert hasattr(ssl.SSLObject, "key_update")
+        assert hasattr(ssl.SSLObject, "key_update")
+    assert not hasattr(ssl.SSLObject, "key_update")
+    with pytest.raises(ZeroDivisionError), pykeyupdate.installed():
+        raise ZeroDivisionError
+    assert not pykeyupdate.is_installed()
+
+
+def test_installed_leaves_what_install_installed(snapshot):
+    pykeyupdate.install()
+    with pykeyupdate.installed():
+        pass
+    assert pykeyupdate.is_installed()
+    assert hasattr(ssl.SSLSocket, "key_update")
+
+
+def test_uninstall_inside_a_block_takes_effect_at_once(snapshot):
+    with pykeyupdate.installed():
+        pykeyupdate.uninstall()
+        assert not pykeyupdate.is_installed()
+        assert not hasattr(ssl.SSLSocket, "key_update")
+
+
+def test_many_threads_at_once_end_as_they_began(snapshot):
+    start = threading.Barrier(8)
+    failures = []
+
+    def work():
+        start.wait()
+        try:
+            for _ in range(100):
+                with pykeyupdate.installed():
+                    assert hasattr(ssl.SSLSocket, "key_update")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert not pykeyupdate.is_installed()
+
+
+def test_import_order_does_not_matter():
+    script = """
+from ssl import SSLSocket, SSLObject
+class Before(SSLSocket): pass
+import pykeyupdate
+pykeyupdate.install()
+assert Before.key_update is SSLSocket.key_update
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_no_warning_in_the_usual_case(snapshot):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pykeyupdate.install()
+        pykeyupdate.uninstall()
