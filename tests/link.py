@@ -7,6 +7,7 @@ is no operating system at all; over a socketpair there is a real one, with real 
 import contextlib
 import socket
 import ssl
+import sys
 
 HANDSHAKE = 22  # TLS content type
 KEY_UPDATE, HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 24, 0, 1, 11, 20
@@ -22,14 +23,36 @@ NAMES = {
 }
 
 
-class Link:
-    """A client and a server, connected; ``wire`` is what OpenSSL says they said."""
+class Witness:
+    """What OpenSSL's message callback tells of handshake messages."""
+
+    def __init__(self):
+        self.wire = []
+
+    def watch(self, end, context):
+        def callback(conn, direction, version, content_type, message_type, data):
+            if content_type == HANDSHAKE:
+                name = NAMES.get(data[0], f"message {data[0]}")
+                if data[0] == KEY_UPDATE:
+                    name = f"KeyUpdate({data[-1]})"
+                verb = "sent" if direction == "write" else "received"
+                self.wire.append((end, verb, name))
+
+        context._msg_callback = callback
+
+    def said(self, end, verb="sent"):
+        """Return what one end has said or heard since the last clear."""
+        return [name for who, what, name in self.wire if (who, what) == (end, verb)]
+
+
+class Link(Witness):
+    """A client and a server, connected."""
 
     def __init__(self, client_context, server_context, over="memory"):
-        self.wire = []
+        super().__init__()
         self.over = over
-        self._watch("client", client_context)
-        self._watch("server", server_context)
+        self.watch("client", client_context)
+        self.watch("server", server_context)
         if over == "memory":
             self.to_client, self.to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
             self.client = client_context.wrap_bio(
@@ -48,17 +71,6 @@ class Link:
             self.server = server_context.wrap_socket(
                 far, server_side=True, do_handshake_on_connect=False
             )
-
-    def _watch(self, end, context):
-        def callback(conn, direction, version, content_type, message_type, data):
-            if content_type == HANDSHAKE:
-                name = NAMES.get(data[0], f"message {data[0]}")
-                if data[0] == KEY_UPDATE:
-                    name = f"KeyUpdate({data[-1]})"
-                verb = "sent" if direction == "write" else "received"
-                self.wire.append((end, verb, name))
-
-        context._msg_callback = callback
 
     @property
     def ends(self):
@@ -98,10 +110,6 @@ class Link:
             quiet = quiet + 1 if now == before else 0
         return got
 
-    def said(self, end, verb="sent"):
-        """Return what one end has said or heard since the last clear."""
-        return [name for who, what, name in self.wire if (who, what) == (end, verb)]
-
     def talks(self):
         """Data goes both ways, complete: nothing about the connection is broken."""
         for name in ("client", "server"):
@@ -119,3 +127,14 @@ class Link:
             while True:
                 self.end(name).write(data)
         return data
+
+
+def write_nothing(end):
+    """Write b'': sends what is scheduled or owed, and no data.
+
+    Python 3.9 does it too, and then takes OpenSSL's 0 for an end of file.
+    """
+    with contextlib.suppress(
+        *[ssl.SSLEOFError] if sys.version_info < (3, 10) else []
+    ):
+        end.write(b"")

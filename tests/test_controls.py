@@ -12,7 +12,7 @@ import ssl
 import threading
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Link
+from link import NOT_REQUESTED, REQUESTED, Link, write_nothing
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _keyupdate
@@ -104,7 +104,7 @@ def test_key_log_shows_a_new_secret_for_each_update(make_contexts, tmp_path, rol
     [
         lambda end: end.do_handshake(),
         lambda end: end.write(b"x"),
-        lambda end: end.write(b""),
+        write_nothing,
         lambda end: pytest.raises(ssl.SSLWantReadError, end.read, 1),
     ],
     ids=["do_handshake", "write", "empty write", "read"],
@@ -287,7 +287,7 @@ def test_key_update_after_a_fatal_error_is_refused_for_good(make_link, role):
     end = link.end(role)
     incoming = link.to_client if role == "client" else link.to_server
     incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
-    with pytest.raises(ssl.SSLError, match="(?i)bad record mac"):
+    with pytest.raises(ssl.SSLError, match="(?i)bad.record.mac|record.layer.failure"):
         end.read(1)
     with pytest.raises(pykeyupdate.ConnectionFailedError, match="fatal TLS error"):
         pykeyupdate.key_update(end)
@@ -333,7 +333,7 @@ def test_type_is_not_requested_while_we_owe_an_answer(tls13, role):
         end.do_handshake()
         assert pykeyupdate.get_key_update_type(end) is KeyUpdateType.NOT_REQUESTED
     assert tls13.said(role) == []
-    end.write(b"")
+    write_nothing(end)
     assert tls13.said(role) == [NOT_REQUESTED]
     assert pykeyupdate.get_key_update_type(end) is KeyUpdateType.NONE
 

@@ -8,7 +8,7 @@ import contextlib
 import ssl
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Link
+from link import NOT_REQUESTED, REQUESTED, Link, write_nothing
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType
@@ -189,7 +189,7 @@ def test_both_sides_request_at_once(tls13):
         tls13.end(name).do_handshake()
     tls13.settle()
     for name in ("client", "server"):
-        tls13.end(name).write(b"")
+        write_nothing(tls13.end(name))
         assert tls13.said(name) == [REQUESTED, NOT_REQUESTED]
     assert tls13.talks()
 

@@ -232,7 +232,7 @@ def test_after_a_fatal_error_is_refused(make_link, role, call):
     link = make_link("tls12")
     incoming = link.to_client if role == "client" else link.to_server
     incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
-    with pytest.raises(ssl.SSLError, match="(?i)bad record mac"):
+    with pytest.raises(ssl.SSLError, match="(?i)bad.record.mac|record.layer.failure"):
         link.end(role).read(1)
     with pytest.raises(pykeyupdate.ConnectionFailedError):
         call(link.end(role))

@@ -1,0 +1,141 @@
+"""gnutls-serv and gnutls-cli as peers: another TLS implementation altogether.
+
+gnutls-serv --echo sends back what it gets. gnutls-cli --inline-commands takes
+^rekey^ (an update that requests one), ^rekey1^ (one that does not) and ^renegotiate^.
+"""
+
+import pytest
+from link import NOT_REQUESTED, REQUESTED
+
+from pykeyupdate import KeyUpdateType
+
+PRIORITY = {
+    "tls13": "NORMAL:-VERS-ALL:+VERS-TLS1.3",
+    "tls12": "NORMAL:-VERS-ALL:+VERS-TLS1.2",
+}
+
+
+@pytest.fixture
+def gnutls_serv(program, free_port, pem, client_of):
+    def start(version, *options):
+        server = program(
+            *("gnutls-serv", "--echo", "--port", free_port, *options),
+            *("--priority", PRIORITY[version], "--disable-client-cert"),
+            *("--x509certfile", pem[1], "--x509keyfile", pem[1]),
+        )
+        return server, *client_of(free_port, version)
+
+    return start
+
+
+@pytest.fixture
+def gnutls_cli(program, pem, server_for):
+    def start(version):
+        port, accept = server_for(version)
+        client = program(
+            *("gnutls-cli", "--inline-commands", "--port", port),
+            *("--priority", PRIORITY[version], "--x509cafile", pem[0]),
+            *("--verify-hostname", "localhost", "127.0.0.1"),
+        )
+        return client, *accept()
+
+    return start
+
+
+def echoes(connection, data=b"hello\n"):
+    connection.sendall(data)
+    answer = b""
+    while not answer.endswith(b"\n"):
+        answer += connection.recv(100)
+    return answer == data
+
+
+def test_gnutls_serv_takes_and_answers_our_updates(gnutls_serv):
+    _, client, witness = gnutls_serv("tls13")
+    assert echoes(client)
+    witness.wire.clear()
+    client.key_update()
+    assert echoes(client)
+    assert witness.wire == [("client", "sent", NOT_REQUESTED)]
+    client.key_update(KeyUpdateType.REQUESTED)
+    client.do_handshake()
+    assert echoes(client)
+    assert witness.wire[1:] == [
+        ("client", "sent", REQUESTED),
+        ("client", "received", NOT_REQUESTED),
+    ]
+
+
+def test_gnutls_clis_update_is_taken_and_answered(gnutls_cli, read_until):
+    client, server, witness = gnutls_cli("tls13")
+    client.wait_for("Simple Client Mode")
+    witness.wire.clear()
+    client.type("^rekey^")
+    read_until(server, lambda _: witness.said("server", "received"))
+    assert witness.said("server", "received") == [REQUESTED]
+    assert server.get_key_update_type() == KeyUpdateType.NOT_REQUESTED
+    server.sendall(b"still here\n")
+    assert witness.said("server") == [NOT_REQUESTED]
+    client.wait_for("still here")
+    client.type("so am I")
+    read_until(server, lambda data: b"so am I" in data)
+
+
+def test_gnutls_cli_takes_and_answers_our_updates(gnutls_cli, read_until):
+    client, server, witness = gnutls_cli("tls13")
+    client.wait_for("Simple Client Mode")
+    witness.wire.clear()
+    server.key_update(KeyUpdateType.REQUESTED)
+    server.sendall(b"please\n")
+    client.wait_for("please")
+    client.type("thanks")
+    read_until(server, lambda data: b"thanks" in data)
+    assert witness.said("server", "received") == [NOT_REQUESTED]
+
+
+def test_renegotiation_with_gnutls_serv_full_and_abbreviated(gnutls_serv):
+    """gnutls-serv (3.7, 3.8) that resumes *by ticket* in a renegotiation hangs up
+    ("Cannot perform this action while handshake is in progress"); by session ID it
+    works.
+    """
+    _, client, witness = gnutls_serv("tls12", "--noticket")
+    assert client.secure_renegotiation()
+    assert echoes(client)
+    for call, resumed in (
+        (client.renegotiate, False),
+        (client.renegotiate_abbreviated, True),
+    ):
+        witness.wire.clear()
+        call()
+        client.do_handshake()
+        assert not client.renegotiate_pending()
+        assert witness.said("client")[0] == "ClientHello"
+        assert witness.said("client", "received")[-1] == "Finished"
+        assert ("Certificate" in witness.said("client", "received")) is not resumed
+        assert client.session_reused is resumed
+        assert echoes(client)
+
+
+def test_gnutls_cli_renegotiates_with_us(gnutls_cli, read_until):
+    client, server, witness = gnutls_cli("tls12")
+    client.wait_for("Simple Client Mode")
+    witness.wire.clear()
+    client.type("^renegotiate^")
+    read_until(server, lambda _: "Finished" in witness.said("server"))
+    client.type("after")
+    read_until(server, lambda data: b"after" in data)
+    assert "ClientHello" in witness.said("server", "received")
+
+
+@pytest.mark.parametrize("call", ["renegotiate", "renegotiate_abbreviated"])
+def test_gnutls_cli_follows_our_request(gnutls_cli, read_until, call):
+    client, server, witness = gnutls_cli("tls12")
+    client.wait_for("Simple Client Mode")
+    witness.wire.clear()
+    getattr(server, call)()
+    server.do_handshake()
+    read_until(server, lambda _: not server.renegotiate_pending())
+    assert witness.said("server")[0] == "HelloRequest"
+    assert witness.said("server", "received")[-1] == "Finished"
+    client.type("after")
+    read_until(server, lambda data: b"after" in data)
