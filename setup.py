@@ -21,7 +21,11 @@ else:
     link_args = []
 if sys.platform.startswith("linux"):
     # Python's build does not hand its hardening on to extensions.
-    compile_args += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+    compile_args += [
+        "-fstack-protector-strong",
+        "-U_FORTIFY_SOURCE",
+        "-D_FORTIFY_SOURCE=2",
+    ]
     link_args += ["-Wl,-z,relro,-z,now,-z,noexecstack,--as-needed"]
 
 setup(
@@ -30,7 +34,9 @@ setup(
             "pykeyupdate._keyupdate",
             sources=sorted(glob("ext/*.c")),
             depends=sorted(glob("ext/*.h")),
-            libraries=["dl"] if sys.platform.startswith("linux") else [],  # glibc < 2.34
+            libraries=["dl"]
+            if sys.platform.startswith("linux")
+            else [],  # glibc < 2.34
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )

@@ -47,7 +47,7 @@ class ReadPendingError(NotNowError):
 
 
 class NotPossibleError(PyKeyUpdateError):
-    """This connection cannot do it, now or later."""
+    """The connection cannot do it, now or later."""
 
 
 class ConnectionClosedError(NotPossibleError, ValueError):

@@ -8,9 +8,10 @@ import sys
 PACKAGE = __name__.partition(".")[0]
 
 NOT_BUILT = (
-    "pykeyupdate's extension module is not there for this Python. In a source checkout, "
-    "build it with `python -m pip install -e .`; with an installed pykeyupdate, leave "
-    "the folder that shadows it, or install it again for this very interpreter."
+    "pykeyupdate's extension module is not there for this Python. In a source "
+    "checkout, build it with `python -m pip install -e .`; with an installed "
+    "pykeyupdate, leave the folder that shadows it, or install it again for this very "
+    "interpreter."
 )
 
 

@@ -2,9 +2,9 @@
 
 Theory of operation. ``install()`` adds attributes to the two classes and does nothing
 else: no class is replaced, no name is rebound and no method of ``ssl`` is overwritten.
-So every connection has the methods, those opened before and those of subclasses, and it
-does not matter which module imported what first. ``uninstall()`` takes back exactly what
-was added, so that ``vars(cls)`` is as it was.
+So every connection has the methods, those opened before and those of subclasses, and
+it does not matter which module imported what first. ``uninstall()`` takes back exactly
+what was added, so that ``vars(cls)`` is as it was.
 
 Two things can stand in the way, and neither is destroyed: a method of the same name
 that is already there (a future Python's own, say) is left alone, and one that somebody
@@ -31,9 +31,7 @@ class _Methods:
 
     def key_update(
         self: Any,
-        update_type: Union[
-            KeyUpdateType, Literal[0, 1]
-        ] = KeyUpdateType.NOT_REQUESTED,
+        update_type: Union[KeyUpdateType, Literal[0, 1]] = KeyUpdateType.NOT_REQUESTED,
     ) -> None:
         return _keyupdate.key_update(self, update_type)
 
@@ -128,9 +126,7 @@ def installed() -> Iterator[None]:
         with _lock:
             _contexts -= 1
             strangers = [] if _for_good or _contexts else _remove()
-        _warn(
-            "installed() left {} alone: it is not pykeyupdate's", strangers, frames=4
-        )
+        _warn("installed() left {} alone: it is not pykeyupdate's", strangers, frames=4)
 
 
 def _add() -> list[str]:

@@ -134,7 +134,5 @@ def write_nothing(end):
 
     Python 3.9 does it too, and then takes OpenSSL's 0 for an end of file.
     """
-    with contextlib.suppress(
-        *[ssl.SSLEOFError] if sys.version_info < (3, 10) else []
-    ):
+    with contextlib.suppress(*[ssl.SSLEOFError] if sys.version_info < (3, 10) else []):
         end.write(b"")

@@ -39,8 +39,20 @@ class Answering:
 
 @pytest.mark.parametrize(
     "value",
-    [None, 0, 1.5, "socket", b"socket", object(), ssl, ssl.SSLSocket, ssl.SSLObject]
-    + [mock.Mock(), types.SimpleNamespace(_sslobj=1), Answering(Answering(None))],
+    [
+        None,
+        0,
+        1.5,
+        "socket",
+        b"socket",
+        object(),
+        ssl,
+        ssl.SSLSocket,
+        ssl.SSLObject,
+        mock.Mock(),
+        types.SimpleNamespace(_sslobj=1),
+        Answering(Answering(None)),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_no_connection_is_a_type_error_that_names_the_type(function, value):

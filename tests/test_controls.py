@@ -1,4 +1,4 @@
-"""ext/controls.c, key update: the manual page SSL_key_update(3), statement by statement.
+"""ext/controls.c, key update: SSL_key_update(3), statement by statement.
 
 Renegotiation is in test_renegotiation.py. Each test names the statement that it holds
 us to; the witness is always OpenSSL's message callback or the key log, never our own
@@ -131,7 +131,9 @@ def test_do_handshake_does_not_wait_for_the_peer(make_contexts):
     near, far = socket.socketpair()
     with near, far:
         accept = threading.Thread(
-            target=lambda: ends.append(server_context.wrap_socket(far, server_side=True))
+            target=lambda: ends.append(
+                server_context.wrap_socket(far, server_side=True)
+            )
         )
         ends = []
         accept.start()
@@ -162,8 +164,27 @@ def test_while_scheduled_the_connection_is_in_a_handshake_for_ssl(tls13, role):
 
 @pytest.mark.parametrize(
     "value",
-    [KeyUpdateType.NONE, -1, 2, 253, -(2**31), 2**31, 2**32, 2**64, 2**64 + 1, -(2**70)]
-    + [None, "REQUESTED", b"\0", 0.0, 1.0, float("nan"), [], object(), KeyUpdateType],
+    [
+        KeyUpdateType.NONE,
+        -1,
+        2,
+        253,
+        -(2**31),
+        2**31,
+        2**32,
+        2**64,
+        2**64 + 1,
+        -(2**70),
+        None,
+        "REQUESTED",
+        b"\x00",
+        0.0,
+        1.0,
+        float("nan"),
+        [],
+        object(),
+        KeyUpdateType,
+    ],
     ids=repr,
 )
 def test_other_update_types_are_a_value_error(tls13, role, value):

@@ -16,10 +16,13 @@ from pykeyupdate import _keyupdate
 PACKAGE = Path(pykeyupdate.__file__).parent
 
 
-def run(*arguments, path, **environment):
+def run(*arguments, path):
+    """Run Python with one path and without site-packages (-S): an editable install
+    would find the built extension for any copy of the package.
+    """
     return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(path), **environment},
+        [sys.executable, "-S", *arguments],
+        env={**os.environ, "PYTHONPATH": str(path)},
         cwd=path,
         capture_output=True,
         text=True,

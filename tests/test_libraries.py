@@ -24,7 +24,7 @@ CONTROLS = {
 }
 
 
-# -- which libssl ------------------------------------------------------------------
+# -- which libssl --------------------------------------------------------------------
 
 
 def test_bound_library_is_the_one_that_ssl_reports():
@@ -46,7 +46,7 @@ assert not {m for m in set(sys.modules) - modules if "argparse" in m or "cli" in
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
-# -- a library that lacks a function -----------------------------------------------
+# -- a library that lacks a function -------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -69,7 +69,7 @@ def test_the_others_work_without_the_queries(make_link):
     assert link13.said("client") == [NOT_REQUESTED]
 
 
-# -- what OpenSSL itself refuses ------------------------------------------------------
+# -- what OpenSSL itself refuses -----------------------------------------------------
 
 
 def test_openssls_refusal_looks_as_the_ssl_modules(make_link):
@@ -121,7 +121,7 @@ def test_openssls_refusal_without_a_reason(make_link):
     assert link.talks()
 
 
-# -- kernel TLS: no kernel is needed to say that it is on ------------------------------
+# -- kernel TLS: no kernel is needed to say that it is on ----------------------------
 
 
 @pytest.mark.skipif(
@@ -132,9 +132,7 @@ def test_openssls_refusal_without_a_reason(make_link):
 @pytest.mark.parametrize("version", ["tls13", "tls12"])
 def test_keys_in_the_kernel_are_refused(make_link, version):
     link = make_link(version, "socket")
-    call = (
-        pykeyupdate.key_update if version == "tls13" else pykeyupdate.renegotiate
-    )
+    call = pykeyupdate.key_update if version == "tls13" else pykeyupdate.renegotiate
     with kernel_tls(link.client) as is_on:
         if not is_on:
             pytest.skip("this OpenSSL was built without kernel TLS")
@@ -161,7 +159,7 @@ def kernel_tls(connection):
     yield False
 
 
-# -- OpenSSL before 1.1.1l: data pending is ours to notice ------------------------------
+# -- OpenSSL before 1.1.1l: data pending is ours to notice ---------------------------
 
 
 def test_old_library_idle_connection_is_updated(tls13, role):

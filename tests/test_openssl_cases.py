@@ -87,9 +87,7 @@ def test_peers_update_with_half_a_record_behind_it(make_link, role):
     assert link.talks()
 
 
-def test_post_handshake_authentication_and_key_update(
-    make_contexts, authority, role
-):
+def test_post_handshake_authentication_and_key_update(make_contexts, authority, role):
     """test_pha_key_update: both scheduled, whichever comes first"""
     client, server = make_contexts("tls13")
     client.post_handshake_auth = True

@@ -22,7 +22,7 @@ def resumed(link):
     return "Certificate" not in link.said("server")
 
 
-# -- SSL_renegotiate, SSL_renegotiate_abbreviated: on a client ----------------------
+# -- SSL_renegotiate, SSL_renegotiate_abbreviated: on a client -----------------------
 
 
 @BOTH_CALLS
@@ -79,7 +79,7 @@ def test_server_may_decline_to_resume(make_link, over):
     assert link.talks()
 
 
-# -- ... on a server ------------------------------------------------------------------
+# -- ... on a server -----------------------------------------------------------------
 
 
 @BOTH_CALLS
@@ -135,7 +135,7 @@ def test_data_in_flight_survives_a_renegotiation_driven_by_reading(tls12):
     assert tls12.talks()
 
 
-# -- SSL_renegotiate: errors ------------------------------------------------------------
+# -- SSL_renegotiate: errors ---------------------------------------------------------
 
 
 @BOTH_CALLS
@@ -257,7 +257,7 @@ def test_with_a_write_pending_is_refused(make_link, role, call):
     assert link.talks()
 
 
-# -- refusal by the peer: the connection is lost, and both sides are told ---------------
+# -- refusal by the peer: the connection is lost -------------------------------------
 
 
 @pytest.mark.parametrize("caller", ["client", "server"])
@@ -290,7 +290,7 @@ def test_op_allow_client_renegotiation_is_what_allows_it(make_contexts):
         link.settle()
 
 
-# -- beside the five ----------------------------------------------------------------------
+# -- beside the five -----------------------------------------------------------------
 
 
 def test_secure_renegotiation_is_what_was_negotiated(make_link, tls12, role):

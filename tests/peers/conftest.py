@@ -144,7 +144,9 @@ def read_until():
         deadline = time.monotonic() + PATIENCE
         while not arrived(data):
             assert time.monotonic() < deadline, data
-            with contextlib.suppress(TimeoutError, socket.timeout, ssl.SSLWantReadError):
+            with contextlib.suppress(
+                TimeoutError, socket.timeout, ssl.SSLWantReadError
+            ):
                 data += connection.recv(65536)
         connection.settimeout(PATIENCE)
         return data

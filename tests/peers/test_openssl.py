@@ -20,7 +20,13 @@ VERSION = {"tls13": "-tls1_3", "tls12": "-tls1_2"}
 def s_server(program, free_port, pem, client_of):
     def start(version, *options):
         server = program(
-            *("openssl", "s_server", VERSION[version], "-accept", f"127.0.0.1:{free_port}"),
+            *(
+                "openssl",
+                "s_server",
+                VERSION[version],
+                "-accept",
+                f"127.0.0.1:{free_port}",
+            ),
             *("-cert", pem[1], "-key", pem[1], *options),
         )
         return server, *client_of(free_port, version)

@@ -1,0 +1,66 @@
+"""Call one function often, as it succeeds and as it is refused; exit 1 on a leak.
+
+Usage: leak.py FUNCTION. Two measures, after a warm-up: blocks that Python has allocated
+(a lost reference keeps one), and the process's memory (a lost malloc in C or OpenSSL).
+"""
+
+import gc
+import ssl
+import sys
+
+import pykeyupdate
+
+CALLS = 20_000
+KILOBYTES = 512
+
+
+def make_connection():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+
+
+def scenarios(function):
+    """What the function is given, and how it reacts in a process that leaks nothing."""
+    connection = make_connection()
+    yield "connection", lambda: function(connection)
+    yield "inner object", lambda: function(connection._sslobj)
+    yield "no connection", lambda: function(object())
+    yield "no argument", lambda: function()
+    yield "new connection", lambda: function(make_connection())
+
+
+def resident():
+    """Return the process's memory in kilobytes, or 0 where that cannot be asked."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4
+    except OSError:
+        return 0
+
+
+def repeat(call, times):
+    for _ in range(times):
+        try:
+            call()
+        except (pykeyupdate.PyKeyUpdateError, TypeError):
+            pass
+    gc.collect()
+
+
+def main():
+    function = getattr(pykeyupdate, sys.argv[1])
+    failed = False
+    for name, call in scenarios(function):
+        times = CALLS // 20 if name == "new connection" else CALLS
+        repeat(call, times)
+        blocks, kilobytes = sys.getallocatedblocks(), resident()
+        repeat(call, times)
+        blocks = sys.getallocatedblocks() - blocks
+        kilobytes = resident() - kilobytes
+        print(f"{name:<16} {blocks:6} blocks {kilobytes:6} kB")
+        # caches and free lists move a little; a leak is a block a call
+        failed |= blocks > times // 2 or kilobytes > KILOBYTES
+    sys.exit(failed)
+
+
+main()

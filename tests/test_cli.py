@@ -1,0 +1,130 @@
+"""pykeyupdate/cli: the commands, run in this process and as a user would."""
+
+import json
+import ssl
+import subprocess
+import sys
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import cli
+from pykeyupdate.cli import demo, doctor
+
+
+def test_demo_holds_and_shows_the_wire(capsys):
+    assert cli.main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "52 of 52 calls did what OpenSSL's manual says" in out
+    assert "WRONG" not in out
+    for text in (
+        "TLSv1.3",
+        "TLSv1.2",
+        "client sent KeyUpdate(update_requested)",
+        "server received KeyUpdate(update_not_requested)",
+        "server sent HelloRequest",
+        "client sent ClientHello, Finished",
+    ):
+        assert text in out
+    for name in ("client", "server"):
+        for call in ("key_update", "get_key_update_type", "renegotiate"):
+            assert f"{name}.{call}(" in out
+
+
+def test_demo_fails_when_a_call_does_not_hold(capsys, monkeypatch):
+    monkeypatch.setattr(demo, "_NOT_REQUESTED", "KeyUpdate(something else)")
+    assert cli.main(["demo"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG: expected" in out
+    assert "of 52 calls" in out
+    assert "52 of 52" not in out
+
+
+def test_demo_leaves_nothing_installed():
+    cli.main(["demo"])
+    assert not pykeyupdate.is_installed()
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_without_trustme_the_remedy_is_named(command, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    arguments = ["calls"] if command == "bench" else []
+    assert cli.main([command, *arguments]) == 2
+    assert "pip install 'pykeyupdate[demo]'" in capsys.readouterr().err
+
+
+def test_doctor_says_what_a_bug_report_needs(capsys):
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 40  # one screen
+    assert ssl.OPENSSL_VERSION in out
+    assert sys.executable in out
+    assert out.splitlines()[-1] == "verdict      pykeyupdate works here."
+
+
+def test_doctor_for_programs(capsys):
+    assert cli.main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["works"] is True
+    assert report["error"] is None
+    assert report["controls"] == dict.fromkeys(report["controls"], True)
+    assert report["libssl"]["version"] == report["openssl"] == ssl.OPENSSL_VERSION
+
+
+def test_doctor_names_missing_controls():
+    report = doctor.examine()
+    report["controls"]["SSL_renegotiate_abbreviated"] = False
+    text = doctor.render(report)
+    assert "SSL_renegotiate_abbreviated  MISSING" in text
+    assert "without the controls marked MISSING" in text
+
+
+@pytest.mark.parametrize(
+    ("openssl", "python", "texts"),
+    [
+        (0x1010100F, 0x030900F0, ["33rd", "1.1.1d", "ReadPendingError", "key log"]),
+        (0x101010BF, 0x030900F0, ["ReadPendingError", "key log"]),
+        (0x1010117F, 0x030900F0, ["key log"]),
+        (0x30000050, 0x030B00F0, ["key log"]),
+        (0x30000060, 0x030D06F0, ["3.13.6"]),
+        (0x30500090, 0x030D07F0, []),
+        (0x40000000, 0x031000F0, ["newer than"]),
+    ],
+)
+def test_hazards_are_those_of_the_versions(openssl, python, texts):
+    libssl = {"version_number": openssl, "ktls_can_rekey": True}
+    two_threads, *found = doctor.hazards(libssl, python)
+    assert "Two threads" in two_threads
+    assert len(found) == len(texts)
+    assert all(text in hazard for text, hazard in zip(texts, found))
+
+
+def test_hazard_of_kernel_tls():
+    libssl = {"version_number": 0x30000060, "ktls_can_rekey": False}
+    assert "OP_ENABLE_KTLS" in doctor.hazards(libssl, 0x030B00F0)[-1]
+
+
+def test_run_with_m():
+    result = subprocess.run(
+        [sys.executable, "-m", "pykeyupdate", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith(f"pykeyupdate {pykeyupdate.__version__}, Python ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["demo", "--frobnicate"]])
+def test_wrong_usage_exits_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m pykeyupdate" in capsys.readouterr().err
+
+
+def test_bench_calls_compares_side_by_side(capsys):
+    """That it runs and what it compares; how fast is no test's business."""
+    assert cli.main(["bench", "calls"]) == 0
+    out = capsys.readouterr().out
+    for text in ("pending()", "ctypes", "C program", "target"):
+        assert text in out

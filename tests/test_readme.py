@@ -1,0 +1,113 @@
+"""README.md: its code is run, its outputs compared, its commands and tables checked."""
+
+import asyncio
+import contextlib
+import re
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+import trustme
+from link import NOT_REQUESTED, REQUESTED, Witness
+
+import pykeyupdate
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+PROGRAM, LIBRARY, REQUEST, ASYNCIO = [text for kind, text in BLOCKS if kind == "python"]
+
+
+@pytest.fixture
+def example_org(monkeypatch):
+    """An example.org of our own that answers anything, and what it saw."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("example.org").configure_cert(context)
+    witness = Witness()
+    witness.watch("server", context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        requests = []
+
+        def serve():
+            plain, _ = listener.accept()
+            plain.settimeout(20)
+            with context.wrap_socket(plain, server_side=True) as tls:
+                while data := tls.recv(1000):
+                    requests.append(data)
+                    tls.sendall(b"answer")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address, connect = listener.getsockname(), socket.create_connection
+
+        def create_connection(wanted):
+            assert wanted == ("example.org", 443)
+            return connect(address)
+
+        def create_default_context():
+            client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            authority.configure_trust(client)
+            return client
+
+        monkeypatch.setattr(socket, "create_connection", create_connection)
+        monkeypatch.setattr(ssl, "create_default_context", create_default_context)
+        yield address, create_default_context(), witness, requests, thread
+        thread.join(20)
+
+
+def test_first_program_prints_what_the_readme_says(example_org, capsys):
+    _, _, witness, requests, thread = example_org
+    names = {}
+    try:
+        exec(PROGRAM, names)
+        assert names["tls"].recv(100) == b"answer"
+        exec(LIBRARY, names)
+        names["tls"].do_handshake()
+        exec(REQUEST, names)
+    finally:
+        names["tls"].close()
+        pykeyupdate.uninstall()
+    thread.join(20)
+    expected = next(text for kind, text in BLOCKS if kind == "text")
+    assert capsys.readouterr().out == expected
+    assert [name for name in witness.said("server", "received") if "Key" in name] == [
+        *[NOT_REQUESTED] * 2,
+        REQUESTED,
+    ]
+    assert requests == [b"GET / HTTP/1.0\r\nHost: example.org\r\n\r\n"]
+
+
+def test_asyncio_function_updates_before_its_data(example_org):
+    (host, port), context, witness, requests, thread = example_org
+    names = {"pykeyupdate": pykeyupdate}
+    exec(ASYNCIO, names)
+
+    async def talk():
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=context, server_hostname="example.org"
+        )
+        await names["rekey_and_send"](writer, b"hello")
+        assert await reader.read(100) == b"answer"
+        assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+        writer.close()
+        with contextlib.suppress(ssl.SSLError, ConnectionError):
+            await writer.wait_closed()
+
+    asyncio.run(talk())
+    thread.join(20)
+    assert witness.said("server", "received")[-1] == NOT_REQUESTED
+    assert requests == [b"hello"]
+
+
+def test_first_screen_is_one_screen():
+    first = README.read_text("utf-8").split("\n## ")[0].splitlines()
+    assert len(first) <= 30
+    assert len([line for line in PROGRAM.splitlines() if line.strip()]) <= 8
+
+
+def test_tables_name_what_exists_and_all_of_it():
+    text = README.read_text("utf-8")
+    for name in pykeyupdate.__all__:
+        assert f"`{name}" in text or f"{name}(" in text or name == "PatchWarning", name
