@@ -1,0 +1,178 @@
+"""Measure the calls beside what else could be called, in one run.
+
+A figure says little about another machine. The ratios here are between things measured
+in turns, round by round, on one OpenSSL; of each, the best round counts.
+"""
+
+import argparse
+import ctypes
+import shutil
+import ssl
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import timeit
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+
+from .. import KeyUpdateType, get_key_update_type, key_update
+from .._keyupdate import libssl
+from . import doctor, local
+
+_ROUNDS = 25
+_QUESTIONS = 5_000  # in a round
+_CYCLES = 500
+
+
+class Entry(NamedTuple):
+    """One thing to measure."""
+
+    label: str
+    run: Callable[[], float]  # one round: nanoseconds per call
+    target: str = ""
+
+
+def main(argv: list[str]) -> int:
+    """Run a benchmark; 0 when it ran, however fast, 2 if it cannot run."""
+    parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
+    parser.add_argument("what", choices=["calls"], help="each call, and a whole cycle")
+    parser.parse_args(argv)
+    trustme = local.trustme()
+    if trustme is None:
+        return 2
+    authority = trustme.CA()
+    certificate = authority.issue_cert(local.NAME)
+    contexts = local.contexts(authority, certificate, ssl.TLSVersion.TLSv1_3)
+    near, far = local.memory_connection(*contexts)
+    cipher = near.cipher()
+    print(doctor.version_line())
+    print(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
+    print(f"Best of {_ROUNDS} rounds, taken in turns")
+    bench_question(near)
+    with tempfile.TemporaryDirectory() as folder:
+        bench_cycle(near, far, certificate, Path(folder))
+    return 0
+
+
+def bench_question(conn: ssl.SSLObject) -> None:
+    """Compare calls that only ask: what they cost is what calling costs."""
+    inner = conn._sslobj  # type: ignore[attr-defined]
+    asked = {"get_key_update_type": get_key_update_type, "conn": conn, "inner": inner}
+    compare(
+        "A question, asked of an ssl.SSLObject",
+        timed("get_key_update_type(conn)", asked),
+        timed("conn.pending()", asked, "target: at least 1"),
+        *ctypes_entries(conn),
+    )
+    compare(
+        "and of the _ssl._SSLSocket inside it",
+        timed("get_key_update_type(inner)", asked),
+        timed("inner.pending()", asked),
+    )
+
+
+def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
+    """Return the question through ctypes: with the same contract, and bare."""
+    try:
+        library = ctypes.CDLL(str(libssl["path"]))
+        function = library.SSL_get_key_update_type
+        proof = library.SSL_get_ex_data
+    except (OSError, AttributeError):  # OpenSSL inside the executable, say
+        print("\nNot through ctypes: it cannot load", libssl["path"])
+        return ()
+    function.argtypes = [ctypes.c_void_p]
+    proof.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    proof.restype = ctypes.c_void_p
+    # PyObject_HEAD, the socket, the SSL*: as in ext/sslobject.c
+    offset = object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
+    sslobj_type = type(conn._sslobj)  # type: ignore[attr-defined]
+
+    def through_ctypes(conn: Any) -> KeyUpdateType:
+        inner = conn._sslobj
+        if type(inner) is not sslobj_type:
+            raise TypeError(conn)
+        pointer = ctypes.c_void_p.from_address(id(inner) + offset)
+        if proof(pointer, 0) != id(inner):
+            raise ValueError(conn)
+        return KeyUpdateType(function(pointer))
+
+    pointer = ctypes.c_void_p.from_address(
+        id(conn._sslobj) + offset  # type: ignore[attr-defined]
+    )
+    names = {
+        "through_ctypes": through_ctypes,
+        "function": function,
+        "pointer": pointer,
+        "conn": conn,
+    }
+    return (
+        timed("through_ctypes(conn)", names, "target: at least 10"),
+        timed("function(pointer)", names, "ctypes without a check"),
+    )
+
+
+def bench_cycle(
+    near: ssl.SSLObject, far: ssl.SSLObject, certificate: Any, folder: Path
+) -> None:
+    """Compare a whole key update with a C program that does the same."""
+    program = compiled(folder)
+    if program is None:
+        return
+    pem = folder / "server.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    command = [str(program), str(libssl["path"]), str(pem), str(_CYCLES)]
+
+    def run_program() -> float:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return float(done.stdout.split("\n", 1)[0])
+
+    try:
+        run_program()
+    except subprocess.CalledProcessError as error:
+        print(f"\nNo cycle: the C program says: {error.stderr.strip()}")
+        return
+    cycle = "key_update(near); near.write(b'x'); far.read(1)"
+    names = {"key_update": key_update, "near": near, "far": far}
+    compare(
+        "A cycle: schedule, perform with one byte of data, the peer reads it",
+        Entry("the C program", run_program),
+        timed(cycle, names, "target: at most 1.25", calls=_CYCLES),
+    )
+
+
+def compiled(folder: Path) -> Optional[Path]:
+    """Return the compiled C program, or None after saying why there is none."""
+    configured = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    compiler = shutil.which(configured) or shutil.which("cc")
+    if sys.platform == "win32" or compiler is None:
+        print(
+            "\nNo cycle: the C program it is compared with needs POSIX and a C "
+            f"compiler (looked for {configured!r} and 'cc')"
+        )
+        return None
+    program = folder / "cycle"
+    source = Path(__file__).with_name("cycle.c")
+    subprocess.run(
+        [compiler, "-std=c11", "-O2", "-o", program, source, "-ldl"], check=True
+    )
+    return program
+
+
+def timed(
+    statement: str, names: dict[str, Any], target: str = "", calls: int = _QUESTIONS
+) -> Entry:
+    """Return the entry that runs a Python statement."""
+    timer = timeit.Timer(statement, globals=names)
+    return Entry(statement, lambda: timer.timeit(calls) / calls * 1e9, target)
+
+
+def compare(heading: str, base: Entry, *others: Entry) -> None:
+    """Measure in turns and print each as a multiple of the first."""
+    entries = (base, *others)
+    rounds = [[entry.run() for entry in entries] for _ in range(_ROUNDS)]
+    best = [min(times) for times in zip(*rounds)]
+    print(f"\n{heading}")
+    for entry, time in zip(entries, best):
+        ratio = "" if entry is base else f"{time / best[0]:6.2f} times the first"
+        print(f"  {entry.label:<48}{time:9.1f} ns{ratio}  {entry.target}".rstrip())
