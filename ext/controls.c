@@ -165,7 +165,7 @@ data_pending(const struct ku_libssl *libssl, SSL *ssl)
         return KU_OK;
     }
     if (libssl->SSL_has_pending(ssl)) {
-        return KU_READ_PENDING;
+        return KU_READ_PENDING_OLD;
     }
     return libssl->SSL_free_buffers(ssl) ? KU_OK : KU_WRITE_PENDING;
 }
@@ -218,6 +218,14 @@ renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
        not mean "the next I/O performs it". */
     if (libssl->SSL_want(ssl) == SSL_WRITING) {
         return KU_WRITE_PENDING;
+    }
+    /* A client's next write would end the connection over unread data
+       (UNEXPECTED_RECORD).  And where the half-read record is the server's own
+       HelloRequest, OpenSSL renegotiates once and keeps its note to do so: it
+       then waits for a server that has nothing to say (ssl3_renegotiate_check()
+       does nothing while a record is half read, s3_lib.c). */
+    if (!libssl->SSL_is_server(ssl) && libssl->SSL_has_pending(ssl)) {
+        return KU_READ_PENDING;
     }
     return keys_in_kernel(libssl, ssl) ? KU_KERNEL_TLS : KU_OK;
 }

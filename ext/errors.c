@@ -88,6 +88,10 @@ static const struct {
         "it is complete"},
     [KU_READ_PENDING] = {
         "ReadPendingError",
+        "received data is waiting, and a client that renegotiates over it may "
+        "lose the connection; recv() it first"},
+    [KU_READ_PENDING_OLD] = {
+        "ReadPendingError",
         "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "
         "with a record half read; recv() it first"},
 };

@@ -28,6 +28,7 @@ enum ku_refusal {
     KU_RENEGOTIATING,
     KU_WRITE_PENDING,
     KU_READ_PENDING,
+    KU_READ_PENDING_OLD,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
 };

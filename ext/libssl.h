@@ -27,6 +27,7 @@ typedef struct bio_st BIO;
     X(const char *, SSL_state_string, (const SSL *))              \
     X(size_t, SSL_get_finished, (const SSL *, void *, size_t))    \
     X(size_t, SSL_get_peer_finished, (const SSL *, void *, size_t)) \
+    X(int, SSL_is_server, (const SSL *))                          \
     X(int, SSL_version, (const SSL *))                            \
     X(const char *, SSL_get_version, (const SSL *))               \
     X(int, SSL_get_shutdown, (const SSL *))                       \

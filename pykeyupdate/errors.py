@@ -43,7 +43,7 @@ class WritePendingError(NotNowError):
 
 
 class ReadPendingError(NotNowError):
-    """Received data is waiting, which OpenSSL before 1.1.1l cannot have here."""
+    """Received data is waiting, over which new keys would break the connection."""
 
 
 class NotPossibleError(PyKeyUpdateError):

@@ -260,6 +260,52 @@ def test_with_a_write_pending_is_refused(make_link, role, call):
 # -- refusal by the peer: the connection is lost -------------------------------------
 
 
+@BOTH_CALLS
+def test_unread_data_is_refused_on_a_client(tls12, call):
+    """OpenSSL takes it, and the client's next write ends the connection."""
+    tls12.server.write(b"unread")
+    assert tls12.client.read(1) == b"u"
+    with pytest.raises(pykeyupdate.ReadPendingError, match="is waiting.*recv"):
+        call(tls12.client)
+    assert pykeyupdate.renegotiate_pending(tls12.client) is False
+    assert tls12.client.read(100) == b"nread"
+    call(tls12.client)
+    tls12.settle()
+    assert pykeyupdate.total_renegotiations(tls12.client) == 1
+    assert tls12.talks()
+
+
+@BOTH_CALLS
+@pytest.mark.parametrize("received", [1, 5, 6, 20, -1])
+def test_half_a_hello_request_is_refused_on_a_client(make_link, call, received):
+    """OpenSSL takes it, renegotiates, and then waits for what never comes."""
+    link = make_link("tls12")
+    pykeyupdate.renegotiate(link.server)
+    link.server.do_handshake()
+    request = link.to_client.read()
+    link.to_client.write(request[:received])
+    with pytest.raises(ssl.SSLWantReadError):
+        link.client.read(1)
+    if received != 5:  # its header alone: OpenSSL has no part of the record yet
+        with pytest.raises(pykeyupdate.ReadPendingError):
+            call(link.client)
+    link.to_client.write(request[received:])
+    link.settle()
+    assert pykeyupdate.total_renegotiations(link.client) == 1
+    assert link.talks()
+
+
+@BOTH_CALLS
+def test_unread_data_is_no_obstacle_on_a_server(tls12, call):
+    tls12.client.write(b"unread")
+    assert tls12.server.read(1) == b"u"
+    call(tls12.server)
+    tls12.server.do_handshake()
+    assert tls12.settle()["server"] == b"nread"
+    assert pykeyupdate.total_renegotiations(tls12.client) == 1
+    assert tls12.talks()
+
+
 @pytest.mark.parametrize("caller", ["client", "server"])
 def test_a_refused_renegotiation_ends_the_connection(make_contexts, caller):
     contexts = dict(zip(("client", "server"), make_contexts("tls12")))
