@@ -12,6 +12,7 @@ put in place of ours afterwards is left there. Both are named in a ``PatchWarnin
 """
 
 import contextlib
+import os
 import ssl
 import threading
 import warnings
@@ -60,7 +61,15 @@ _METHODS: dict[str, Callable[..., object]] = {
 for _name, _method in _METHODS.items():
     _method.__doc__ = getattr(_keyupdate, _name).__doc__
 
-_lock = threading.Lock()
+# Reentrant, and free in a child: a signal handler may call install() too, and a thread
+# that holds the lock while another forks does not exist in the child.
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
+        after_in_child=_lock.release,
+    )
 _for_good = False  # install() was called, and no uninstall() since
 _contexts = 0  # `with installed()` blocks that have not ended
 

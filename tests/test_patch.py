@@ -1,6 +1,8 @@
 """pykeyupdate/patch.py: adding and removing the methods."""
 
 import inspect
+import os
+import signal
 import ssl
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import warnings
 import pytest
 
 import pykeyupdate
-from pykeyupdate import KeyUpdateType
+from pykeyupdate import KeyUpdateType, patch
 
 NAMES = [
     "key_update",
@@ -183,6 +185,51 @@ def test_many_threads_at_once_end_as_they_began(snapshot):
         thread.join()
     assert failures == []
     assert not pykeyupdate.is_installed()
+
+
+FORK = """
+import os, signal, threading, time, pykeyupdate
+from pykeyupdate import patch
+
+held = threading.Event()
+
+def hold():
+    with patch._lock:
+        held.set()
+        time.sleep(0.2)
+
+threading.Thread(target=hold).start()
+held.wait()
+pid = os.fork()
+signal.alarm(20)
+pykeyupdate.install()
+pykeyupdate.uninstall()
+if pid == 0:
+    os._exit(0)
+raise SystemExit(os.waitpid(pid, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+def test_a_child_can_install_whatever_other_threads_did():
+    """A lock that another thread held at the fork would never be free again."""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True)
+
+
+def test_a_signal_handler_can_install(snapshot):
+    """It runs in the thread that may be in the middle of the same."""
+
+    def handler(number, frame):
+        pykeyupdate.install()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with patch._lock:
+            signal.raise_signal(signal.SIGINT)
+        assert pykeyupdate.is_installed()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        pykeyupdate.uninstall()
 
 
 def test_import_order_does_not_matter():
