@@ -1,12 +1,14 @@
 """Call one function often, as it succeeds and as it is refused; exit 1 on a leak.
 
-Usage: leak.py FUNCTION. Two measures, after a warm-up: blocks that Python has allocated
+Usage: leak.py FUNCTION. Two measures: blocks that Python has allocated
 (a lost reference keeps one), and the process's memory (a lost malloc in C or OpenSSL).
 """
 
-import gc
 import ssl
 import sys
+from functools import partial
+
+from measure import gained
 
 import pykeyupdate
 
@@ -29,22 +31,12 @@ def scenarios(function):
     yield "new connection", lambda: function(make_connection())
 
 
-def resident():
-    """Return the process's memory in kilobytes, or 0 where that cannot be asked."""
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4
-    except OSError:
-        return 0
-
-
 def repeat(call, times):
     for _ in range(times):
         try:
             call()
         except (pykeyupdate.PyKeyUpdateError, TypeError):
             pass
-    gc.collect()
 
 
 def main():
@@ -52,11 +44,7 @@ def main():
     failed = False
     for name, call in scenarios(function):
         times = CALLS // 20 if name == "new connection" else CALLS
-        repeat(call, times)
-        blocks, kilobytes = sys.getallocatedblocks(), resident()
-        repeat(call, times)
-        blocks = sys.getallocatedblocks() - blocks
-        kilobytes = resident() - kilobytes
+        blocks, kilobytes = gained(partial(repeat, call, times))
         print(f"{name:<16} {blocks:6} blocks {kilobytes:6} kB")
         # caches and free lists move a little; a leak is a block a call
         failed |= blocks > times // 2 or kilobytes > KILOBYTES

@@ -1,12 +1,13 @@
 """Whole cycles on live connections, and their making and dropping; exit 1 on a leak."""
 
 import contextlib
-import gc
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
 
 import trustme
+from measure import gained
 
 import pykeyupdate
 
@@ -25,14 +26,6 @@ def contexts(version):
     server.options |= pykeyupdate.OP_ALLOW_CLIENT_RENEGOTIATION
     client.maximum_version = version
     return client, server
-
-
-def resident():
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4
-    except OSError:
-        return 0
 
 
 def key_updates(link):
@@ -55,21 +48,20 @@ def renegotiations(link):
         link.wire.clear()
 
 
+def connections(work, pair):
+    for _ in range(20):
+        work(Link(*pair).handshake())
+
+
 def main():
     failed = False
     for version, work in (
         (ssl.TLSVersion.TLSv1_3, key_updates),
         (ssl.TLSVersion.TLSv1_2, renegotiations),
     ):
-        pair = contexts(version)
-        used = []
-        for _ in range(3):
-            for _ in range(20):
-                work(Link(*pair).handshake())
-            gc.collect()
-            used.append(resident())
-        print(f"{work.__name__:<16} {used} kB")
-        failed |= used[2] - used[1] > KILOBYTES
+        _, kilobytes = gained(partial(connections, work, contexts(version)))
+        print(f"{work.__name__:<16} {kilobytes:6} kB")
+        failed |= kilobytes > KILOBYTES
     sys.exit(failed)
 
 
