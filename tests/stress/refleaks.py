@@ -1,0 +1,149 @@
+"""Count references before and after many calls, in a debug build of Python.
+
+    PYTHONPATH=. python3.14d tests/stress/refleaks.py
+
+Each way in which a call can end is repeated in batches; what an empty batch gains (the
+ssl module and this script leak too) is subtracted. The exit status is 1 where a batch
+of 1000 calls goes on gaining references.
+"""
+
+import contextlib
+import gc
+import ssl
+import sys
+
+import hostile
+from world import Contexts, MemoryPair, connect, settle
+
+import pykeyupdate
+
+CALLS = 1000
+BATCHES = 6
+TOLERANCE = 20  # references a batch; one leak in each call is a thousand
+
+FUNCTIONS = [
+    pykeyupdate.key_update,
+    pykeyupdate.get_key_update_type,
+    pykeyupdate.renegotiate,
+    pykeyupdate.renegotiate_abbreviated,
+    pykeyupdate.renegotiate_pending,
+    pykeyupdate.secure_renegotiation,
+    pykeyupdate.total_renegotiations,
+]
+
+
+def quietly(function, *args, **kwargs):
+    with contextlib.suppress(Exception, hostile.ForeignExit):
+        function(*args, **kwargs)
+
+
+def gained(step):
+    """Return the fewest references that one batch of steps gained, of the last ones."""
+    gains = []
+    for _ in range(BATCHES):
+        gc.collect()
+        before = sys.gettotalrefcount()
+        for _ in range(CALLS):
+            step()
+        gc.collect()
+        gains.append(sys.gettotalrefcount() - before)
+    return min(gains[BATCHES // 2 :])
+
+
+def perform_update(pair):
+    pykeyupdate.key_update(pair.ends[0], 1)
+    pair.ends[0].do_handshake()
+    settle(pair, rounds=1)
+
+
+def handshake_only(pair):
+    pair.ends[0].do_handshake()
+    settle(pair, rounds=1)
+
+
+def targets(contexts):
+    """Return one target for each way in which a call can end, by name."""
+    tls12, tls13 = contexts.quiet[0], contexts.quiet[3]
+    forbidden = contexts.quiet[1]
+    scheduled, closing = (connect(MemoryPair(*tls13)) for _ in range(2))
+    renegotiating, closing12 = (connect(MemoryPair(*tls12)) for _ in range(2))
+    pykeyupdate.key_update(scheduled.ends[0])
+    pykeyupdate.renegotiate(renegotiating.ends[0])
+    for pair in (closing, closing12):
+        quietly(pair.ends[0].unwrap)
+    unconnected = ssl.SSLSocket.__new__(ssl.SSLSocket)
+    return {
+        "TLS 1.3": connect(MemoryPair(*tls13)).ends[0],
+        "TLS 1.2": connect(MemoryPair(*tls12)).ends[0],
+        "forbidden": connect(MemoryPair(*forbidden)).ends[0],
+        "before the handshake": MemoryPair(*tls13).ends[0],
+        "scheduled": scheduled.ends[0],
+        "renegotiating": renegotiating.ends[0],
+        "close_notify": closing.ends[0],
+        "close_notify, TLS 1.2": closing12.ends[0],
+        "unconnected": unconnected,
+        "None": None,
+        "_sslobj is None": hostile.Gives(None),
+        "_sslobj is an int": hostile.Gives(5),
+        "made by hand": hostile.handmade(),
+        "_sslobj raises": hostile.Raises(hostile.Foreign, "x"),
+        "_sslobj exits": hostile.Raises(hostile.ForeignExit, "x"),
+        "never connected": hostile.NeverConnected(lambda: False),
+        "_connected raises": hostile.NeverConnected(hostile.raising(hostile.Foreign)),
+        "repr raises": hostile.BadRepr(hostile.raising(hostile.Foreign)),
+        "repr exits": hostile.BadRepr(hostile.raising(hostile.ForeignExit)),
+    }
+
+
+def steps(contexts):
+    """Yield a name, a step, and the step without pykeyupdate to compare it with."""
+    for name, target in targets(contexts).items():
+        for function in FUNCTIONS:
+            yield (
+                f"{function.__name__}({name})",
+                lambda function=function, target=target: quietly(function, target),
+                lambda target=target: quietly(len, target),
+            )
+    conn = connect(MemoryPair(*contexts.quiet[3])).ends[0]
+    for value in (-1, 2, 2**70, None, "x", hostile.Integer(7)):
+        yield (
+            f"key_update(conn, {type(value).__name__})",
+            lambda value=value: quietly(pykeyupdate.key_update, conn, value),
+            lambda value=value: quietly(len, value),
+        )
+    for args, kwargs in [((), {}), ((1, 2, 3), {}), ((1,), {"x": 1})]:
+        for function in FUNCTIONS:
+            yield (
+                f"{function.__name__}(*{args}, **{kwargs})",
+                lambda f=function, a=args, k=kwargs: quietly(f, *a, **k),
+                lambda a=args, k=kwargs: quietly(len, *a, **k),
+            )
+    pair, other = (connect(MemoryPair(*contexts.quiet[3])) for _ in range(2))
+    yield (
+        "key_update() and do_handshake()",
+        lambda: perform_update(pair),
+        lambda: handshake_only(other),
+    )
+
+
+def main():
+    if not hasattr(sys, "gettotalrefcount"):
+        print("refleaks.py needs a debug build of Python")
+        return 2
+    leaks = count = 0
+    for name, step, baseline in steps(Contexts(on_message=None, on_name=None)):
+        count += 1
+        excess = gained(step)
+        if excess > TOLERANCE:
+            excess -= gained(baseline)
+        if excess > TOLERANCE:
+            leaks += 1
+            print(f"LEAK: {name} gains {excess} references in {CALLS} calls")
+    print(
+        f"{count} cases, {leaks} of them leak, {BATCHES} batches of {CALLS} calls each"
+    )
+    return int(leaks > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
