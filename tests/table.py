@@ -6,12 +6,11 @@ found by its value, the address of the function, and put back afterwards.
 
 import contextlib
 import ctypes
-import sys
 
 from pykeyupdate import _keyupdate
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
-WORDS_IN_STATE = 40
+STATE_SIZE = object.__basicsize__ + 5 * WORD  # offset of m_size in PyModuleDef
 
 libssl = ctypes.CDLL(_keyupdate.libssl["path"])
 libssl.ERR_peek_error.restype = ctypes.c_ulong
@@ -37,13 +36,19 @@ def pointer(connection):
     return ctypes.c_void_p.from_address(id(connection._sslobj) + offset).value
 
 
+def state():
+    """Return the state of the module, as an array of words."""
+    of_module = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)
+    get_def = of_module(("PyModule_GetDef", ctypes.pythonapi))
+    get_state = of_module(("PyModule_GetState", ctypes.pythonapi))
+    size = ctypes.c_ssize_t.from_address(get_def(_keyupdate) + STATE_SIZE).value
+    return (ctypes.c_size_t * (size // WORD)).from_address(get_state(_keyupdate))
+
+
 @contextlib.contextmanager
 def replaced(old, new):
     """Have the table hold ``new`` where it holds the word ``old``."""
-    get_state = ctypes.pythonapi.PyModule_GetState
-    get_state.restype, get_state.argtypes = ctypes.c_void_p, [ctypes.py_object]
-    state = get_state(sys.modules["pykeyupdate._keyupdate"])
-    words = (ctypes.c_size_t * WORDS_IN_STATE).from_address(state)
+    words = state()
     (index,) = (i for i, word in enumerate(words) if word == old)
     words[index] = new
     try:
@@ -57,10 +62,12 @@ def without(name):
     return replaced(address(getattr(libssl, name)), 0)
 
 
+@contextlib.contextmanager
 def instead_of(name, function):
     """Have ``function(SSL*, argument) -> int`` called in place of the library's."""
-    control = Control(function)
-    return replaced(address(getattr(libssl, name)), address(control))
+    control = Control(function)  # to be kept while C may call it
+    with replaced(address(getattr(libssl, name)), address(control)):
+        yield
 
 
 def version(number):
