@@ -102,6 +102,25 @@ make_connection(PyObject *_ssl)
     return connection;
 }
 
+/* An _ssl of another make, or a broken configuration of OpenSSL. */
+static PyObject *
+cannot_make_connection(void)
+{
+    PyObject *type, *value, *traceback;
+    if (PyErr_ExceptionMatches(PyExc_Exception)
+        && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyErr_Format(PyExc_ImportError,
+                     "pykeyupdate cannot work here: this Python's ssl module "
+                     "cannot make a connection (%S).", value);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return NULL;
+}
+
 PyObject *
 ku_sslobject_probe(ku_state *state, PyObject *_ssl)
 {
@@ -109,7 +128,7 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     PyObject *probe = type != NULL ? make_connection(_ssl) : NULL;
     if (probe == NULL) {
         Py_XDECREF(type);
-        return NULL;
+        return cannot_make_connection();
     }
     state->head = basic_size((PyObject *)&PyBaseObject_Type);
     Py_ssize_t size = basic_size(type);

@@ -46,6 +46,16 @@ assert not {m for m in set(sys.modules) - modules if "argparse" in m or "cli" in
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
+def test_library_that_does_not_know_the_connection_is_not_called(tls13, role):
+    """OpenSSL gives back the object that an SSL* belongs to, or it is none."""
+    with table.instead_of("SSL_get_ex_data", lambda pointer, index: 0):
+        for target in (tls13.end(role), tls13.end(role)._sslobj):
+            with pytest.raises(pykeyupdate.NotATLSConnectionError, match="holds no"):
+                pykeyupdate.key_update(target)
+    assert tls13.said(role) == []
+    assert tls13.talks()
+
+
 # -- a library that lacks a function -------------------------------------------------
 
 

@@ -93,8 +93,9 @@ def client_of(make_contexts):
     """Connect to a program on a port as a TLS client; give socket and witness."""
     with contextlib.ExitStack() as stack:
 
-        def connect(port, version):
+        def connect(port, version, allow=0):
             context, _ = make_contexts(version)
+            context.options |= allow
             witness = Witness()
             witness.watch("client", context)
             deadline = time.monotonic() + PATIENCE

@@ -7,8 +7,11 @@ gnutls-serv --echo sends back what it gets. gnutls-cli --inline-commands takes
 import pytest
 from link import NOT_REQUESTED, REQUESTED
 
+import pykeyupdate
 from pykeyupdate import KeyUpdateType
 
+OP_LEGACY_SERVER_CONNECT = 0x4  # ssl exports it since Python 3.12
+WITHOUT_RFC_5746 = ":%DISABLE_SAFE_RENEGOTIATION"
 PRIORITY = {
     "tls13": "NORMAL:-VERS-ALL:+VERS-TLS1.3",
     "tls12": "NORMAL:-VERS-ALL:+VERS-TLS1.2",
@@ -17,24 +20,24 @@ PRIORITY = {
 
 @pytest.fixture
 def gnutls_serv(program, free_port, pem, client_of):
-    def start(version, *options):
+    def start(version, *options, priority="", allow=0):
         server = program(
             *("gnutls-serv", "--echo", "--port", free_port, *options),
-            *("--priority", PRIORITY[version], "--disable-client-cert"),
+            *("--priority", PRIORITY[version] + priority, "--disable-client-cert"),
             *("--x509certfile", pem[1], "--x509keyfile", pem[1]),
         )
-        return server, *client_of(free_port, version)
+        return server, *client_of(free_port, version, allow)
 
     return start
 
 
 @pytest.fixture
 def gnutls_cli(program, pem, server_for):
-    def start(version):
+    def start(version, priority=""):
         port, accept = server_for(version)
         client = program(
             *("gnutls-cli", "--inline-commands", "--port", port),
-            *("--priority", PRIORITY[version], "--x509cafile", pem[0]),
+            *("--priority", PRIORITY[version] + priority, "--x509cafile", pem[0]),
             *("--verify-hostname", "localhost", "127.0.0.1"),
         )
         return client, *accept()
@@ -139,3 +142,32 @@ def test_gnutls_cli_follows_our_request(gnutls_cli, read_until, call):
     assert witness.said("server", "received")[-1] == "Finished"
     client.type("after")
     read_until(server, lambda data: b"after" in data)
+
+
+CALLS = [pykeyupdate.renegotiate, pykeyupdate.renegotiate_abbreviated]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_gnutls_serv_without_rfc_5746_is_not_asked(gnutls_serv, call):
+    _, client, witness = gnutls_serv(
+        "tls12", priority=WITHOUT_RFC_5746, allow=OP_LEGACY_SERVER_CONNECT
+    )
+    witness.wire.clear()
+    assert client.secure_renegotiation() is False
+    with pytest.raises(pykeyupdate.InsecureRenegotiationError, match="RFC 5746"):
+        call(client)
+    assert echoes(client)
+    assert witness.wire == []
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_gnutls_cli_without_rfc_5746_is_not_asked(gnutls_cli, read_until, call):
+    client, server, witness = gnutls_cli("tls12", WITHOUT_RFC_5746)
+    client.wait_for("Simple Client Mode")
+    witness.wire.clear()
+    assert server.secure_renegotiation() is False
+    with pytest.raises(pykeyupdate.InsecureRenegotiationError, match="RFC 5746"):
+        call(server)
+    client.type("as before")
+    read_until(server, lambda data: b"as before" in data)
+    assert witness.wire == []
