@@ -101,7 +101,7 @@ was_connected(const struct ku_libssl *libssl, SSL *ssl)
 static int
 keys_in_kernel(const struct ku_libssl *libssl, SSL *ssl)
 {
-    if (libssl->version < OPENSSL_3_0_0 || libssl->ktls_can_rekey) {
+    if (libssl->version < OPENSSL_3_0_0) {
         return 0;
     }
     BIO *reads = libssl->SSL_get_rbio(ssl), *writes = libssl->SSL_get_wbio(ssl);
@@ -183,7 +183,8 @@ may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
     if (refusal == KU_OK) {
         refusal = data_pending(libssl, ssl);
     }
-    if (refusal == KU_OK && keys_in_kernel(libssl, ssl)) {
+    if (refusal == KU_OK && !libssl->ktls_can_rekey
+        && keys_in_kernel(libssl, ssl)) {
         refusal = KU_KERNEL_TLS;
     }
     return refused(refusal);
@@ -227,6 +228,7 @@ renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
     if (!libssl->SSL_is_server(ssl) && libssl->SSL_has_pending(ssl)) {
         return KU_READ_PENDING;
     }
+    /* No kernel changes the keys of TLS 1.2 in a live connection. */
     return keys_in_kernel(libssl, ssl) ? KU_KERNEL_TLS : KU_OK;
 }
 

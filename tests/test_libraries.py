@@ -199,12 +199,12 @@ def test_openssls_refusal_without_a_reason(make_link):
 
 
 @pytest.mark.skipif(
-    _keyupdate.libssl["version_number"] < 0x30000000
-    or _keyupdate.libssl["ktls_can_rekey"],
-    reason="this OpenSSL has no kernel TLS, or can follow",
+    _keyupdate.libssl["version_number"] < 0x30000000, reason="1.1.1 has no kernel TLS"
 )
 @pytest.mark.parametrize("version", ["tls13", "tls12"])
 def test_keys_in_the_kernel_are_refused(make_link, version):
+    if version == "tls13" and _keyupdate.libssl["ktls_can_rekey"]:
+        pytest.skip("this OpenSSL and this kernel can follow a key update")
     link = make_link(version, "socket")
     call = pykeyupdate.key_update if version == "tls13" else pykeyupdate.renegotiate
     with kernel_tls(link.client) as is_on:
