@@ -63,6 +63,21 @@ bound_address(HMODULE module, const char *name)
     return NULL;
 }
 
+/* In UTF-8, which is Python's encoding of file names on Windows; "" where the name
+   is too long.  It is for people and decides nothing. */
+static void
+name_file(struct ku_image *image, HMODULE module)
+{
+    WCHAR name[sizeof(image->path)];
+    DWORD size = sizeof(name) / sizeof(name[0]);
+    DWORD length = GetModuleFileNameW(module, name, size);
+    if (length == 0 || length >= size
+        || WideCharToMultiByte(CP_UTF8, 0, name, -1, image->path,
+                               (int)sizeof(image->path), NULL, NULL) == 0) {
+        image->path[0] = '\0';
+    }
+}
+
 enum ku_located
 ku_locate(struct ku_image *image, void *anchor, const char *imported)
 {
@@ -80,8 +95,7 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
                                  : "the address in _ssl's own import table";
     image->base = (void *)owner;
     image->handle = (void *)owner;
-    DWORD length = GetModuleFileNameA(owner, image->path, sizeof(image->path));
-    image->path[length < sizeof(image->path) ? length : sizeof(image->path) - 1] = '\0';
+    name_file(image, owner);
     return ku_locate_function(image, imported) ? KU_LOCATED : KU_LOCATED_HIDDEN;
 }
 
