@@ -6,7 +6,6 @@
    .reason (_ssl.c, fill_and_set_sslerror). */
 #include "errors.h"
 
-#include <ctype.h>
 #include <string.h>
 
 /* Reason codes of OpenSSL's SSL library, the same from 1.1.1 to 4.0. */
@@ -96,15 +95,22 @@ static const struct {
         "with a record half read; recv() it first"},
 };
 
+/* At shutdown module_clear() takes the module away, and Python sets the names in
+   a module to None while it is still there. */
 static PyObject *
 exception_class(ku_state *state, const char *name)
 {
-    if (state->errors == NULL) {  /* the module was cleared: see m_clear */
-        PyErr_SetString(PyExc_RuntimeError,
-                        "pykeyupdate: the interpreter is shutting down");
-        return NULL;
+    PyObject *class = NULL;
+    if (state->errors != NULL) {
+        class = PyObject_GetAttrString(state->errors, name);
+        if (class == NULL || PyExceptionClass_Check(class)) {
+            return class;
+        }
+        Py_DECREF(class);
     }
-    return PyObject_GetAttrString(state->errors, name);
+    PyErr_SetString(PyExc_RuntimeError,
+                    "pykeyupdate: the interpreter is shutting down");
+    return NULL;
 }
 
 static PyObject *
@@ -156,7 +162,7 @@ reason_name(const char *text)
         Py_RETURN_NONE;
     }
     for (size_t i = 0; i <= length; i++) {
-        name[i] = text[i] == ' ' ? '_' : (char)toupper((unsigned char)text[i]);
+        name[i] = text[i] == ' ' ? '_' : (char)Py_TOUPPER(Py_CHARMASK(text[i]));
     }
     return PyUnicode_FromString(name);
 }

@@ -102,3 +102,12 @@ def test_a_strangers_entry_in_the_queue_is_neither_read_nor_left(make_link):
     assert table.libssl.ERR_peek_error() == 0
     link.settle()
     assert link.talks()
+
+
+def test_while_python_shuts_down_the_classes_may_be_gone(monkeypatch, make_link):
+    """Python sets a module's names to None before the last finalizers run."""
+    link = make_link("tls13")
+    monkeypatch.setattr(pykeyupdate.errors, "WrongProtocolVersionError", None)
+    with pytest.raises(RuntimeError, match="shutting down"):
+        pykeyupdate.renegotiate(link.client)
+    assert link.talks()
