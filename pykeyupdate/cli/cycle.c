@@ -5,7 +5,7 @@
    A client schedules a key update and writes one byte, which performs the update
    first; a server reads both.  TLS 1.3 over two memory BIOs, with BIOs and modes
    as CPython's _ssl sets them.  PEM holds the server's key and certificates.
-   Prints the nanoseconds per cycle, the cipher and the version of OpenSSL.
+   Prints the nanoseconds per cycle and the cipher.
 
    Every function is taken from the LIBSSL of the interpreter under comparison, and
    from the libcrypto that it brings: no OpenSSL headers, no -lssl. */
@@ -58,8 +58,7 @@ typedef struct bio_method_st BIO_METHOD;
     X(BIO *, BIO_new, (const BIO_METHOD *))                                \
     X(int, BIO_up_ref, (BIO *))                                            \
     X(void, BIO_set_flags, (BIO *, int))                                   \
-    X(long, BIO_ctrl, (BIO *, int, long, void *))                          \
-    X(const char *, OpenSSL_version, (int))
+    X(long, BIO_ctrl, (BIO *, int, long, void *))
 
 #define DECLARE(result, name, arguments) static result (*name) arguments;
 FUNCTIONS(DECLARE)
@@ -181,6 +180,5 @@ main(int argc, char **argv)
     nanoseconds_per_cycle(client, server, cycles / 10 + 1);  /* warm up */
     printf("%.1f\n", nanoseconds_per_cycle(client, server, cycles));
     printf("%s\n", SSL_CIPHER_get_name(SSL_get_current_cipher(client)));
-    printf("%s\n", OpenSSL_version(0));
     return 0;
 }
