@@ -80,7 +80,7 @@ def program_with_an_openssl_of_its_own(tmp_path):
             *("-I", sysconfig.get_path("include"), f"-L{config['LIBDIR']}"),
             *(f"-L{config['LIBPL']}", f"-lpython{config['LDVERSION']}"),
             *config["LIBS"].split(),
-            *(config["SYSLIBS"].split()),
+            *config["SYSLIBS"].split(),
             f"-Wl,-rpath,{config['LIBDIR']}",
         ],
         check=False,

@@ -13,6 +13,7 @@ import ssl
 import sys
 
 import hostile
+from fuzz import NAMES
 from world import Contexts, MemoryPair, connect, settle
 
 import pykeyupdate
@@ -21,15 +22,7 @@ CALLS = 1000
 BATCHES = 6
 TOLERANCE = 20  # references a batch; one leak in each call is a thousand
 
-FUNCTIONS = [
-    pykeyupdate.key_update,
-    pykeyupdate.get_key_update_type,
-    pykeyupdate.renegotiate,
-    pykeyupdate.renegotiate_abbreviated,
-    pykeyupdate.renegotiate_pending,
-    pykeyupdate.secure_renegotiation,
-    pykeyupdate.total_renegotiations,
-]
+FUNCTIONS = [getattr(pykeyupdate, name) for name in NAMES]
 
 
 def quietly(function, *args, **kwargs):
