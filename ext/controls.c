@@ -1,23 +1,11 @@
 /* The controls, each with the preconditions that OpenSSL's own function lacks.
 
-   How a call goes.  The connection's _ssl._SSLSocket is found (Python code may
-   run).  It is held in a critical section, where the SSL* is taken and proved,
-   the questions are asked and OpenSSL is called: one piece of plain C without
-   I/O, without Python code and without releasing the GIL.  The pointer does not
-   outlive it.  Then, out of the section, a value or an exception is made.
-
-   A critical section (a no-op under the GIL) excludes the attached parts of
-   _ssl's methods, as in _ssl's verify_client_post_handshake().  Nothing can
-   exclude a thread that is inside a detached SSL_read() or SSL_write(): two
-   threads may not use one ssl.SSLSocket at the same time, with us or without.
-
    Why each question is asked is said at the question.  The facts were measured
    on OpenSSL 1.1.1w, 3.0, 3.2, 3.5, 3.6 and 4.0; file:line are OpenSSL 3.5.7's. */
 #include "controls.h"
 
 #include "docstrings.h"
-#include "errors.h"
-#include "sslobject.h"
+#include "step.h"
 
 #include <string.h>
 
@@ -27,10 +15,7 @@
 #define SSL_KEY_UPDATE_REQUESTED 1
 #define SSL_SENT_SHUTDOWN 1
 #define SSL_RECEIVED_SHUTDOWN 2
-#define SSL_WRITING 2
 #define SSL3_VERSION 0x0300
-#define TLS1_2_VERSION 0x0303
-#define TLS1_3_VERSION 0x0304
 #define SSL_CTRL_GET_TOTAL_RENEGOTIATIONS 12
 #define SSL_CTRL_GET_RI_SUPPORT 76
 #define SSL_OP_NO_RENEGOTIATION ((uint64_t)1 << 30)
@@ -40,38 +25,6 @@
 
 #define OPENSSL_1_1_1L 0x101010cfUL
 #define OPENSSL_3_0_0 0x30000000UL
-
-/* A no-op where there is no such thing: under the GIL before 3.13, and in the
-   limited API before 3.15 (which free-threaded builds before 3.15 lack). */
-#ifdef Py_BEGIN_CRITICAL_SECTION
-#  define HOLD(object) Py_BEGIN_CRITICAL_SECTION(object)
-#  define RELEASE() Py_END_CRITICAL_SECTION()
-#else
-#  define HOLD(object) {
-#  define RELEASE() }
-#endif
-
-/* A question or a call about a connection that is held. */
-typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
-                                     int argument);
-
-static struct ku_outcome
-ok(int value)
-{
-    return (struct ku_outcome){.refusal = KU_OK, .value = value};
-}
-
-static struct ku_outcome
-refused(enum ku_refusal refusal)
-{
-    return (struct ku_outcome){.refusal = refusal};
-}
-
-static struct ku_outcome
-refused_because(enum ku_refusal refusal, const char *detail)
-{
-    return (struct ku_outcome){.refusal = refusal, .detail = detail};
-}
 
 /* --- preconditions ---------------------------------------------------- */
 
@@ -115,8 +68,8 @@ keys_in_kernel(const struct ku_libssl *libssl, SSL *ssl)
    of all: SSL_renegotiate() says yes, SSL_do_handshake() then fails half-way, and
    the next SSL_write() sends its data *in plaintext* (every version; statem.c
    375-382 leaves in_handshake incremented). */
-static enum ku_refusal
-connection_state(const struct ku_libssl *libssl, SSL *ssl)
+enum ku_refusal
+ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
 {
     if (has_failed(libssl, ssl)) {
         return KU_FAILED;
@@ -173,9 +126,9 @@ data_pending(const struct ku_libssl *libssl, SSL *ssl)
 static struct ku_outcome
 may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
 {
-    enum ku_refusal refusal = connection_state(libssl, ssl);
+    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
     if (refusal == KU_OK && libssl->SSL_version(ssl) != TLS1_3_VERSION) {
-        return refused_because(KU_NEEDS_TLS13, libssl->SSL_get_version(ssl));
+        return ku_refused_because(KU_NEEDS_TLS13, libssl->SSL_get_version(ssl));
     }
     if (refusal == KU_OK) {
         refusal = key_update_pending(libssl, ssl, update_type);
@@ -187,7 +140,7 @@ may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
         && keys_in_kernel(libssl, ssl)) {
         refusal = KU_KERNEL_TLS;
     }
-    return refused(refusal);
+    return ku_refused(refusal);
 }
 
 /* SSL_renegotiate() says yes to all of this (can_renegotiate() looks at version
@@ -232,16 +185,16 @@ renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
     return keys_in_kernel(libssl, ssl) ? KU_KERNEL_TLS : KU_OK;
 }
 
-static struct ku_outcome
-may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
+struct ku_outcome
+ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
 {
-    enum ku_refusal refusal = connection_state(libssl, ssl);
+    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
     int version = libssl->SSL_version(ssl);
     if (refusal == KU_OK
         && (version < SSL3_VERSION || version > TLS1_2_VERSION)) {
-        return refused_because(KU_NEEDS_TLS12, libssl->SSL_get_version(ssl));
+        return ku_refused_because(KU_NEEDS_TLS12, libssl->SSL_get_version(ssl));
     }
-    return refused(refusal == KU_OK ? renegotiation_state(libssl, ssl) : refusal);
+    return ku_refused(refusal == KU_OK ? renegotiation_state(libssl, ssl) : refusal);
 }
 
 /* --- the calls, while the connection is held ---------------------------- */
@@ -250,10 +203,10 @@ may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
    error queue.  The queue is emptied, always: an entry left behind turns the next
    SSL_ERROR_WANT_READ into SSL_ERROR_SSL, a working connection into a dead one
    (_ssl does not clear before it reads). */
-static struct ku_outcome
-scheduled(const struct ku_libssl *libssl, int result)
+struct ku_outcome
+ku_scheduled(const struct ku_libssl *libssl, int result)
 {
-    struct ku_outcome outcome = ok(0);
+    struct ku_outcome outcome = ku_ok(0);
     if (result != 1) {
         outcome.refusal = KU_OPENSSL;
         outcome.error = libssl->ERR_peek_last_error();
@@ -269,14 +222,14 @@ static struct ku_outcome
 key_update_step(const struct ku_libssl *libssl, SSL *ssl, int update_type)
 {
     if (libssl->SSL_key_update == NULL) {
-        return refused_because(KU_MISSING, "SSL_key_update");
+        return ku_refused_because(KU_MISSING, "SSL_key_update");
     }
     struct ku_outcome may = may_key_update(libssl, ssl, update_type);
     if (may.refusal != KU_OK) {
         return may;
     }
     libssl->ERR_clear_error();
-    return scheduled(libssl, libssl->SSL_key_update(ssl, update_type));
+    return ku_scheduled(libssl, libssl->SSL_key_update(ssl, update_type));
 }
 
 static struct ku_outcome
@@ -284,9 +237,9 @@ get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
     if (libssl->SSL_get_key_update_type == NULL) {
-        return refused_because(KU_MISSING, "SSL_get_key_update_type");
+        return ku_refused_because(KU_MISSING, "SSL_get_key_update_type");
     }
-    return ok(libssl->SSL_get_key_update_type(ssl));
+    return ku_ok(libssl->SSL_get_key_update_type(ssl));
 }
 
 static struct ku_outcome
@@ -295,16 +248,16 @@ renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int abbreviated)
     int (*function)(SSL *) = abbreviated ? libssl->SSL_renegotiate_abbreviated
                                          : libssl->SSL_renegotiate;
     if (function == NULL) {
-        return refused_because(KU_MISSING, abbreviated
+        return ku_refused_because(KU_MISSING, abbreviated
                                                ? "SSL_renegotiate_abbreviated"
                                                : "SSL_renegotiate");
     }
-    struct ku_outcome may = may_renegotiate(libssl, ssl);
+    struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
     if (may.refusal != KU_OK) {
         return may;
     }
     libssl->ERR_clear_error();
-    return scheduled(libssl, function(ssl));
+    return ku_scheduled(libssl, function(ssl));
 }
 
 static struct ku_outcome
@@ -312,9 +265,9 @@ renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
     if (libssl->SSL_renegotiate_pending == NULL) {
-        return refused_because(KU_MISSING, "SSL_renegotiate_pending");
+        return ku_refused_because(KU_MISSING, "SSL_renegotiate_pending");
     }
-    return ok(libssl->SSL_renegotiate_pending(ssl));
+    return ku_ok(libssl->SSL_renegotiate_pending(ssl));
 }
 
 /* SSL_get_secure_renegotiation_support() is a macro for the SSL_ctrl().  A TLS 1.3
@@ -324,7 +277,7 @@ static struct ku_outcome
 secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
-    return ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
+    return ku_ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
               && libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) == 1);
 }
 
@@ -333,35 +286,10 @@ static struct ku_outcome
 total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
-    return ok((int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
+    return ku_ok((int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
 }
 
 /* --- the calls, as Python sees them ------------------------------------- */
-
-/* Find, hold and prove the connection and take the step.  0 and its value, or -1
-   with an exception. */
-static int
-take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-          int argument, int *value)
-{
-    PyObject *sslobj = ku_sslobject_of(state, function, conn);
-    if (sslobj == NULL) {
-        return -1;
-    }
-    struct ku_outcome outcome;
-    HOLD(sslobj);
-    SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
-                          : refused(KU_NO_POINTER);
-    RELEASE();
-    Py_DECREF(sslobj);
-    *value = outcome.value;
-    if (outcome.refusal == KU_OK) {
-        return 0;
-    }
-    (void)ku_raise(state, &outcome, function, conn);
-    return -1;
-}
 
 static PyObject *
 returning_none(PyObject *module, const char *function, PyObject *conn,
@@ -369,7 +297,7 @@ returning_none(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (take_step(state, function, conn, step, argument, &value) < 0) {
+    if (ku_take_step(state, function, conn, step, argument, &value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -381,7 +309,7 @@ returning_bool(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (take_step(state, function, conn, step, argument, &value) < 0) {
+    if (ku_take_step(state, function, conn, step, argument, &value) < 0) {
         return NULL;
     }
     return PyBool_FromLong(value);
@@ -428,7 +356,7 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (take_step(state, "get_key_update_type", conn, get_key_update_type_step, 0,
+    if (ku_take_step(state, "get_key_update_type", conn, get_key_update_type_step, 0,
                   &value) < 0) {
         return NULL;
     }
@@ -474,7 +402,7 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (take_step(state, "total_renegotiations", conn, total_renegotiations_step, 0,
+    if (ku_take_step(state, "total_renegotiations", conn, total_renegotiations_step, 0,
                   &value) < 0) {
         return NULL;
     }

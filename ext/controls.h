@@ -1,10 +1,20 @@
-/* The five controls, and what decides whether they can be used. */
+/* The controls, and what decides whether they can be used. */
 #ifndef PYKEYUPDATE_CONTROLS_H
 #define PYKEYUPDATE_CONTROLS_H
 
-#include <Python.h>
+#include "step.h"
 
 /* The functions of pykeyupdate._keyupdate, ended by a NULL entry. */
 extern PyMethodDef ku_controls[];
+
+/* Is the first handshake complete and nothing fatal has happened since? */
+enum ku_refusal ku_connection_state(const struct ku_libssl *libssl, SSL *ssl);
+
+/* May a renegotiation be scheduled now?  The questions that OpenSSL forgot. */
+struct ku_outcome ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl);
+
+/* The outcome of an OpenSSL function that schedules and gives 1, or 0 with an
+   entry in the error queue, which is emptied. */
+struct ku_outcome ku_scheduled(const struct ku_libssl *libssl, int result);
 
 #endif

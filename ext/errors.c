@@ -3,9 +3,11 @@
    The class says what a program does about it (not now / never); the message
    says what a person does: which call, on which connection, why, and the remedy.
    OpenSSL's own refusals look as _ssl's: args (reason code, text), .library,
-   .reason (_ssl.c, fill_and_set_sslerror). */
+   .reason (_ssl.c, fill_and_set_sslerror).  What ends a connection in a handshake
+   step of ours is the ssl module's own exception (_ssl.c, PySSL_SetError). */
 #include "errors.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Reason codes of OpenSSL's SSL library, the same from 1.1.1 to 4.0. */
@@ -14,6 +16,13 @@
 #define SSL_R_WRONG_SSL_VERSION 266
 #define SSL_R_UNINITIALIZED 276
 #define SSL_R_NO_RENEGOTIATION 339
+#define SSL_R_CERTIFICATE_VERIFY_FAILED 134
+#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
+
+/* SSL_get_error(), which are ssl.SSL_ERROR_* too. */
+#define SSL_ERROR_SSL 1
+#define SSL_ERROR_ZERO_RETURN 6
+#define PY_SSL_ERROR_EOF 8
 
 static const struct {
     const char *exception;
@@ -58,6 +67,15 @@ static const struct {
         "the kernel holds this connection's keys (OP_ENABLE_KTLS) and this "
         "OpenSSL with this kernel cannot change them; connect without "
         "OP_ENABLE_KTLS"},
+    [KU_NOT_SERVER] = {
+        "WrongRoleError",
+        "only a server can ask for its peer's certificate; a client verified the "
+        "server's in the handshake, see getpeercert()"},
+    [KU_NO_PHA] = {
+        "NoPostHandshakeAuthError",
+        "the client did not offer post-handshake authentication, without which "
+        "TLS 1.3 has no way to ask (Python clients: SSLContext."
+        "post_handshake_auth = True)"},
     [KU_MISSING] = {
         "UnsupportedByLibraryError",
         "the TLS library of this interpreter's ssl module has no %s(); see "
@@ -93,6 +111,10 @@ static const struct {
         "ReadPendingError",
         "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "
         "with a record half read; recv() it first"},
+    [KU_CERTIFICATE_REQUESTED] = {
+        "AlreadyPendingError",
+        "the client has been asked for its certificate and has not answered; "
+        "recv() takes the answer"},
 };
 
 /* At shutdown module_clear() takes the module away, and Python sets the names in
@@ -135,20 +157,6 @@ name_of(PyObject *object)
         name = PyUnicode_FromString("<object without a repr>");
     }
     return name;
-}
-
-static PyObject *
-raise_not_tls(ku_state *state, const char *function, PyObject *conn)
-{
-    PyObject *type = name_of((PyObject *)Py_TYPE(conn));
-    if (type == NULL) {
-        return NULL;
-    }
-    PyObject *message = PyUnicode_FromFormat(
-        "%s() takes a connection of Python's ssl module (ssl.SSLSocket or "
-        "ssl.SSLObject), not %U", function, type);
-    Py_DECREF(type);
-    return raise(state, "NotATLSConnectionError", message);
 }
 
 /* OpenSSL's text as _ssl spells it in .reason: "wrong ssl version" ->
@@ -194,28 +202,24 @@ is_permanent(int reason)
            || reason == SSL_R_UNINITIALIZED || reason == 0;
 }
 
+/* Raise class(number, text) as the ssl module does, with .library and .reason.
+   Takes the reference to `class`. */
 static PyObject *
-raise_openssl(ku_state *state, unsigned long error, const char *function,
-              PyObject *conn_name)
+raise_ssl(ku_state *state, PyObject *class, int number, unsigned long error,
+          const char *function, PyObject *conn_name)
 {
     const struct ku_libssl *libssl = &state->libssl;
-    int code = (int)(error & 0xfff);
     const char *text = libssl->ERR_reason_error_string(error);
-    PyObject *library = library_name(libssl, error);
+    PyObject *library = class != NULL ? library_name(libssl, error) : NULL;
     PyObject *reason = library != NULL ? reason_name(text) : NULL;
-    PyObject *message = NULL, *class = NULL, *exception = NULL;
+    PyObject *message = NULL, *exception = NULL;
     if (reason != NULL) {
         message = PyUnicode_FromFormat("[%S: %S] %s (%s(%U))", library, reason,
                                        text != NULL ? text : "unknown error",
                                        function, conn_name);
     }
     if (message != NULL) {
-        class = exception_class(state, is_permanent(code)
-                                           ? "RefusedByOpenSSLError"
-                                           : "DeferredByOpenSSLError");
-    }
-    if (class != NULL) {
-        exception = PyObject_CallFunction(class, "iO", code, message);
+        exception = PyObject_CallFunction(class, "iO", number, message);
     }
     if (exception != NULL
         && PyObject_SetAttrString(exception, "library", library) == 0
@@ -223,11 +227,99 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
         PyErr_SetObject(class, exception);
     }
     Py_XDECREF(exception);
-    Py_XDECREF(class);
     Py_XDECREF(message);
     Py_XDECREF(reason);
     Py_XDECREF(library);
+    Py_XDECREF(class);
     return NULL;
+}
+
+static PyObject *
+raise_openssl(ku_state *state, unsigned long error, const char *function,
+              PyObject *conn_name)
+{
+    int code = (int)(error & 0xfff);
+    PyObject *class = exception_class(state, is_permanent(code)
+                                                 ? "RefusedByOpenSSLError"
+                                                 : "DeferredByOpenSSLError");
+    return raise_ssl(state, class, code, error, function, conn_name);
+}
+
+/* --- the end of a connection, as the ssl module tells it ------------------ */
+
+static PyObject *
+ssl_class(const char *name)
+{
+    PyObject *ssl = PyImport_ImportModule("ssl");
+    PyObject *class = ssl != NULL ? PyObject_GetAttrString(ssl, name) : NULL;
+    Py_XDECREF(ssl);
+    return class;
+}
+
+static PyObject *
+raise_end(const char *class_name, int number, const char *text)
+{
+    PyObject *class = ssl_class(class_name);
+    PyObject *arguments = class != NULL ? Py_BuildValue("(is)", number, text) : NULL;
+    if (arguments != NULL) {
+        PyErr_SetObject(class, arguments);
+    }
+    Py_XDECREF(arguments);
+    Py_XDECREF(class);
+    return NULL;
+}
+
+static PyObject *
+raise_unverified(ku_state *state, const struct ku_outcome *outcome,
+                 const char *function, PyObject *conn_name)
+{
+    raise_ssl(state, ssl_class("SSLCertVerificationError"), SSL_ERROR_SSL,
+              outcome->error, function, conn_name);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *code = PyLong_FromLong(outcome->verify_result);
+    PyObject *text = PyUnicode_FromString(
+        state->libssl.X509_verify_cert_error_string(outcome->verify_result));
+    if (code != NULL && text != NULL
+        && PyObject_SetAttrString(value, "verify_code", code) == 0
+        && PyObject_SetAttrString(value, "verify_message", text) == 0) {
+        PyErr_Restore(type, value, traceback);
+    }
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    Py_XDECREF(code);
+    Py_XDECREF(text);
+    return NULL;
+}
+
+static PyObject *
+raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
+         PyObject *conn_name)
+{
+    int reason = (int)(outcome->error & 0xfff);
+    if (outcome->value == SSL_ERROR_ZERO_RETURN) {
+        return raise_end("SSLZeroReturnError", SSL_ERROR_ZERO_RETURN,
+                         "TLS/SSL connection has been closed (EOF)");
+    }
+    if (outcome->value == SSL_ERROR_SSL
+        && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+        return raise_unverified(state, outcome, function, conn_name);
+    }
+    if (outcome->value == SSL_ERROR_SSL
+        && reason != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        return raise_ssl(state, ssl_class("SSLError"), SSL_ERROR_SSL,
+                         outcome->error, function, conn_name);
+    }
+    if (outcome->system_error != 0) {
+        errno = outcome->system_error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return raise_end("SSLEOFError", PY_SSL_ERROR_EOF,
+                     "EOF occurred in violation of protocol");
 }
 
 static PyObject *
@@ -250,15 +342,15 @@ PyObject *
 ku_raise(ku_state *state, const struct ku_outcome *outcome,
          const char *function, PyObject *conn)
 {
-    if (outcome->refusal == KU_NOT_TLS) {
-        return raise_not_tls(state, function, conn);
-    }
     PyObject *conn_name = name_of(conn);
     if (conn_name == NULL) {
         return NULL;
     }
     if (outcome->refusal == KU_OPENSSL) {
         raise_openssl(state, outcome->error, function, conn_name);
+    }
+    else if (outcome->refusal == KU_IO) {
+        raise_io(state, outcome, function, conn_name);
     }
     else {
         raise_refusal(state, outcome, function, conn_name);

@@ -7,7 +7,6 @@
 enum ku_refusal {
     KU_OK = 0,
     /* not a connection at all */
-    KU_NOT_TLS,
     KU_NO_POINTER,
     /* never on this connection */
     KU_CLOSED,
@@ -19,6 +18,8 @@ enum ku_refusal {
     KU_FORBIDDEN,
     KU_INSECURE,
     KU_KERNEL_TLS,
+    KU_NOT_SERVER,
+    KU_NO_PHA,
     KU_MISSING,
     /* not now, try after the next I/O */
     KU_NO_HANDSHAKE,
@@ -29,16 +30,21 @@ enum ku_refusal {
     KU_WRITE_PENDING,
     KU_READ_PENDING,
     KU_READ_PENDING_OLD,
+    KU_CERTIFICATE_REQUESTED,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
+    /* the connection itself failed or ended, during a handshake step */
+    KU_IO,
 };
 
 /* What came of a call while the connection was held.  Plain C, so that no
    Python code runs between the questions and the call they protect. */
 struct ku_outcome {
     enum ku_refusal refusal;
-    int value;            /* KU_OK: what the function returns */
-    unsigned long error;  /* KU_OPENSSL: the last entry of the error queue */
+    int value;            /* KU_OK: what is returned · KU_IO: SSL_get_error() */
+    unsigned long error;  /* KU_OPENSSL, KU_IO: last entry of the error queue */
+    int system_error;     /* KU_IO: errno */
+    long verify_result;   /* KU_IO: SSL_get_verify_result() */
     const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function */
 };
 

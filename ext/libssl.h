@@ -10,7 +10,7 @@
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;
 
-/* The five controls.  A library may lack one: it is then NULL in the table and
+/* The five controls, and the one that asks a client for its certificate.  A library may lack one: it is then NULL in the table and
    calling it from Python is NotImplementedError.  Prototypes as in
    SSL_key_update(3), unchanged from 1.1.1b to 4.0. */
 #define KU_CONTROLS(X)                                            \
@@ -18,7 +18,8 @@ typedef struct bio_st BIO;
     X(int, SSL_get_key_update_type, (const SSL *))                \
     X(int, SSL_renegotiate, (SSL *))                              \
     X(int, SSL_renegotiate_abbreviated, (SSL *))                  \
-    X(int, SSL_renegotiate_pending, (const SSL *))
+    X(int, SSL_renegotiate_pending, (const SSL *))                \
+    X(int, SSL_verify_client_post_handshake, (SSL *))
 
 /* What the preconditions ask.  All of it is in every OpenSSL since 1.1.0. */
 #define KU_QUESTIONS(X)                                           \
@@ -39,6 +40,15 @@ typedef struct bio_st BIO;
     X(BIO *, SSL_get_rbio, (const SSL *))                         \
     X(BIO *, SSL_get_wbio, (const SSL *))
 
+/* What the steps of a handshake call; in every OpenSSL since 1.1.0 as well. */
+#define KU_STEPS(X)                                               \
+    X(int, SSL_peek, (SSL *, void *, int))                        \
+    X(int, SSL_get_error, (const SSL *, int))                     \
+    X(long, SSL_get_verify_result, (const SSL *))                 \
+    X(int, SSL_get_verify_mode, (const SSL *))                    \
+    X(void, SSL_set_verify, (SSL *, int, int (*)(int, void *)))   \
+    X(uint64_t, SSL_set_options, (SSL *, uint64_t))
+
 /* The same for libcrypto. */
 #define KU_CRYPTO(X)                                              \
     X(unsigned long, OpenSSL_version_num, (void))                 \
@@ -47,12 +57,14 @@ typedef struct bio_st BIO;
     X(unsigned long, ERR_peek_last_error, (void))                 \
     X(const char *, ERR_lib_error_string, (unsigned long))        \
     X(const char *, ERR_reason_error_string, (unsigned long))     \
+    X(const char *, X509_verify_cert_error_string, (long))        \
     X(long, BIO_ctrl, (BIO *, int, long, void *))
 
 struct ku_libssl {
 #define KU_MEMBER(result, name, arguments) result (*name) arguments;
     KU_CONTROLS(KU_MEMBER)
     KU_QUESTIONS(KU_MEMBER)
+    KU_STEPS(KU_MEMBER)
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version;  /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */

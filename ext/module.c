@@ -11,15 +11,20 @@
      controls.c   when it may be used: OpenSSL's functions accept calls at moments
                   at which they break the connection, or its secrecy.
 
-   errors.c turns what was refused into exceptions.  This file puts them together
-   at import: make a connection with _ssl, prove the layout on it without following
-   a pointer, find libssl, and let that libssl confirm what was proved.  Where any
-   of it does not hold, the import fails with the cause and a remedy, and nothing
-   of a connection has been touched.
+   handshake.c has the steps that rekey() and its like are made of; step.c takes
+   any call from the Python object to OpenSSL and back; errors.c turns what was
+   refused into exceptions.  What is not one of ssl's own objects but holds one (a
+   stream, a response) is looked into by pykeyupdate/connections.py.
+
+   This file puts them together at import: make a connection with _ssl, prove the
+   layout on it without following a pointer, find libssl, and let that libssl
+   confirm what was proved.  Where any of it does not hold, the import fails with
+   the cause and a remedy, and nothing of a connection has been touched.
 
    Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
    types, and its own copy of this. */
 #include "controls.h"
+#include "handshake.h"
 #include "sslobject.h"
 
 /* pykeyupdate's own Python modules below this one, and ssl: imported first, for
@@ -29,7 +34,13 @@ import_names(ku_state *state)
 {
     state->sslobj_name = PyUnicode_InternFromString("_sslobj");
     state->errors = PyImport_ImportModule("pykeyupdate.errors");
-    return state->sslobj_name != NULL && state->errors != NULL ? 0 : -1;
+    PyObject *connections = PyImport_ImportModule("pykeyupdate.connections");
+    if (connections != NULL) {
+        state->find = PyObject_GetAttrString(connections, "find");
+        Py_DECREF(connections);
+    }
+    return state->sslobj_name != NULL && state->errors != NULL
+           && state->find != NULL ? 0 : -1;
 }
 
 static int
@@ -87,7 +98,7 @@ module_exec(PyObject *module)
     }
     int result = bind_and_prove(module, state, _ssl);
     Py_DECREF(_ssl);
-    return result;
+    return result == 0 ? PyModule_AddFunctions(module, ku_handshake) : -1;
 }
 
 static int
@@ -96,6 +107,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     ku_state *state = PyModule_GetState(module);
     Py_VISIT(state->sslobject_type);
     Py_VISIT(state->errors);
+    Py_VISIT(state->find);
     for (int i = 0; i < 3; i++) {
         Py_VISIT(state->update_types[i]);
     }
@@ -109,6 +121,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->sslobject_type);
     Py_CLEAR(state->sslobj_name);
     Py_CLEAR(state->errors);
+    Py_CLEAR(state->find);
     for (int i = 0; i < 3; i++) {
         Py_CLEAR(state->update_types[i]);
     }

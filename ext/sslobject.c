@@ -178,6 +178,48 @@ refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
     Py_DECREF(connected);
 }
 
+/* conn._sslobj, as a new reference; NotImplemented where conn is nothing of
+   ssl's; NULL with an exception where there is none (now). */
+static PyObject *
+inner_object(ku_state *state, const char *function, PyObject *conn)
+{
+    PyObject *inner = get_optional(conn, state->sslobj_name);
+    if (inner == NULL || Py_TYPE(inner) == state->sslobject_type) {
+        return inner;
+    }
+    int is_none = inner == Py_None;
+    Py_DECREF(inner);
+    if (is_none) {
+        refuse_without_sslobj(state, function, conn);
+        return NULL;
+    }
+    Py_RETURN_NOTIMPLEMENTED;
+}
+
+/* What the connection inside a stream, a response, a client is: found in Python
+   (pykeyupdate/connections.py), and trusted no more than what a caller gives. */
+static PyObject *
+found_inside(ku_state *state, const char *function, PyObject *conn)
+{
+    PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
+    PyObject *tls = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
+    PyObject *inner = NULL;
+    if (tls != NULL && Py_TYPE(tls) == state->sslobject_type) {
+        Py_INCREF(tls);
+        inner = tls;
+    }
+    else if (tls != NULL) {
+        inner = inner_object(state, function, tls);
+    }
+    Py_XDECREF(tls);
+    Py_XDECREF(found);
+    if (inner == Py_NotImplemented) {
+        Py_DECREF(inner);
+        inner = ku_refuse(state, KU_NO_POINTER, function, conn);
+    }
+    return inner;
+}
+
 PyObject *
 ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
 {
@@ -189,18 +231,12 @@ ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
         Py_INCREF(conn);
         return conn;
     }
-    PyObject *inner = get_optional(conn, state->sslobj_name);
-    if (inner == NULL || Py_TYPE(inner) == state->sslobject_type) {
+    PyObject *inner = inner_object(state, function, conn);
+    if (inner != Py_NotImplemented) {
         return inner;
     }
-    if (inner == Py_None) {
-        refuse_without_sslobj(state, function, conn);
-    }
-    else {
-        ku_refuse(state, KU_NOT_TLS, function, conn);
-    }
     Py_DECREF(inner);
-    return NULL;
+    return found_inside(state, function, conn);
 }
 
 SSL *

@@ -9,6 +9,7 @@ typedef struct {
     PyTypeObject *sslobject_type;  /* _ssl._SSLSocket of this interpreter */
     PyObject *sslobj_name;         /* the string "_sslobj" */
     PyObject *errors;              /* module pykeyupdate.errors */
+    PyObject *find;                /* pykeyupdate.connections.find */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
     Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;

@@ -1,7 +1,8 @@
 """TLS key update and renegotiation for Python's own ``ssl`` sockets.
 
-Importing this package changes nothing. Its functions take an ``ssl.SSLSocket`` or
-``ssl.SSLObject``; ``install()`` makes them methods of every such object as well.
+Importing this package changes nothing. Its functions take any connection of Python's
+``ssl``, or what holds one; ``install()`` makes them methods of ``ssl``'s own classes as
+well. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio.
 """
 
 try:
@@ -20,6 +21,7 @@ try:
         InsecureRenegotiationError,
         InvalidKeyUpdateTypeError,
         KernelTLSError,
+        NoPostHandshakeAuthError,
         NotATLSConnectionError,
         NotNowError,
         NotPossibleError,
@@ -31,6 +33,7 @@ try:
         UnsupportedByLibraryError,
         WritePendingError,
         WrongProtocolVersionError,
+        WrongRoleError,
     )
     from ._keyupdate import (
         get_key_update_type,
@@ -40,6 +43,13 @@ try:
         renegotiate_pending,
         secure_renegotiation,
         total_renegotiations,
+    )
+    from .performing import ClientCertificate
+    from .sync import (
+        flush,
+        rekey,
+        request_client_certificate,
+        wait_for_renegotiation,
     )
     from .patch import install, installed, is_installed, uninstall
 except ImportError as _error:
@@ -53,6 +63,7 @@ __all__ = [
     "OP_ALLOW_CLIENT_RENEGOTIATION",
     "OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION",
     "AlreadyPendingError",
+    "ClientCertificate",
     "CloseNotifyError",
     "ConnectionClosedError",
     "ConnectionFailedError",
@@ -62,6 +73,7 @@ __all__ = [
     "InvalidKeyUpdateTypeError",
     "KernelTLSError",
     "KeyUpdateType",
+    "NoPostHandshakeAuthError",
     "NotATLSConnectionError",
     "NotNowError",
     "NotPossibleError",
@@ -73,15 +85,20 @@ __all__ = [
     "UnsupportedByLibraryError",
     "WritePendingError",
     "WrongProtocolVersionError",
+    "WrongRoleError",
+    "flush",
     "get_key_update_type",
     "install",
     "installed",
     "is_installed",
     "key_update",
+    "rekey",
     "renegotiate",
     "renegotiate_abbreviated",
     "renegotiate_pending",
+    "request_client_certificate",
     "secure_renegotiation",
     "total_renegotiations",
     "uninstall",
+    "wait_for_renegotiation",
 ]

@@ -78,6 +78,14 @@ class KernelTLSError(NotPossibleError):
     """Kernel TLS holds the keys, and this OpenSSL and kernel cannot change them."""
 
 
+class WrongRoleError(NotPossibleError):
+    """Only a server can do this, and this end is the client."""
+
+
+class NoPostHandshakeAuthError(NotPossibleError):
+    """The TLS 1.3 client did not offer post-handshake authentication."""
+
+
 class UnsupportedByLibraryError(NotPossibleError, NotImplementedError):
     """The TLS library of the ``ssl`` module does not have this function."""
 

@@ -1,0 +1,59 @@
+#include "step.h"
+
+#include "sslobject.h"
+
+/* A no-op where there is no such thing: under the GIL before 3.13, and in the
+   limited API before 3.15 (which free-threaded builds before 3.15 lack). */
+#ifdef Py_BEGIN_CRITICAL_SECTION
+#  define HOLD(object) Py_BEGIN_CRITICAL_SECTION(object)
+#  define RELEASE() Py_END_CRITICAL_SECTION()
+#else
+#  define HOLD(object) {
+#  define RELEASE() }
+#endif
+
+struct ku_outcome
+ku_ok(int value)
+{
+    return (struct ku_outcome){.refusal = KU_OK, .value = value};
+}
+
+struct ku_outcome
+ku_refused(enum ku_refusal refusal)
+{
+    return (struct ku_outcome){.refusal = refusal};
+}
+
+struct ku_outcome
+ku_refused_because(enum ku_refusal refusal, const char *detail)
+{
+    return (struct ku_outcome){.refusal = refusal, .detail = detail};
+}
+
+int
+ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+             int argument, int *value)
+{
+    PyObject *sslobj = ku_sslobject_of(state, function, conn);
+    if (sslobj == NULL) {
+        return -1;
+    }
+    struct ku_outcome outcome;
+    HOLD(sslobj);
+    SSL *ssl = ku_sslobject_ssl(state, sslobj);
+    outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
+                          : ku_refused(KU_NO_POINTER);
+    RELEASE();
+    Py_DECREF(sslobj);
+    *value = outcome.value;
+    /* A callback of the ssl module's, called by OpenSSL in a step that does a
+       handshake, may leave its exception (_ssl of 3.15: msg_callback). */
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    if (outcome.refusal == KU_OK) {
+        return 0;
+    }
+    (void)ku_raise(state, &outcome, function, conn);
+    return -1;
+}

@@ -1,0 +1,38 @@
+/* How a call goes, from a Python connection to an outcome.
+
+   The connection's _ssl._SSLSocket is found (Python code may run).  It is held in
+   a critical section, where the SSL* is taken and proved, the questions are asked
+   and OpenSSL is called: one step, without Python code of ours and without
+   releasing the GIL.  The pointer does not outlive it.  Then, out of the section,
+   a value or an exception is made.
+
+   A critical section (a no-op under the GIL) excludes the attached parts of
+   _ssl's methods, as in _ssl's verify_client_post_handshake().  Nothing can
+   exclude a thread that is inside a detached SSL_read() or SSL_write(): two
+   threads may not use one ssl.SSLSocket at the same time, with us or without. */
+#ifndef PYKEYUPDATE_STEP_H
+#define PYKEYUPDATE_STEP_H
+
+#include "errors.h"
+#include "state.h"
+
+/* Constants of OpenSSL's public headers that more than one file needs, the same
+   from 1.1.1 to 4.0. */
+#define SSL_WRITING 2
+#define TLS1_2_VERSION 0x0303
+#define TLS1_3_VERSION 0x0304
+
+/* What is done with a connection while it is held. */
+typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
+                                     int argument);
+
+struct ku_outcome ku_ok(int value);
+struct ku_outcome ku_refused(enum ku_refusal refusal);
+struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail);
+
+/* Find, hold and prove the connection and take the step.  0 and its value, or -1
+   with an exception that names `function` and the connection. */
+int ku_take_step(ku_state *state, const char *function, PyObject *conn,
+                 ku_step step, int argument, int *value);
+
+#endif

@@ -1,0 +1,322 @@
+"""``rekey()`` and its like for connections whose bytes an event loop moves.
+
+Theory of operation. Around an ``ssl.SSLObject`` is a transport or stream of asyncio,
+uvloop, trio, anyio or httpcore that reads from its outgoing memory BIO and sends. What
+OpenSSL has to say beside application data lies in that BIO until somebody makes the
+transport look, and none has a method to say so. These are used, and all are public:
+
+- asyncio and uvloop: ``transport.writelines([])`` sends what lies there and nothing
+  else, under the transport's flow control. (asyncio before 3.11 ignores an empty list;
+  there a ``write()`` of no bytes that does not count as false does it.)
+- trio, anyio and httpcore call ``SSLObject.write(data)``, or ``read(n)``, and then send
+  what it left in the BIO. For the length of one ``send_all()`` or ``receive_some()``
+  the SSLObject has a ``write`` and a ``read`` of its own that take our step in place of
+  SSL_write() or SSL_read(). So the stream's own locks and checks hold, and a refusal
+  comes before anything has been scheduled.
+
+Renegotiations are why a mere SSL_write() of nothing will not do: it dies when it meets
+application data in the middle of one.
+"""
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import ssl
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, Callable, Optional
+
+from . import _keyupdate, performing
+from .connections import Connection, find
+from .errors import ConnectionClosedError, NotATLSConnectionError
+from .performing import DATA, ClientCertificate
+
+__all__ = [
+    "ClientCertificate",
+    "flush",
+    "rekey",
+    "request_client_certificate",
+    "wait_for_renegotiation",
+]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
+
+# A read of this task is to take this step (trio's and anyio's tasks have contexts too).
+_step_to_read: ContextVar[Optional[Callable[[], bytes]]] = ContextVar(
+    "_step_to_read", default=None
+)
+
+
+async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
+    """Get new keys now, as ``pykeyupdate.rekey()`` does.
+
+    conn is an asyncio or uvloop transport, a ``StreamWriter`` or the pair with its
+    reader; a ``trio.SSLStream``; an anyio ``TLSStream``; or what holds one (httpx,
+    httpcore, aiohttp, websockets, uvicorn's ASGI ``send``). For sockets, which block:
+    ``pykeyupdate.rekey()``.
+
+    When it returns, the message is in the transport's hands: asyncio's transports send
+    it when their flow control lets them, and with a ``StreamWriter`` its ``drain()`` is
+    awaited; trio's and anyio's have sent it. It does not wait for the peer.
+
+    It is a send: no other task may be in one on the same connection where the stream
+    does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
+    asyncio the update takes place all the same; a trio or anyio stream may be unusable
+    if part of the message had gone out, as its documentation says of every send. For a
+    timeout use ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
+
+    Raises as ``pykeyupdate.rekey()``; ``RuntimeError`` from another thread or loop
+    than the connection's; ``ConnectionClosedError`` where the transport is closing.
+    """
+
+    def take(connection: Connection) -> None:
+        perform = functools.partial(_perform, conn, connection.tls, "rekey")
+        performing.rekey(conn, "rekey", perform, request_peer=request_peer)
+
+    await _send(conn, "rekey", take)
+
+
+async def flush(conn: Any, /) -> None:
+    """Send what is scheduled, and the answer that we owe the peer, without data.
+
+    As ``pykeyupdate.flush()``; conn, tasks, cancellation and errors as for ``rekey()``.
+    """
+    await _send(
+        conn, "flush", lambda connection: _perform(conn, connection.tls, "flush")
+    )
+
+
+async def wait_for_renegotiation(conn: Any, /) -> None:
+    """Wait until no renegotiation is pending; at once on TLS 1.3.
+
+    asyncio's transports read by themselves: it waits while they do, and application
+    data goes to their protocol (the ``StreamReader``) as ever. While reading is paused
+    (a full ``StreamReader``) nothing moves; read from it in another task.
+
+    trio, anyio, httpcore: if no other task is receiving, it drives the handshake by
+    receiving. Application data stays for the next receive, and ``ReadPendingError``
+    says that it stands in front of the peer's handshake message: receive it and call
+    again.
+
+    It can be cancelled and called again; for a timeout use ``asyncio.timeout()``,
+    ``trio.fail_after()``, ``anyio.fail_after()``. Other errors and conn as for
+    ``rekey()``, and what ends the connection (``ssl.SSLError`` and the stream's own).
+    """
+    function = "wait_for_renegotiation"
+    connection = _carried(conn, function)
+    await _wait(
+        conn, connection, function, lambda: not _keyupdate.renegotiate_pending(conn)
+    )
+
+
+async def request_client_certificate(conn: Any, /) -> ClientCertificate:
+    """Ask the client for its certificate in mid-connection; servers only.
+
+    As ``pykeyupdate.request_client_certificate()``; waits as
+    ``wait_for_renegotiation()`` does. Cancelled, the request is still under way, and
+    the next call waits for its answer.
+    """
+    function = "request_client_certificate"
+
+    def take(connection: Connection) -> None:
+        performing.request_certificate(conn, connection.tls, function)
+        _perform(conn, connection.tls, function)
+
+    connection = await _send(conn, function, take)
+    await _wait(
+        conn,
+        connection,
+        function,
+        lambda: performing.is_answered(conn, connection.tls, function),
+    )
+    return performing.take_answer(connection.tls)
+
+
+def _perform(conn: Any, tls: Any, function: str) -> None:
+    """Put into the BIO what is to be sent; nothing of this waits."""
+    performing.perform(
+        conn, tls, function, lambda: _keyupdate.advance(conn, function)
+    )
+
+
+# -- which connections -----------------------------------------------------------------
+
+
+def _carried(conn: Any, function: str) -> Connection:
+    """Return the connection inside, if an event loop moves its bytes."""
+    connection = find(conn, function)
+    carrier = connection.carrier
+    if carrier is None:
+        raise NotATLSConnectionError(
+            f"{function}({conn!r}): no event loop moves the bytes of this connection; "
+            f"use `pykeyupdate.{function}()`, or pass the transport or stream that does"
+        )
+    if _is_asyncio(carrier):
+        _check_loop(conn, carrier, function)
+    elif _coroutine(carrier, "send_all", "send", "write") is None:
+        raise NotATLSConnectionError(
+            f"{function}({conn!r}): {type(carrier)!r} has no documented way to send what "
+            "lies ready; use `pykeyupdate.key_update()`, which its next message carries "
+            "out, or pass the transport or stream inside"
+        )
+    return connection
+
+
+def _is_asyncio(carrier: Any) -> bool:
+    return hasattr(carrier, "writelines")
+
+
+def _coroutine(carrier: Any, *names: str) -> Optional[Callable[[Any], Any]]:
+    """Return the first of these methods that a stream has, if it is a coroutine's."""
+    for name in names:
+        method = getattr(carrier, name, None)
+        if method is not None:
+            return method if inspect.iscoroutinefunction(method) else None
+    return None
+
+
+def _check_loop(conn: Any, carrier: Any, function: str) -> None:
+    """Refuse a transport of another loop, and one that is no longer open."""
+    transport = getattr(carrier, "transport", carrier)
+    running = asyncio.get_running_loop()
+    for holder in (transport, transport.get_protocol()):
+        loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
+        if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
+            raise RuntimeError(
+                f"{function}({conn!r}): this connection belongs to another event loop "
+                "(or thread); use asyncio.run_coroutine_threadsafe() with its own"
+            )
+    if transport.is_closing():
+        raise ConnectionClosedError(
+            f"{function}({conn!r}): its transport is closing; open a new connection"
+        )
+
+
+# -- sending ---------------------------------------------------------------------------
+
+
+class _Step(bytes):
+    """No bytes, which yet do not count as false; and a step to take instead."""
+
+    take: Callable[[], object] = staticmethod(lambda: None)
+    error: Optional[BaseException] = None
+
+    def __bool__(self) -> bool:
+        return True
+
+    def run(self) -> int:
+        """Take the step in place of SSL_write(); its error is for the caller alone."""
+        try:
+            self.take()
+        except Exception as error:  # noqa: BLE001
+            self.error = error
+        return 0
+
+
+async def _send(
+    conn: Any, function: str, take: Callable[[Connection], None]
+) -> Connection:
+    """Take a step that may write to the BIO, and have the carrier send that."""
+    connection = _carried(conn, function)
+    carrier = connection.carrier
+    if not _is_asyncio(carrier):
+        await _send_through(connection, functools.partial(take, connection))
+        return connection
+    take(connection)
+    if sys.version_info < (3, 11) and type(carrier).__module__.startswith("asyncio"):
+        carrier.write(_Step())
+    else:
+        carrier.writelines([])
+    if hasattr(carrier, "drain"):
+        await carrier.drain()
+    return connection
+
+
+async def _send_through(connection: Connection, take: Callable[[], None]) -> None:
+    step = _Step()
+    step.take = take
+    send = _coroutine(connection.carrier, "send_all", "send", "write")
+    assert send is not None  # noqa: S101
+    with _stand_in(connection.tls):
+        await send(step)
+    if step.error is not None:
+        raise step.error
+
+
+@contextlib.contextmanager
+def _stand_in(tls: Any) -> Iterator[None]:
+    """Let ``tls.write()`` and ``read()`` take steps, and else do what they do."""
+    if "write" in vars(tls):  # another task is in here, and its own will do
+        yield
+        return
+    write, read = tls.write, tls.read
+
+    def stand_in_write(data: Any) -> int:
+        return data.run() if isinstance(data, _Step) else write(data)
+
+    def stand_in_read(*arguments: Any) -> Any:
+        step = _step_to_read.get()
+        return read(*arguments) if step is None else step()
+
+    tls.write, tls.read = stand_in_write, stand_in_read
+    try:
+        yield
+    finally:
+        del tls.write, tls.read
+
+
+# -- waiting ---------------------------------------------------------------------------
+
+
+async def _wait(
+    conn: Any, connection: Connection, function: str, is_done: Callable[[], bool]
+) -> None:
+    """Wait for the end of a handshake, receiving if nobody else does."""
+    carrier = connection.carrier
+    if _is_asyncio(carrier):
+        sleep: Callable[[float], Any] = asyncio.sleep
+    elif is_done():
+        return
+    else:
+        busy = await _receive_until(conn, connection, function, is_done)
+        if not busy:
+            return
+        sleep = sys.modules[busy].sleep
+    pause = _FIRST_PAUSE
+    while not is_done():
+        await sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        if _is_asyncio(carrier):
+            _check_loop(conn, carrier, function)
+
+
+async def _receive_until(
+    conn: Any, connection: Connection, function: str, is_done: Callable[[], bool]
+) -> Optional[str]:
+    """Drive a handshake by receiving; return who says that another task does that."""
+    reached = DATA
+
+    def step() -> bytes:
+        nonlocal reached
+        reached = _keyupdate.advance(conn, function)
+        if not is_done() and reached != DATA:
+            raise ssl.SSLWantReadError(reached, function)
+        return b"-"  # not data: for the stream to return at all
+
+    receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
+    assert receive is not None  # noqa: S101
+    token = _step_to_read.set(step)
+    try:
+        with _stand_in(connection.tls):
+            await receive(1)
+    except Exception as error:
+        if type(error).__name__ != "BusyResourceError":
+            raise
+        return type(error).__module__.partition(".")[0]
+    finally:
+        _step_to_read.reset(token)
+    if not is_done():
+        performing.refuse_in_front_of_data(conn, function)
+    return None

@@ -1,0 +1,151 @@
+"""What rekey() and its like do to the TLS side of a connection, whoever moves its bytes.
+
+``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
+module knows what to do. A step takes ``conn``, as the user gave it and errors shall
+name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of the
+user's call.
+"""
+
+import enum
+import ssl
+import sys
+import weakref
+from typing import Any, Callable, NamedTuple, Optional
+
+from . import _keyupdate
+from .constants import KeyUpdateType
+from .errors import ReadPendingError, WrongProtocolVersionError
+
+DATA = 0
+"""What ``_keyupdate.advance()`` returns where application data came first."""
+
+
+class ToSend(enum.IntEnum):
+    """What a connection has to send beside application data (ext/handshake.c)."""
+
+    NOTHING = 0
+    MESSAGE = 1
+    ANSWER = 2
+    RENEGOTIATION = 3
+    RENEGOTIATION_UNSENT = 4
+
+
+class ClientCertificate(NamedTuple):
+    """What ``request_client_certificate()`` brought."""
+
+    certificate: Optional[bytes]
+    """The certificate in DER, verified; ``None`` where the client gave none. (A client
+    that declines on TLS 1.3 keeps the certificate that it gave before, if any.)"""
+    changed: bool
+    """Whether it is another one than before the request."""
+
+
+class _Request(NamedTuple):
+    """A certificate request under way: what there was before it."""
+
+    certificate: Optional[bytes]
+    peer_finished: int
+
+
+# A request may outlive the call that made it (a timeout, data that came first); the
+# next call then waits for its answer instead of asking again.
+_requests: "weakref.WeakKeyDictionary[Any, _Request]" = weakref.WeakKeyDictionary()
+
+
+def rekey(
+    conn: Any, function: str, perform: Callable[[], None], *, request_peer: bool
+) -> None:
+    """Schedule new keys and perform it, or finish what has been begun."""
+    kind = _keyupdate.to_send(conn, function)
+    if kind in (ToSend.MESSAGE, ToSend.RENEGOTIATION_UNSENT):
+        scheduled = _keyupdate.get_key_update_type(conn)
+        perform()
+        if not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED:
+            return
+    elif kind == ToSend.ANSWER and request_peer:
+        perform()  # a request of ours may not replace the answer that is owed
+    _schedule(conn, function, request_peer=request_peer)
+    perform()
+
+
+def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
+    wanted = KeyUpdateType.REQUESTED if request_peer else KeyUpdateType.NOT_REQUESTED
+    try:
+        _keyupdate.key_update(conn, wanted)
+    except WrongProtocolVersionError:
+        refuse_over_unread_data(conn, function)
+        _keyupdate.renegotiate(conn)
+
+
+def refuse_over_unread_data(conn: Any, function: str) -> None:
+    """Refuse what OpenSSL would not send before the received data has been read."""
+    if _keyupdate.has_unread(conn, function):
+        raise ReadPendingError(
+            f"{function}({conn!r}): received data is waiting, and a renegotiation does "
+            "not begin before it has been read; recv() it first"
+        )
+
+
+def perform(
+    conn: Any, tls: Any, function: str, advance: Callable[[], object]
+) -> None:
+    """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
+    kind = _keyupdate.to_send(conn, function)
+    if kind == ToSend.MESSAGE:
+        tls.do_handshake()
+    elif kind == ToSend.ANSWER:
+        _write_nothing(conn, tls, function)
+    elif kind != ToSend.NOTHING:
+        advance()
+
+
+def _write_nothing(conn: Any, tls: Any, function: str) -> None:
+    """Have OpenSSL send the owed answer: nothing but a write makes it do so.
+
+    Python 3.9 does it too, and then takes OpenSSL's 0 for an end of file.
+    """
+    try:
+        tls.write(b"")
+    except ssl.SSLEOFError:
+        if sys.version_info >= (3, 10):
+            raise
+        if _keyupdate.to_send(conn, function) != ToSend.NOTHING:
+            raise
+
+
+def request_certificate(conn: Any, tls: Any, function: str) -> None:
+    """Request the client's certificate, or finish sending a request under way."""
+    if tls not in _requests:
+        before = tls.getpeercert(True)
+        finished = _keyupdate.peer_finished(conn, function)
+        refuse_over_unread_data(conn, function)
+        _keyupdate.request_certificate(conn, function)
+        _requests[tls] = _Request(before, finished)
+        if _keyupdate.to_send(conn, function) == ToSend.NOTHING:
+            tls.do_handshake()  # TLS 1.3 does not say that it has something to send
+
+
+def is_answered(conn: Any, tls: Any, function: str) -> bool:
+    """Return whether the client has answered the request that is under way.
+
+    Its Finished message ends the answer, on TLS 1.3 and below; ``version()`` is None
+    in the middle of a handshake.
+    """
+    finished = _keyupdate.peer_finished(conn, function)
+    return tls.version() is not None and finished != _requests[tls].peer_finished
+
+
+def take_answer(tls: Any) -> ClientCertificate:
+    """Return what the request that was answered has brought."""
+    before = _requests.pop(tls)
+    certificate = tls.getpeercert(True)
+    return ClientCertificate(certificate, changed=certificate != before.certificate)
+
+
+def refuse_in_front_of_data(conn: Any, function: str) -> None:
+    """Refuse to wait where application data stands in front of the handshake."""
+    raise ReadPendingError(
+        f"{function}({conn!r}): application data came before the peer's handshake "
+        "message and would be lost; recv() it, then call again to go on (the handshake "
+        "is under way and nothing has been lost)"
+    )

@@ -1,0 +1,216 @@
+"""``rekey()`` and its like for connections whose owner moves the bytes: sockets.
+
+A socket may block, have a timeout or not block, as the ``ssl`` module has it. Over
+memory BIOs (an ``ssl.SSLObject``) nothing blocks and the caller moves the bytes.
+"""
+
+import functools
+import selectors
+import socket
+import ssl
+import time
+from typing import Any, Callable, Optional
+
+from . import _keyupdate, performing
+from .connections import find
+from .errors import NotATLSConnectionError
+from .performing import DATA, ClientCertificate
+
+
+def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
+    """Get new keys now, whatever the protocol version: schedule, and send.
+
+    TLS 1.3: a key update. New keys for what this side sends; with ``request_peer`` the
+    peer shall update its own too (default ``False``, because some peers limit or refuse
+    what they must answer; RFC 9846 4.7.3 allows one unanswered request at a time).
+    TLS 1.2 and below: a renegotiation with a full handshake, for both directions, so
+    ``request_peer`` makes no difference.
+
+    conn is an ``ssl.SSLSocket``, or what holds one (``http.client``, urllib3, requests,
+    httpx, websockets' sync connections, ``smtplib``, ``imaplib``, ``ftplib``,
+    ``poplib``), or an ``ssl.SSLObject`` whose memory BIOs are yours. For asyncio, trio
+    and anyio: ``await pykeyupdate.aio.rekey(conn)``.
+
+    On the wire when it returns: the KeyUpdate message; a server's HelloRequest; a
+    client's ClientHello. A renegotiation goes on inside your next ``recv()``; or let
+    ``wait_for_renegotiation()`` end it. It does not wait for the peer.
+
+    Sockets: one that blocks blocks while the send buffer is full; one with a timeout
+    raises ``TimeoutError`` (``socket.timeout`` before Python 3.10); one that does not
+    block raises ``ssl.SSLWantWriteError``. The message is then half sent, and calling
+    again finishes that one.
+
+    Raises, before anything is sent and with the connection as it was: what
+    ``key_update()`` and ``renegotiate()`` raise, without
+    ``WrongProtocolVersionError``; on a server below TLS 1.3 ``ReadPendingError`` too
+    while received data is unread. A renegotiation that the *peer* refuses ends the
+    connection: an OpenSSL 3 server refuses its clients' by default.
+
+    Threads: the one that does this connection's I/O.
+    Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
+    """
+    perform = functools.partial(_perform, conn, _own_io(conn, "rekey"), "rekey")
+    performing.rekey(conn, "rekey", perform, request_peer=request_peer)
+
+
+def flush(conn: Any, /) -> None:
+    """Send what is scheduled, and the answer that we owe the peer, without data.
+
+    A key update that the peer has requested is answered at our next write. A program
+    that only receives never writes: it calls this from time to time (there is nothing
+    to gain from calling it after every ``recv()``: one answer covers all requests that
+    came before it).
+
+    On the wire: a KeyUpdate message if one is scheduled, half sent or owed; a scheduled
+    renegotiation's first message; otherwise nothing.
+
+    conn, sockets and threads: as for ``rekey()``. Raises ``WritePendingError`` while
+    a send that raised ``SSLWantWriteError`` is incomplete and an answer is owed,
+    ``HandshakeNotDoneError``, ``ConnectionFailedError``, ``ConnectionClosedError``,
+    ``NotATLSConnectionError`` (a ``TypeError``).
+
+    Source: SSL_key_update(3), RFC 9846 section 4.7.3.
+    """
+    _perform(conn, _own_io(conn, "flush"), "flush")
+
+
+def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> None:
+    """Drive a renegotiation that is pending to its end, by reading.
+
+    Returns at once where none is pending (TLS 1.3 has none). timeout is in seconds, for
+    the whole; ``None`` is the socket's own timeout, for each wait. A socket that does
+    not block raises ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of
+    waiting unless a timeout is given, and so does an ``ssl.SSLObject``, always.
+
+    Only reading survives application data that is still on its way. It is not consumed
+    here, and stays for the next ``recv()``: ``ReadPendingError`` says that it came
+    before the peer's handshake message, which cannot be reached without reading it.
+    ``recv()`` it and call again.
+
+    On a server the client may ignore the HelloRequest for ever; give a timeout. After
+    a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the renegotiation is still
+    pending and calling again goes on.
+
+    Raises ``ssl.SSLError`` where the renegotiation fails, ``ssl.SSLZeroReturnError`` or
+    ``ssl.SSLEOFError`` where the peer closes; ``ConnectionClosedError``,
+    ``NotATLSConnectionError`` (a ``TypeError``). Conn and threads as for ``rekey()``.
+
+    Source: SSL_renegotiate_pending(3), SSL_peek(3).
+    """
+    function = "wait_for_renegotiation"
+    tls = _own_io(conn, function)
+    _drive(
+        conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), timeout
+    )
+
+
+def request_client_certificate(
+    conn: Any, /, timeout: Optional[float] = None
+) -> ClientCertificate:
+    """Ask the client for its certificate in mid-connection; servers only.
+
+    TLS 1.3: post-handshake authentication, which the client must have offered (Python:
+    ``context.post_handshake_auth = True``). TLS 1.2 and below: a renegotiation with a
+    full handshake that asks for a certificate.
+
+    Returns ``ClientCertificate(certificate, changed)``: DER or ``None``, and whether it
+    is another one than before. It is verified against what the server's context trusts
+    (``load_verify_locations()`` before; its ``verify_mode`` need not be set). A client
+    without one: ``certificate`` is ``None``, unless the context says ``CERT_REQUIRED``,
+    where the connection ends. A certificate that is not trusted ends the connection
+    with ``ssl.SSLCertVerificationError``. From here on the client is asked in every
+    renegotiation of this connection.
+
+    On the wire: a CertificateRequest or HelloRequest; then the client's answer, which
+    comes when the client next reads, and is waited for as in
+    ``wait_for_renegotiation()``: timeout, ``ReadPendingError`` and calling again are as
+    there. An answer that comes inside your own ``recv()`` meanwhile is not lost: the
+    next call returns it.
+
+    Raises before anything is sent: ``WrongRoleError`` on a client;
+    ``NoPostHandshakeAuthError``; ``ReadPendingError`` below TLS 1.3 while received data
+    is unread; and what ``renegotiate()`` raises. Threads as for ``rekey()``.
+
+    Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
+    """
+    function = "request_client_certificate"
+    tls = _own_io(conn, function)
+    performing.request_certificate(conn, tls, function)
+    _perform(conn, tls, function)
+    answered = functools.partial(performing.is_answered, conn, tls, function)
+    _drive(conn, tls, function, answered, timeout)
+    return performing.take_answer(tls)
+
+
+def _own_io(conn: Any, function: str) -> Any:
+    """Return the socket or object of ssl, unless something else moves its bytes."""
+    tls, carrier = find(conn, function)
+    if carrier is not None:
+        raise NotATLSConnectionError(
+            f"{function}({conn!r}): {type(carrier)!r} moves the bytes of this "
+            f"connection; use `await pykeyupdate.aio.{function}()`"
+        )
+    return tls
+
+
+def _is_socket(tls: Any) -> bool:
+    return hasattr(tls, "gettimeout")
+
+
+def _perform(conn: Any, tls: Any, function: str) -> None:
+    performing.perform(
+        conn, tls, function, functools.partial(_send_handshake, conn, tls, function)
+    )
+
+
+def _send_handshake(conn: Any, tls: Any, function: str) -> None:
+    """Take a renegotiation as far as it goes without waiting for the peer."""
+    while _advance(conn, tls, function) == ssl.SSL_ERROR_WANT_WRITE:
+        _wait(tls, ssl.SSL_ERROR_WANT_WRITE, function, None)
+
+
+def _drive(
+    conn: Any,
+    tls: Any,
+    function: str,
+    is_done: Callable[[], bool],
+    timeout: Optional[float],
+) -> None:
+    """Take a handshake to its end, or up to application data in front of it."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not is_done():
+        reached = _advance(conn, tls, function)
+        if is_done():
+            return
+        if reached == DATA:
+            performing.refuse_in_front_of_data(conn, function)
+        _wait(tls, reached, function, deadline)
+
+
+def _advance(conn: Any, tls: Any, function: str) -> int:
+    """Take one pass of the handshake; a socket does not block meanwhile."""
+    if not _is_socket(tls):
+        return _keyupdate.advance(conn, function)
+    timeout = tls.gettimeout()
+    tls.settimeout(0)
+    try:
+        return _keyupdate.advance(conn, function)
+    finally:
+        tls.settimeout(timeout)
+
+
+def _wait(tls: Any, wanted: int, function: str, deadline: Optional[float]) -> None:
+    """Wait until a socket can be read or written, as long as it or the caller says."""
+    reads = wanted == ssl.SSL_ERROR_WANT_READ
+    limit = tls.gettimeout() if _is_socket(tls) else 0
+    if deadline is not None and _is_socket(tls):
+        limit = max(0.0, deadline - time.monotonic())
+    elif limit == 0:
+        error = ssl.SSLWantReadError if reads else ssl.SSLWantWriteError
+        raise error(wanted, f"{function}() did not complete: call it again")
+    with selectors.DefaultSelector() as selector:
+        selector.register(
+            tls, selectors.EVENT_READ if reads else selectors.EVENT_WRITE
+        )
+        if not selector.select(limit):
+            raise socket.timeout(f"{function}() timed out; call it again to go on")
