@@ -36,17 +36,16 @@ enum { NOTHING, MESSAGE, ANSWER, RENEGOTIATION, RENEGOTIATION_UNSENT };
 static struct ku_outcome
 tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
 {
-    int writing = libssl->SSL_want(ssl) == SSL_WRITING;
     int pending = libssl->SSL_get_key_update_type
                       ? libssl->SSL_get_key_update_type(ssl)
                       : SSL_KEY_UPDATE_NONE;
     if (!libssl->SSL_is_init_finished(ssl)) {
-        return ku_ok(writing || pending != SSL_KEY_UPDATE_NONE ? MESSAGE : NOTHING);
+        return ku_ok(pending != SSL_KEY_UPDATE_NONE
+                             || libssl->SSL_want(ssl) == SSL_WRITING
+                         ? MESSAGE
+                         : NOTHING);
     }
-    if (pending == SSL_KEY_UPDATE_NONE) {
-        return ku_ok(NOTHING);
-    }
-    return writing ? ku_refused(KU_WRITE_PENDING) : ku_ok(ANSWER);
+    return ku_ok(pending != SSL_KEY_UPDATE_NONE ? ANSWER : NOTHING);
 }
 
 static struct ku_outcome

@@ -7,8 +7,6 @@ user's call.
 """
 
 import enum
-import ssl
-import sys
 import weakref
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -91,32 +89,21 @@ def perform(
 ) -> None:
     """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
     kind = _keyupdate.to_send(conn, function)
-    if kind == ToSend.MESSAGE:
-        tls.do_handshake()
-    elif kind == ToSend.ANSWER:
-        _write_nothing(conn, tls, function)
-    elif kind != ToSend.NOTHING:
+    if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):
         advance()
-
-
-def _write_nothing(conn: Any, tls: Any, function: str) -> None:
-    """Have OpenSSL send the owed answer: nothing but a write makes it do so.
-
-    Python 3.9 does it too, and then takes OpenSSL's 0 for an end of file.
-    """
-    try:
-        tls.write(b"")
-    except ssl.SSLEOFError:
-        if sys.version_info >= (3, 10):
-            raise
-        if _keyupdate.to_send(conn, function) != ToSend.NOTHING:
-            raise
+    elif kind != ToSend.NOTHING:
+        if kind == ToSend.ANSWER:
+            # Nothing but a write makes OpenSSL send it. An update of our own that asks
+            # for none is the same message, and its preconditions are known.
+            _keyupdate.key_update(conn)
+        tls.do_handshake()
 
 
 def request_certificate(conn: Any, tls: Any, function: str) -> None:
     """Request the client's certificate, or finish sending a request under way."""
     if tls not in _requests:
-        before = tls.getpeercert(True)
+        # In the middle of a handshake there is none to see; it is refused below.
+        before = tls.getpeercert(True) if tls.version() else None
         finished = _keyupdate.peer_finished(conn, function)
         refuse_over_unread_data(conn, function)
         _keyupdate.request_certificate(conn, function)

@@ -19,6 +19,7 @@ NAMES = {
     4: "NewSessionTicket",
     CERTIFICATE: "Certificate",
     13: "CertificateRequest",
+    15: "CertificateVerify",
     FINISHED: "Finished",
 }
 
