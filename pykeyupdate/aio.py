@@ -59,7 +59,8 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
     When it returns, the message is in the transport's hands: asyncio's transports send
     it when their flow control lets them, and with a ``StreamWriter`` its ``drain()`` is
-    awaited; trio's and anyio's have sent it. It does not wait for the peer.
+    awaited (from Python 3.11 on; before, call it yourself, as two tasks may not be in
+    it at once); trio's and anyio's have sent it. It does not wait for the peer.
 
     It is a send: no other task may be in one on the same connection where the stream
     does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
@@ -98,7 +99,9 @@ async def wait_for_renegotiation(conn: Any, /) -> None:
     trio, anyio, httpcore: if no other task is receiving, it drives the handshake by
     receiving. Application data stays for the next receive, and ``ReadPendingError``
     says that it stands in front of the peer's handshake message: receive it and call
-    again.
+    again. (anyio: while a renegotiation is pending let one task do all receiving and
+    sending; its ``receive()`` sends handshake messages, and two tasks that send break
+    the stream.)
 
     It can be cancelled and called again; for a timeout use ``asyncio.timeout()``,
     ``trio.fail_after()``, ``anyio.fail_after()``. Other errors and conn as for
@@ -229,8 +232,8 @@ async def _send(
         carrier.write(_Step())
     else:
         carrier.writelines([])
-    if hasattr(carrier, "drain"):
-        await carrier.drain()
+    if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
+        await carrier.drain()  # before, no two tasks may be in it at once
     return connection
 
 

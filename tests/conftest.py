@@ -7,6 +7,7 @@ import sysconfig
 import pytest
 import trustme
 from link import Link
+from servers import Server, echo
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
@@ -96,3 +97,18 @@ def _nothing_left_installed():
     yield
     assert not pykeyupdate.is_installed()
     assert (dict(vars(ssl.SSLSocket)), dict(vars(ssl.SSLObject))) == before
+
+
+@pytest.fixture
+def make_server(make_contexts):
+    """Start servers; return each with the context of its clients."""
+    servers = []
+
+    def make(version, handler=echo):
+        client, server = make_contexts(version)
+        servers.append(Server(server, handler))
+        return servers[-1], client
+
+    yield make
+    for server in servers:
+        server.close()
