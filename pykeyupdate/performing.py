@@ -69,10 +69,11 @@ def rekey(
 def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
     wanted = KeyUpdateType.REQUESTED if request_peer else KeyUpdateType.NOT_REQUESTED
     try:
-        _keyupdate.key_update(conn, wanted)
+        return _keyupdate.key_update(conn, wanted)
     except WrongProtocolVersionError:
-        refuse_over_unread_data(conn, function)
-        _keyupdate.renegotiate(conn)
+        pass  # which is no part of an error that follows
+    refuse_over_unread_data(conn, function)
+    return _keyupdate.renegotiate(conn)
 
 
 def refuse_over_unread_data(conn: Any, function: str) -> None:

@@ -1,11 +1,15 @@
-"""A blocking TLS server of the standard library, in threads, and what it saw."""
+"""TLS servers of the standard library, in threads, and what they saw."""
 
 import contextlib
 import socket
 import ssl
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from link import Witness
+
+HALF = 100_000
+BODY = bytes(range(256)) * (2 * HALF // 256)
 
 
 def echo(tls):
@@ -58,3 +62,45 @@ class Server(Witness):
         for thread in self.threads:
             thread.join(20)
             assert not thread.is_alive()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Sends half of a body, and the other half when it may."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(BODY)))
+        self.end_headers()
+        self.wfile.write(BODY[:HALF])
+        assert self.server.go.wait(20)
+        self.wfile.write(BODY[HALF:])
+
+
+class HTTPServer(ThreadingHTTPServer, Witness):
+    """The standard library's, with TLS, and what it saw."""
+
+    daemon_threads = True
+
+    def __init__(self, context, handler=Handler):
+        super().__init__(("127.0.0.1", 0), handler)
+        Witness.__init__(self)
+        self.watch("server", context)
+        self.context = context
+        self.connections = 0
+        self.go = threading.Event()
+        self.url = f"https://localhost:{self.server_port}/"
+
+    def finish_request(self, request, address):
+        self.connections += 1
+        request.settimeout(20)
+        with self.context.wrap_socket(request, server_side=True) as tls:
+            super().finish_request(tls, address)
+
+    def handle_error(self, request, address):
+        pass

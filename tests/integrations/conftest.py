@@ -1,0 +1,71 @@
+"""Real libraries, as they are on PyPI, against real servers."""
+
+import importlib
+import os
+import threading
+import time
+
+import pytest
+from link import NOT_REQUESTED
+from servers import HTTPServer
+
+
+@pytest.fixture
+def library():
+    """Import a library; where CI says so, it has to be there."""
+
+    def load(name):
+        if os.environ.get("PYKEYUPDATE_REQUIRE_PEERS"):
+            return importlib.import_module(name)
+        return pytest.importorskip(name)
+
+    return load
+
+
+@pytest.fixture(params=["tls13", "tls12"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def https(make_contexts, version):
+    """Start a server; return it and its clients' context."""
+    client, context = make_contexts(version)
+    server = HTTPServer(context)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server, client
+    server.shutdown()
+    server.server_close()
+    thread.join(20)
+
+
+@pytest.fixture
+def new_keys(version):
+    """Return whether a witness at the server saw a client get new keys so often."""
+
+    def saw(witness, times=1, end="server"):
+        heard = witness.said(end, "received")
+        if version == "tls13":
+            return heard.count(NOT_REQUESTED) == times
+        return heard.count("Finished") == 1 + times
+
+    return saw
+
+
+@pytest.fixture
+def eventually():
+    def eventually(condition):
+        deadline = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return condition()
+
+    return eventually
+
+
+@pytest.fixture
+def trust_file(authority, tmp_path):
+    path = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
