@@ -139,9 +139,7 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
 
 def _perform(conn: Any, tls: Any, function: str) -> None:
     """Put into the BIO what is to be sent; nothing of this waits."""
-    performing.perform(
-        conn, tls, function, lambda: _keyupdate.advance(conn, function)
-    )
+    performing.perform(conn, tls, function, lambda: _keyupdate.advance(conn, function))
 
 
 # -- which connections -----------------------------------------------------------------

@@ -34,6 +34,8 @@ class Connection(NamedTuple):
     carrier: Any
     """What sends for an SSLObject: an asyncio StreamWriter or transport, or a stream of
     trio, anyio or httpcore. None where nothing is known to."""
+    read_elsewhere: bool
+    """Whether a thread of its library's own is always in recv()."""
 
 
 def find(conn: object, function: str) -> Connection:
@@ -42,11 +44,12 @@ def find(conn: object, function: str) -> Connection:
     Raises ``NotATLSConnectionError`` for what carries no TLS, or TLS that is not of
     Python's ``ssl``, and ``ConnectionClosedError`` for what has no connection now.
     """
-    here, carrier = conn, None
+    here, carrier, read_elsewhere = conn, None, False
     for _ in range(_DEEPEST):
         if _is_tls(here):
             tls = _owner(here)
-            return Connection(tls, None if hasattr(tls, "gettimeout") else carrier)
+            carrier = None if hasattr(tls, "gettimeout") else carrier
+            return Connection(tls, carrier, read_elsewhere)
         step = _step_from(here)
         if step is None:
             break
@@ -55,6 +58,7 @@ def find(conn: object, function: str) -> Connection:
             _refuse_empty(conn, here, function)
         if step in _CARRIED:
             carrier = here
+        read_elsewhere = read_elsewhere or step is _websocket
         here = inside
     _refuse(conn, function, _why_not(here))
 
@@ -131,6 +135,10 @@ def _attribute(name: str) -> tuple[Callable[[object], bool], Callable[[Any], Any
     )
 
 
+def _websocket(connection: Any) -> Any:
+    return connection.socket
+
+
 _CARRIED = (_extra_info, _typed_attribute, _forwarded)
 
 _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
@@ -144,14 +152,18 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
     (_has("get_extra_info"), _extra_info),
     # anyio's TLSStream
     (
-        lambda value: _has("extra", "extra_attributes")(value)
-        and "anyio.streams.tls" in sys.modules,
+        lambda value: (
+            _has("extra", "extra_attributes")(value)
+            and "anyio.streams.tls" in sys.modules
+        ),
         _typed_attribute,
     ),
     # trio's SSLStream forwards the methods of its SSLObject
     (
-        lambda value: _has("transport_stream", "pending")(value)
-        and isinstance(value.pending, MethodType),
+        lambda value: (
+            _has("transport_stream", "pending")(value)
+            and isinstance(value.pending, MethodType)
+        ),
         _forwarded,
     ),
     # httpx's and httpcore's Response
@@ -162,7 +174,8 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
     _attribute("raw"),  # requests' Response: urllib3's
     _attribute("connection"),  # urllib3's and aiohttp's response, http.server's handler
     _attribute("sock"),  # http.client, urllib3, smtplib, imaplib, ftplib, poplib
-    _attribute("socket"),  # websockets' sync connection
+    # websockets' sync connection
+    (_has("socket", "recv_events_thread"), _websocket),
     # uvicorn: the ASGI `send`
     (lambda value: isinstance(value, MethodType), _bound_to),
 ]

@@ -86,6 +86,10 @@ class NoPostHandshakeAuthError(NotPossibleError):
     """The TLS 1.3 client did not offer post-handshake authentication."""
 
 
+class SharedConnectionError(NotPossibleError):
+    """Another thread is always reading, beside which this cannot be done."""
+
+
 class UnsupportedByLibraryError(NotPossibleError, NotImplementedError):
     """The TLS library of the ``ssl`` module does not have this function."""
 

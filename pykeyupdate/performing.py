@@ -12,7 +12,12 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
 from .constants import KeyUpdateType
-from .errors import ReadPendingError, WrongProtocolVersionError
+from .connections import find
+from .errors import (
+    ReadPendingError,
+    SharedConnectionError,
+    WrongProtocolVersionError,
+)
 
 DATA = 0
 """What ``_keyupdate.advance()`` returns where application data came first."""
@@ -72,6 +77,12 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
         return _keyupdate.key_update(conn, wanted)
     except WrongProtocolVersionError:
         pass  # which is no part of an error that follows
+    if find(conn, function).read_elsewhere:
+        raise SharedConnectionError(
+            f"{function}({conn!r}): its library reads it in a thread of its own, and a "
+            "renegotiation begun in another would break it; use its asyncio form, or "
+            "open a new connection"
+        )
     refuse_over_unread_data(conn, function)
     return _keyupdate.renegotiate(conn)
 
@@ -85,9 +96,7 @@ def refuse_over_unread_data(conn: Any, function: str) -> None:
         )
 
 
-def perform(
-    conn: Any, tls: Any, function: str, advance: Callable[[], object]
-) -> None:
+def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -> None:
     """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):

@@ -144,13 +144,13 @@ def request_client_certificate(
 
 def _own_io(conn: Any, function: str) -> Any:
     """Return the socket or object of ssl, unless something else moves its bytes."""
-    tls, carrier = find(conn, function)
-    if carrier is not None:
+    connection = find(conn, function)
+    if connection.carrier is not None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): {type(carrier)!r} moves the bytes of this "
+            f"{function}({conn!r}): {type(connection.carrier)!r} moves the bytes of this "
             f"connection; use `await pykeyupdate.aio.{function}()`"
         )
-    return tls
+    return connection.tls
 
 
 def _is_socket(tls: Any) -> bool:
@@ -209,8 +209,6 @@ def _wait(tls: Any, wanted: int, function: str, deadline: Optional[float]) -> No
         error = ssl.SSLWantReadError if reads else ssl.SSLWantWriteError
         raise error(wanted, f"{function}() did not complete: call it again")
     with selectors.DefaultSelector() as selector:
-        selector.register(
-            tls, selectors.EVENT_READ if reads else selectors.EVENT_WRITE
-        )
+        selector.register(tls, selectors.EVENT_READ if reads else selectors.EVENT_WRITE)
         if not selector.select(limit):
             raise socket.timeout(f"{function}() timed out; call it again to go on")

@@ -122,9 +122,7 @@ class Trio:
         return self.trio.run(limited)
 
     async def connect(self, address, context):
-        stream = await self.trio.open_ssl_over_tcp_stream(
-            *address, ssl_context=context
-        )
+        stream = await self.trio.open_ssl_over_tcp_stream(*address, ssl_context=context)
         await stream.do_handshake()
         return TrioStream(stream)
 

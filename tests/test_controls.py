@@ -12,7 +12,7 @@ import ssl
 import threading
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Link, write_nothing
+from link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _keyupdate
@@ -390,20 +390,3 @@ def test_type_is_none_when_built_but_not_sent(make_link, role):
     assert pykeyupdate.get_key_update_type(end) is KeyUpdateType.NONE
     link.settle()
     assert link.talks()
-
-
-def fill_to_the_brim(end, peer):
-    """Fill the send buffer and leave no write incomplete.
-
-    A Unix socket takes a message as long as it is below its limit: after the one that
-    did not fit, the peer takes one, and the retried one fills it again.
-    """
-    with contextlib.suppress(ssl.SSLWantWriteError):
-        while True:
-            end.write(b"x")
-    while True:
-        peer.read(1)
-        try:
-            return end.write(b"x")
-        except ssl.SSLWantWriteError:
-            pass

@@ -7,8 +7,7 @@ import threading
 import time
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, write_nothing
-from test_controls import fill_to_the_brim
+from link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType

@@ -1,0 +1,229 @@
+"""Servers rekey from inside a request handler."""
+
+import asyncio
+import http.client
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+from link import NOT_REQUESTED, Witness
+from servers import HTTPServer
+
+import pykeyupdate
+from pykeyupdate import aio
+
+BODY = b"a body " * 1000
+
+
+@pytest.fixture
+def contexts(make_contexts, version):
+    client, server = make_contexts(version)
+    witness = Witness()
+    witness.watch("client", client)
+    return client, server, witness
+
+
+@pytest.fixture
+def heard(version):
+    """Return whether a client heard of a server's wish for new keys so often."""
+
+    def heard(witness, times):
+        name = NOT_REQUESTED if version == "tls13" else "HelloRequest"
+        return witness.said("client", "received").count(name) == times
+
+    return heard
+
+
+def fetch(port, context, times):
+    """Make requests over one connection."""
+    conn = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    try:
+        for _ in range(times):
+            conn.request("POST", "/", b"hello")
+            response = conn.getresponse()
+            assert response.status == 200
+            assert response.read() == BODY
+            first = conn.sock
+        assert conn.sock is first
+    finally:
+        conn.close()
+
+
+def test_http_server(contexts, heard):
+    client, context, witness = contexts
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_POST(self):
+            self.rfile.read(5)
+            pykeyupdate.rekey(self)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY)
+
+    server = HTTPServer(context, Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    fetch(server.server_port, client, 3)
+    server.shutdown()
+    server.server_close()
+    thread.join(20)
+    assert heard(witness, 3)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_aiohttp(contexts, heard, library, loop):
+    client, context, witness = contexts
+    web = library("aiohttp.web")
+    new_event_loop = library(loop).new_event_loop
+
+    async def handler(request):
+        assert await request.read() == b"hello"
+        response = web.StreamResponse()
+        response.content_length = len(BODY)
+        await response.prepare(request)
+        await response.write(BODY[:100])
+        await aio.rekey(request)
+        await response.write(BODY[100:])
+        return response
+
+    async def main():
+        app = web.Application()
+        app.router.add_post("/", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        port = runner.addresses[0][1]
+        await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, 3)
+        await runner.cleanup()
+
+    event_loop = new_event_loop()
+    event_loop.run_until_complete(main())
+    event_loop.close()
+    assert heard(witness, 3)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_aiohttp_asks_for_a_certificate(
+    make_contexts, authority, version, library, loop
+):
+    """The oldest ask: a client certificate after the request was seen."""
+    client, context = make_contexts(version)
+    identity = authority.issue_cert("me@client")
+    identity.configure_cert(client)
+    authority.configure_trust(context)
+    client.post_handshake_auth = True
+    web = library("aiohttp.web")
+    new_event_loop = library(loop).new_event_loop
+    got = []
+
+    async def handler(request):
+        await request.read()
+        got.append(await aio.request_client_certificate(request))
+        return web.Response(body=BODY)
+
+    async def main():
+        app = web.Application()
+        app.router.add_post("/", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        port = runner.addresses[0][1]
+        await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, 2)
+        await runner.cleanup()
+
+    event_loop = new_event_loop()
+    event_loop.run_until_complete(main())
+    event_loop.close()
+    pem = identity.cert_chain_pems[0].bytes().decode()
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    assert got == [(der, True), (der, False)]
+
+
+class Uvicorn:
+    """uvicorn's server in a thread."""
+
+    def __init__(self, library, app, certificate, loop, **settings):
+        uvicorn = library("uvicorn")
+        library("websockets")
+        library("wsproto")
+        self.config = uvicorn.Config(
+            app, port=0, loop=loop, lifespan="off", log_level="critical", **settings
+        )
+        self.config.load()
+        self.config.ssl = certificate
+        self.server = uvicorn.Server(self.config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            threading.Event().wait(0.01)
+            assert self.thread.is_alive()
+        return self.server.servers[0].sockets[0].getsockname()[1]
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("implementation", ["h11", "httptools"])
+def test_uvicorn_http(contexts, heard, library, loop, implementation):
+    client, context, witness = contexts
+    if implementation == "httptools":
+        library("httptools")
+    library(loop)
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await aio.rekey(send)
+        headers = [(b"content-length", str(len(BODY)).encode())]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": BODY})
+
+    with Uvicorn(library, app, context, loop, http=implementation) as port:
+        fetch(port, client, 3)
+    assert heard(witness, 3)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
+def test_uvicorn_websocket(contexts, heard, library, loop, implementation):
+    """A live WebSocket is rekeyed from inside its handler, by a middleware's scope."""
+    client, context, witness = contexts
+    library(loop)
+    websocket = library("starlette.websockets").WebSocket
+    connect = library("websockets.asyncio.client").connect
+
+    async def endpoint(scope, receive, send):
+        connection = websocket(scope, receive, send)
+        await connection.accept()
+        async for message in connection.iter_text():
+            if message == "rekey":
+                await aio.rekey(connection.scope["tls"])
+            await connection.send_text(message)
+
+    async def app(scope, receive, send):
+        await endpoint({**scope, "tls": send}, receive, send)
+
+    async def use(port):
+        async with connect(f"wss://localhost:{port}", ssl=client) as connection:
+            for message in ("before", "rekey", "after", "rekey", "end"):
+                await connection.send(message)
+                assert await connection.recv() == message
+
+    with Uvicorn(library, app, context, loop, ws=implementation) as port:
+        asyncio.run(use(port))
+    assert heard(witness, 2)

@@ -1,0 +1,89 @@
+"""The websockets library, sync and asyncio, both ends.
+
+A sync connection has a thread that sits in recv(): there a key update is as safe as its
+own send() is, and a renegotiation is refused.
+"""
+
+import asyncio
+import threading
+
+import pytest
+from link import Witness
+
+import pykeyupdate
+from pykeyupdate import aio
+
+MESSAGES = 20
+
+
+@pytest.fixture
+def contexts(make_contexts, version):
+    client, server = make_contexts(version)
+    witness = Witness()
+    witness.watch("server", server)
+    witness.watch("client", client)
+    return client, server, witness
+
+
+def test_sync(contexts, library, new_keys, version):
+    client, context, witness = contexts
+    serve = library("websockets.sync.server").serve
+    connect = library("websockets.sync.client").connect
+
+    def handler(connection):
+        for message in connection:
+            connection.send(message)
+
+    with serve(handler, "127.0.0.1", 0, ssl=context) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.socket.getsockname()[1]
+        with connect(f"wss://localhost:{port}", ssl=client) as connection:
+            for number in range(MESSAGES):
+                if number == MESSAGES // 2 and version == "tls13":
+                    pykeyupdate.rekey(connection)
+                elif number == MESSAGES // 2:
+                    with pytest.raises(pykeyupdate.SharedConnectionError):
+                        pykeyupdate.rekey(connection)
+                connection.send(str(number))
+                assert connection.recv(20) == str(number)
+        server.shutdown()
+        thread.join(20)
+    assert new_keys(witness, 1 if version == "tls13" else 0)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_asyncio(contexts, library, new_keys, version, loop, end):
+    client, context, witness = contexts
+    serve = library("websockets.asyncio.server").serve
+    connect = library("websockets.asyncio.client").connect
+    new_event_loop = library(loop).new_event_loop
+
+    async def handler(connection):
+        async for message in connection:
+            if end == "server" and message == str(MESSAGES // 2):
+                await aio.rekey(connection)
+                await aio.wait_for_renegotiation(connection)
+            await connection.send(message)
+
+    async def main():
+        async with serve(handler, "127.0.0.1", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with connect(f"wss://localhost:{port}", ssl=client) as connection:
+                for number in range(MESSAGES):
+                    if end == "client" and number == MESSAGES // 2:
+                        await aio.rekey(connection)
+                    await connection.send(str(number))
+                    assert await connection.recv() == str(number)
+
+    event_loop = new_event_loop()
+    event_loop.run_until_complete(main())
+    event_loop.close()
+    if end == "server":
+        if version == "tls12":
+            assert witness.said("client", "received").count("HelloRequest") == 1
+        else:
+            assert new_keys(witness, end="client")
+    else:
+        assert new_keys(witness)
