@@ -158,15 +158,19 @@ def _carried(conn: Any, function: str) -> Connection:
         _check_loop(conn, carrier, function)
     elif _coroutine(carrier, "send_all", "send", "write") is None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): {type(carrier)!r} has no documented way to send what "
-            "lies ready; use `pykeyupdate.key_update()`, which its next message carries "
-            "out, or pass the transport or stream inside"
+            f"{function}({conn!r}): {type(carrier)!r} has no documented way to send "
+            "what lies ready; use `pykeyupdate.key_update()`, which its next message "
+            "carries out, or pass the transport or stream inside"
         )
     return connection
 
 
 def _is_asyncio(carrier: Any) -> bool:
     return hasattr(carrier, "writelines")
+
+
+def _transport(carrier: Any) -> Any:
+    return getattr(carrier, "transport", carrier)
 
 
 def _coroutine(carrier: Any, *names: str) -> Optional[Callable[[Any], Any]]:
@@ -180,7 +184,7 @@ def _coroutine(carrier: Any, *names: str) -> Optional[Callable[[Any], Any]]:
 
 def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     """Refuse a transport of another loop, and one that is no longer open."""
-    transport = getattr(carrier, "transport", carrier)
+    transport = _transport(carrier)
     running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
@@ -226,10 +230,11 @@ async def _send(
         await _send_through(connection, functools.partial(take, connection))
         return connection
     take(connection)
-    if sys.version_info < (3, 11) and type(carrier).__module__.startswith("asyncio"):
-        carrier.write(_Step())
+    transport = _transport(carrier)
+    if sys.version_info < (3, 11) and type(transport).__module__.startswith("asyncio"):
+        transport.write(_Step())
     else:
-        carrier.writelines([])
+        transport.writelines([])
     if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
         await carrier.drain()  # before, no two tasks may be in it at once
     return connection

@@ -60,7 +60,7 @@ def find(conn: object, function: str) -> Connection:
             carrier = here
         read_elsewhere = read_elsewhere or step is _websocket
         here = inside
-    _refuse(conn, function, _why_not(here))
+    return _refuse(conn, function, _why_not(here))
 
 
 def _is_tls(value: object) -> bool:
@@ -117,7 +117,7 @@ def _extra_info(value: Any) -> Any:
 
 def _typed_attribute(stream: Any) -> Any:
     attribute = sys.modules["anyio.streams.tls"].TLSAttribute.ssl_object
-    return stream.extra(attribute, None)
+    return stream.extra(attribute, None)  # noqa: S610 (not Django's)
 
 
 def _forwarded(stream: Any) -> Any:
@@ -181,7 +181,7 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], Any]]] = [
 ]
 
 
-# -- what leads nowhere ------------------------------------------------------------------
+# -- what leads nowhere ----------------------------------------------------------------
 
 
 def _foreign(value: object) -> Optional[str]:
@@ -216,7 +216,7 @@ def _refuse_empty(conn: object, here: object, function: str) -> NoReturn:
     if _step_from(here) in (*_CARRIED, _network_stream):
         _refuse(conn, function, f"{type(here)!r} carries no TLS")
     raise ConnectionClosedError(
-        f"{function}({conn!r}): it has no connection now: not connected yet, closed, or "
-        "a response that has been read to its end (its connection is back in the pool; "
-        "call this before, with requests and urllib3 on a streamed response)"
+        f"{function}({conn!r}): it has no connection now: not connected yet, closed, "
+        "or a response that has been read to its end (its connection is back in the "
+        "pool; call this before, with requests and urllib3 on a streamed response)"
     )

@@ -1,4 +1,4 @@
-"""What rekey() and its like do to the TLS side of a connection, whoever moves its bytes.
+"""What rekey() and its like do to the TLS side of a connection, whoever does the I/O.
 
 ``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
 module knows what to do. A step takes ``conn``, as the user gave it and errors shall
@@ -11,8 +11,8 @@ import weakref
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
-from .constants import KeyUpdateType
 from .connections import find
+from .constants import KeyUpdateType
 from .errors import (
     ReadPendingError,
     SharedConnectionError,

@@ -88,8 +88,8 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> Non
     ``recv()`` it and call again.
 
     On a server the client may ignore the HelloRequest for ever; give a timeout. After
-    a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the renegotiation is still
-    pending and calling again goes on.
+    a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the renegotiation is
+    still pending and calling again goes on.
 
     Raises ``ssl.SSLError`` where the renegotiation fails, ``ssl.SSLZeroReturnError`` or
     ``ssl.SSLEOFError`` where the peer closes; ``ConnectionClosedError``,
@@ -147,8 +147,8 @@ def _own_io(conn: Any, function: str) -> Any:
     connection = find(conn, function)
     if connection.carrier is not None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): {type(connection.carrier)!r} moves the bytes of this "
-            f"connection; use `await pykeyupdate.aio.{function}()`"
+            f"{function}({conn!r}): {type(connection.carrier)!r} moves the bytes of "
+            f"this connection; use `await pykeyupdate.aio.{function}()`"
         )
     return connection.tls
 

@@ -5,7 +5,6 @@ us to; the witness is always OpenSSL's message callback or the key log, never ou
 return value alone.
 """
 
-import contextlib
 import os
 import socket
 import ssl

@@ -9,8 +9,8 @@ from pykeyupdate import aio
 
 
 def test_pyopenssl(library):
-    SSL = library("OpenSSL.SSL")
-    conn = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+    openssl = library("OpenSSL.SSL")
+    conn = openssl.Connection(openssl.Context(openssl.TLS_METHOD))
     for call in (pykeyupdate.key_update, pykeyupdate.rekey, pykeyupdate.flush):
         with pytest.raises(TypeError, match="its TLS is pyOpenSSL's"):
             call(conn)
@@ -20,9 +20,9 @@ def test_pyopenssl(library):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_urllib3_over_pyopenssl(library):
-    SSL = library("OpenSSL.SSL")
+    openssl = library("OpenSSL.SSL")
     wrapped = library("urllib3.contrib.pyopenssl").WrappedSocket
-    conn = wrapped(SSL.Connection(SSL.Context(SSL.TLS_METHOD)), None)
+    conn = wrapped(openssl.Connection(openssl.Context(openssl.TLS_METHOD)), None)
     with pytest.raises(TypeError, match="its TLS is pyOpenSSL's"):
         pykeyupdate.rekey(conn)
 

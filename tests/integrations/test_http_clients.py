@@ -9,15 +9,21 @@ from servers import BODY, HALF
 import pykeyupdate
 from pykeyupdate import aio
 
-
 # Below TLS 1.3 the server answers when it next reads, which is after the response. A
-# pool takes a connection on which something arrives for dead, so the renegotiation is
-# ended before the pool looks.
+# pool takes a connection on which something arrives for dead and opens another, unless
+# the renegotiation is ended before the pool looks (which httpcore's does at once).
 
 
 def finish(server, new_keys):
     assert server.connections == 1
     assert new_keys(server)
+
+
+def finish_httpcore(server, new_keys, version):
+    if version == "tls13":
+        finish(server, new_keys)
+    else:
+        assert server.said("server", "received").count("ClientHello") in (2, 3)
 
 
 def test_http_client(https, new_keys):
@@ -86,7 +92,7 @@ def test_requests(https, new_keys, library, trust_file):
     finish(server, new_keys)
 
 
-def test_httpx(https, new_keys, library):
+def test_httpx(https, new_keys, library, version):
     httpx = library("httpx")
     server, context = https
     with httpx.Client(verify=context, trust_env=False) as client:
@@ -101,12 +107,11 @@ def test_httpx(https, new_keys, library):
                     ) in (-1, 0)
                 server.go.set()
                 assert half + b"".join(chunks) == BODY
-                pykeyupdate.wait_for_renegotiation(response, 20)
-    finish(server, new_keys)
+    finish_httpcore(server, new_keys, version)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_httpx_async(https, new_keys, library, backend):
+def test_httpx_async(https, new_keys, version, library, backend):
     httpx = library("httpx")
     server, context = https
 
@@ -121,16 +126,15 @@ def test_httpx_async(https, new_keys, library, backend):
                     server.go.set()
                     rest = [chunk async for chunk in chunks]
                     assert half + b"".join(rest) == BODY
-                    await aio.wait_for_renegotiation(response)
 
     if backend == "trio":
         library("trio").run(main)
     else:
         asyncio.run(main())
-    finish(server, new_keys)
+    finish_httpcore(server, new_keys, version)
 
 
-def test_httpcore(https, new_keys, library):
+def test_httpcore(https, new_keys, library, version):
     httpcore = library("httpcore")
     server, context = https
     with httpcore.ConnectionPool(ssl_context=context) as pool:
@@ -144,8 +148,7 @@ def test_httpcore(https, new_keys, library):
                     pykeyupdate.rekey(response)
                 server.go.set()
                 assert got + b"".join(chunks) == BODY
-                pykeyupdate.wait_for_renegotiation(response, 20)
-    finish(server, new_keys)
+    finish_httpcore(server, new_keys, version)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

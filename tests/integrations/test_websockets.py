@@ -4,7 +4,6 @@ A sync connection has a thread that sits in recv(): there a key update is as saf
 own send() is, and a renegotiation is refused.
 """
 
-import asyncio
 import threading
 
 import pytest
