@@ -29,7 +29,7 @@ from contextvars import ContextVar
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
-from .connections import Connection, find
+from .connections import Connection, call, find, name_of
 from .errors import ConnectionClosedError, NotATLSConnectionError
 from .performing import DATA, ClientCertificate
 
@@ -61,6 +61,9 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     it when their flow control lets them, and with a ``StreamWriter`` its ``drain()`` is
     awaited (from Python 3.11 on; before, call it yourself, as two tasks may not be in
     it at once); trio's and anyio's have sent it. It does not wait for the peer.
+    Below TLS 1.3 a client does well to await ``wait_for_renegotiation()`` before it
+    sends: a write that meets application data in the middle of a renegotiation ends the
+    connection, and asyncio before 3.11 holds one back until the next.
 
     It is a send: no other task may be in one on the same connection where the stream
     does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
@@ -151,16 +154,17 @@ def _carried(conn: Any, function: str) -> Connection:
     carrier = connection.carrier
     if carrier is None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): no event loop moves the bytes of this connection; "
-            f"use `pykeyupdate.{function}()`, or pass the transport or stream that does"
+            f"{call(function, conn)}: no event loop moves the bytes of this "
+            f"connection; use `pykeyupdate.{function}()`, or pass the transport or "
+            "stream that does"
         )
     if _is_asyncio(carrier):
         _check_loop(conn, carrier, function)
     elif _coroutine(carrier, "send_all", "send", "write") is None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): {type(carrier)!r} has no documented way to send "
-            "what lies ready; use `pykeyupdate.key_update()`, which its next message "
-            "carries out, or pass the transport or stream inside"
+            f"{call(function, conn)}: {name_of(type(carrier))} has no documented way "
+            "to send what lies ready; use `pykeyupdate.key_update()`, which its next "
+            "message carries out, or pass the transport or stream inside"
         )
     return connection
 
@@ -190,12 +194,12 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
         if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
             raise RuntimeError(
-                f"{function}({conn!r}): this connection belongs to another event loop "
-                "(or thread); use asyncio.run_coroutine_threadsafe() with its own"
+                f"{call(function, conn)}: this connection belongs to another event "
+                "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
             )
     if transport.is_closing():
         raise ConnectionClosedError(
-            f"{function}({conn!r}): its transport is closing; open a new connection"
+            f"{call(function, conn)}: its transport is closing; open a new connection"
         )
 
 

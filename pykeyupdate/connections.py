@@ -63,6 +63,19 @@ def find(conn: object, function: str) -> Connection:
     return _refuse(conn, function, _why_not(here))
 
 
+def name_of(value: object) -> str:
+    """Return repr(value), whatever a class of the user's makes of it."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001
+        return "<object without a repr>"
+
+
+def call(function: str, conn: object) -> str:
+    """Return how errors name a call."""
+    return f"{function}({name_of(conn)})"
+
+
 def _is_tls(value: object) -> bool:
     """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
     return (
@@ -208,15 +221,15 @@ def _why_not(value: object) -> str:
 def _refuse(conn: object, function: str, why: str) -> NoReturn:
     raise NotATLSConnectionError(
         f"{function}() takes a TLS connection of Python's ssl module, or what holds "
-        f"one, not {type(conn)!r}: {why}"
+        f"one, not {name_of(type(conn))}: {why}"
     )
 
 
 def _refuse_empty(conn: object, here: object, function: str) -> NoReturn:
     if _step_from(here) in (*_CARRIED, _network_stream):
-        _refuse(conn, function, f"{type(here)!r} carries no TLS")
+        _refuse(conn, function, f"{name_of(type(here))} carries no TLS")
     raise ConnectionClosedError(
-        f"{function}({conn!r}): it has no connection now: not connected yet, closed, "
+        f"{call(function, conn)}: it has no connection now: not connected yet, closed, "
         "or a response that has been read to its end (its connection is back in the "
         "pool; call this before, with requests and urllib3 on a streamed response)"
     )

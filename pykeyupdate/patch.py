@@ -17,11 +17,12 @@ import ssl
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any, Callable, Literal, Union
+from typing import Any, Callable, Literal, Optional, Union
 
-from . import _keyupdate
+from . import _keyupdate, sync
 from .constants import KeyUpdateType
 from .errors import PatchWarning
+from .performing import ClientCertificate
 
 _MISSING = object()
 _CLASSES = (ssl.SSLSocket, ssl.SSLObject)
@@ -54,12 +55,26 @@ class _Methods:
     def total_renegotiations(self: Any) -> int:
         return _keyupdate.total_renegotiations(self)
 
+    def rekey(self: Any, *, request_peer: bool = False) -> None:
+        sync.rekey(self, request_peer=request_peer)
+
+    def flush(self: Any) -> None:
+        sync.flush(self)
+
+    def wait_for_renegotiation(self: Any, timeout: Optional[float] = None) -> None:
+        sync.wait_for_renegotiation(self, timeout)
+
+    def request_client_certificate(
+        self: Any, timeout: Optional[float] = None
+    ) -> ClientCertificate:
+        return sync.request_client_certificate(self, timeout)
+
 
 _METHODS: dict[str, Callable[..., object]] = {
     name: method for name, method in vars(_Methods).items() if name[0] != "_"
 }
 for _name, _method in _METHODS.items():
-    _method.__doc__ = getattr(_keyupdate, _name).__doc__
+    _method.__doc__ = (getattr(sync, _name, None) or getattr(_keyupdate, _name)).__doc__
 
 # Reentrant, and free in a child: a signal handler may call install() too, and a thread
 # that holds the lock while another forks does not exist in the child.

@@ -11,7 +11,7 @@ import weakref
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
-from .connections import find
+from .connections import call, find
 from .constants import KeyUpdateType
 from .errors import (
     ReadPendingError,
@@ -79,8 +79,8 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
         pass  # which is no part of an error that follows
     if find(conn, function).read_elsewhere:
         raise SharedConnectionError(
-            f"{function}({conn!r}): its library reads it in a thread of its own, and a "
-            "renegotiation begun in another would break it; use its asyncio form, or "
+            f"{call(function, conn)}: its library reads it in a thread of its own, and "
+            "a renegotiation begun in another would break it; use its asyncio form, or "
             "open a new connection"
         )
     refuse_over_unread_data(conn, function)
@@ -91,8 +91,8 @@ def refuse_over_unread_data(conn: Any, function: str) -> None:
     """Refuse what OpenSSL would not send before the received data has been read."""
     if _keyupdate.has_unread(conn, function):
         raise ReadPendingError(
-            f"{function}({conn!r}): received data is waiting, and a renegotiation does "
-            "not begin before it has been read; recv() it first"
+            f"{call(function, conn)}: received data is waiting, and a renegotiation "
+            "does not begin before it has been read; recv() it first"
         )
 
 
@@ -142,7 +142,7 @@ def take_answer(tls: Any) -> ClientCertificate:
 def refuse_in_front_of_data(conn: Any, function: str) -> None:
     """Refuse to wait where application data stands in front of the handshake."""
     raise ReadPendingError(
-        f"{function}({conn!r}): application data came before the peer's handshake "
+        f"{call(function, conn)}: application data came before the peer's handshake "
         "message and would be lost; recv() it, then call again to go on (the handshake "
         "is under way and nothing has been lost)"
     )

@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
-from .connections import find
+from .connections import call, find, name_of
 from .errors import NotATLSConnectionError
 from .performing import DATA, ClientCertificate
 
@@ -147,8 +147,8 @@ def _own_io(conn: Any, function: str) -> Any:
     connection = find(conn, function)
     if connection.carrier is not None:
         raise NotATLSConnectionError(
-            f"{function}({conn!r}): {type(connection.carrier)!r} moves the bytes of "
-            f"this connection; use `await pykeyupdate.aio.{function}()`"
+            f"{call(function, conn)}: {name_of(type(connection.carrier))} moves the "
+            f"bytes of this connection; use `await pykeyupdate.aio.{function}()`"
         )
     return connection.tls
 

@@ -22,6 +22,10 @@ NAMES = [
     "renegotiate_pending",
     "secure_renegotiation",
     "total_renegotiations",
+    "rekey",
+    "flush",
+    "wait_for_renegotiation",
+    "request_client_certificate",
 ]
 CLASSES = [ssl.SSLSocket, ssl.SSLObject]
 

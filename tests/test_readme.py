@@ -16,7 +16,9 @@ import pykeyupdate
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-PROGRAM, LIBRARY, REQUEST, ASYNCIO = [text for kind, text in BLOCKS if kind == "python"]
+PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN = [
+    text for kind, text in BLOCKS if kind == "python"
+]
 
 
 @pytest.fixture

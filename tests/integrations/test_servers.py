@@ -2,9 +2,11 @@
 
 import asyncio
 import http.client
+import re
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 from link import NOT_REQUESTED, Witness
@@ -14,6 +16,10 @@ import pykeyupdate
 from pykeyupdate import aio
 
 BODY = b"a body " * 1000
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+(README_APPLICATION,) = re.findall(
+    r"```python\n([^`]*\nasync def app.*?)```", README, re.DOTALL
+)
 
 
 @pytest.fixture
@@ -193,7 +199,7 @@ def test_uvicorn_http(contexts, heard, library, loop, implementation):
         await send(start)
         await send({"type": "http.response.body", "body": BODY})
 
-    with Uvicorn(library, app, context, loop, http=implementation) as port:
+    with Uvicorn(library, app, context, loop, http=implementation, ws="none") as port:
         fetch(port, client, 3)
     assert heard(witness, 3)
 
@@ -225,5 +231,25 @@ def test_uvicorn_websocket(contexts, heard, library, loop, implementation):
                 assert await connection.recv() == message
 
     with Uvicorn(library, app, context, loop, ws=implementation) as port:
+        asyncio.run(use(port))
+    assert heard(witness, 2)
+
+
+def test_readmes_application(contexts, heard, library):
+    """The README's app.py, as it stands there, rekeys a live WebSocket."""
+    client, context, witness = contexts
+    library("starlette")
+    connect = library("websockets.asyncio.client").connect
+    names = {}
+    exec(README_APPLICATION, names)
+
+    async def use(port):
+        async with connect(f"wss://localhost:{port}", ssl=client) as connection:
+            for message in ("before", "new keys", "after", "new keys", "end"):
+                await connection.send(message)
+                assert await connection.recv() == message
+
+    application = names["app"]
+    with Uvicorn(library, application, context, "asyncio", ws="wsproto") as port:
         asyncio.run(use(port))
     assert heard(witness, 2)

@@ -204,6 +204,8 @@ class Fuzzer:
         pair = self.world.act()
         if pair.plaintext_seen:
             self.judge.violated("data went over the wire in plaintext")
+        if self.world.wrong:
+            self.judge.violated(self.world.wrong)
 
     def _calm_connection(self):
         """Only calls and reads happen here, so the two ends must still talk."""

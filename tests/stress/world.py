@@ -6,6 +6,7 @@ sanitizer or valgrind nothing but the ssl module and pykeyupdate is examined.
 """
 
 import contextlib
+import functools
 import gc
 import itertools
 import socket
@@ -223,6 +224,7 @@ class World:
         self.rng = rng
         self.contexts = contexts
         self.sessions = []
+        self.wrong = None  # what a function of pykeyupdate's did that it may not
         self.pairs = [self.new_pair() for _ in range(size)]
         self.lives = [rng.randrange(20, 200) for _ in range(size)]
 
@@ -352,6 +354,26 @@ def _connect(world, pair, which):
     connect(pair)
 
 
+_RENEWALS = [
+    pykeyupdate.rekey,
+    functools.partial(pykeyupdate.rekey, request_peer=True),
+    pykeyupdate.flush,
+    pykeyupdate.wait_for_renegotiation,
+    pykeyupdate.request_client_certificate,
+]
+
+
+def _renew(world, pair, which):
+    """Do what does I/O: pykeyupdate's errors, ssl's and the system's, and no others."""
+    renew = world.rng.choice(_RENEWALS)
+    try:
+        renew(pair.ends[which])
+    except (pykeyupdate.PyKeyUpdateError, OSError):
+        pass
+    except Exception as error:
+        world.wrong = f"{renew}: {error!r}"
+
+
 _ACTIONS, _EACH = zip(
     (_handshake, 10),
     (_read, 16),
@@ -369,5 +391,6 @@ _ACTIONS, _EACH = zip(
     (_look, 4),
     (_collect, 1),
     (_connect, 5),
+    (_renew, 12),
 )
 _WEIGHTS = list(itertools.accumulate(_EACH))
