@@ -43,10 +43,9 @@ __all__ = [
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
 
-# A read of this task is to take this step (trio's and anyio's tasks have contexts too).
-_step_to_read: ContextVar[Optional[Callable[[], bytes]]] = ContextVar(
-    "_step_to_read", default=None
-)
+# What this task takes in place of SSL_write() or SSL_read(); trio's and anyio's tasks
+# have contexts too.
+_step: ContextVar[Optional[Callable[[], bytes]]] = ContextVar("_step", default=None)
 
 
 async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -206,22 +205,13 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
 # -- sending ---------------------------------------------------------------------------
 
 
-class _Step(bytes):
-    """No bytes, which yet do not count as false; and a step to take instead."""
+class _Nothing(bytes):
+    """No bytes, which yet do not count as false."""
 
-    take: Callable[[], object] = staticmethod(lambda: None)
-    error: Optional[BaseException] = None
+    __slots__ = ()
 
     def __bool__(self) -> bool:
         return True
-
-    def run(self) -> int:
-        """Take the step in place of SSL_write(); its error is for the caller alone."""
-        try:
-            self.take()
-        except Exception as error:  # noqa: BLE001
-            self.error = error
-        return 0
 
 
 async def _send(
@@ -236,7 +226,7 @@ async def _send(
     take(connection)
     transport = _transport(carrier)
     if sys.version_info < (3, 11) and type(transport).__module__.startswith("asyncio"):
-        transport.write(_Step())
+        transport.write(_Nothing())
     else:
         transport.writelines([])
     if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
@@ -245,36 +235,62 @@ async def _send(
 
 
 async def _send_through(connection: Connection, take: Callable[[], None]) -> None:
-    step = _Step()
-    step.take = take
+    failed: Optional[Exception] = None
+
+    def step() -> bytes:
+        nonlocal failed
+        try:
+            take()
+        except Exception as error:  # noqa: BLE001 (the stream would take it for its own)
+            failed = error
+        return b""
+
     send = _coroutine(connection.carrier, "send_all", "send", "write")
     assert send is not None  # noqa: S101
-    with _stand_in(connection.tls):
-        await send(step)
-    if step.error is not None:
-        raise step.error
+    with _standing_in(connection.tls, step):
+        await send(_Nothing())
+    if failed is not None:
+        raise failed
 
 
 @contextlib.contextmanager
-def _stand_in(tls: Any) -> Iterator[None]:
-    """Let ``tls.write()`` and ``read()`` take steps, and else do what they do."""
-    if "write" in vars(tls):  # another task is in here, and its own will do
-        yield
-        return
-    write, read = tls.write, tls.read
+def _standing_in(tls: Any, step: Callable[[], bytes]) -> Iterator[None]:
+    """Let this task's ``tls.write()`` of nothing, and ``read()``, take a step instead.
 
-    def stand_in_write(data: Any) -> int:
-        return data.run() if isinstance(data, _Step) else write(data)
-
-    def stand_in_read(*arguments: Any) -> Any:
-        step = _step_to_read.get()
-        return read(*arguments) if step is None else step()
-
-    tls.write, tls.read = stand_in_write, stand_in_read
+    Two tasks may be in here with one connection: the first in changes it, the last out
+    changes it back, and each takes its own step.
+    """
+    token = _step.set(step)
+    inside = vars(tls).get("write")
+    if not isinstance(inside, _StandIn):
+        inside = tls.write = _StandIn(tls)
+        tls.read = inside.read
+    inside.tasks += 1
     try:
         yield
     finally:
-        del tls.write, tls.read
+        inside.tasks -= 1
+        if not inside.tasks:
+            del tls.write, tls.read
+        _step.reset(token)
+
+
+class _StandIn:
+    """``write()`` and ``read()`` of an SSLObject, for as long as a step is taken."""
+
+    def __init__(self, tls: Any) -> None:
+        self._write, self._read = tls.write, tls.read
+        self.tasks = 0
+
+    def __call__(self, data: Any) -> Any:
+        step = _step.get()
+        if step is None or not isinstance(data, _Nothing):
+            return self._write(data)
+        return len(step())
+
+    def read(self, *arguments: Any) -> Any:
+        step = _step.get()
+        return self._read(*arguments) if step is None else step()
 
 
 # -- waiting ---------------------------------------------------------------------------
@@ -317,16 +333,13 @@ async def _receive_until(
 
     receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
     assert receive is not None  # noqa: S101
-    token = _step_to_read.set(step)
     try:
-        with _stand_in(connection.tls):
+        with _standing_in(connection.tls, step):
             await receive(1)
     except Exception as error:
         if type(error).__name__ != "BusyResourceError":
             raise
         return type(error).__module__.partition(".")[0]
-    finally:
-        _step_to_read.reset(token)
     if not is_done():
         performing.refuse_in_front_of_data(conn, function)
     return None
