@@ -28,7 +28,7 @@ def framework(request):
         if made.name == "uvloop":
             made.new_event_loop().close()
     except ImportError as error:
-        if os.environ.get("PYKEYUPDATE_REQUIRE_PEERS"):
+        if os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
             raise
         pytest.skip(str(error))
     return made

@@ -15,7 +15,7 @@ def library():
     """Import a library; where CI says so, it has to be there."""
 
     def load(name):
-        if os.environ.get("PYKEYUPDATE_REQUIRE_PEERS"):
+        if os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
             return importlib.import_module(name)
         return pytest.importorskip(name)
 
