@@ -196,10 +196,16 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
                 f"{call(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
             )
-    if transport.is_closing():
+    if transport.is_closing() or _is_lost(transport):
         raise ConnectionClosedError(
-            f"{call(function, conn)}: its transport is closing; open a new connection"
+            f"{call(function, conn)}: its transport is closed or closing; open a new "
+            "connection"
         )
+
+
+def _is_lost(transport: Any) -> bool:
+    """Asyncio before 3.11 does not count a TLS transport that was lost as closing."""
+    return sys.version_info < (3, 11) and transport.get_extra_info("socket") is None
 
 
 # -- sending ---------------------------------------------------------------------------
