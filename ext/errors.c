@@ -111,6 +111,10 @@ static const struct {
         "ReadPendingError",
         "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "
         "with a record half read; recv() it first"},
+    [KU_UNREAD] = {
+        "ReadPendingError",
+        "received data is waiting and would stand in front of the client's answer; "
+        "recv() it first"},
     [KU_CERTIFICATE_REQUESTED] = {
         "AlreadyPendingError",
         "the client has been asked for its certificate and has not answered; "
@@ -315,8 +319,12 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
                          outcome->error, function, conn_name);
     }
     if (outcome->system_error != 0) {
+#ifdef _WIN32
+        return PyErr_SetFromWindowsErr(outcome->system_error);
+#else
         errno = outcome->system_error;
         return PyErr_SetFromErrno(PyExc_OSError);
+#endif
     }
     return raise_end("SSLEOFError", PY_SSL_ERROR_EOF,
                      "EOF occurred in violation of protocol");

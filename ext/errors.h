@@ -30,6 +30,7 @@ enum ku_refusal {
     KU_WRITE_PENDING,
     KU_READ_PENDING,
     KU_READ_PENDING_OLD,
+    KU_UNREAD,
     KU_CERTIFICATE_REQUESTED,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
@@ -43,7 +44,7 @@ struct ku_outcome {
     enum ku_refusal refusal;
     int value;            /* KU_OK: what is returned · KU_IO: SSL_get_error() */
     unsigned long error;  /* KU_OPENSSL, KU_IO: last entry of the error queue */
-    int system_error;     /* KU_IO: errno */
+    int system_error;     /* KU_IO: errno, or Windows' last error */
     long verify_result;   /* KU_IO: SSL_get_verify_result() */
     const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function */
 };

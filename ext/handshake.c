@@ -8,7 +8,12 @@
 
 #include "controls.h"
 
-#include <errno.h>
+#ifdef _WIN32
+#  include <windows.h>
+#else
+#  include <errno.h>
+#endif
+#include <string.h>
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
 #define SSL_KEY_UPDATE_NONE (-1)
@@ -23,16 +28,36 @@
 #define SSL_R_REQUEST_PENDING 285
 #define SSL_R_REQUEST_SENT 286
 
-/* Of what kind is it, what this side has to send?  As in performing.py: nothing;
-   a post-handshake message (TLS 1.3), scheduled or half sent; the answer to a
-   key update that the peer requested; a renegotiation; one of which a message
-   is half sent. */
-enum { NOTHING, MESSAGE, ANSWER, RENEGOTIATION, RENEGOTIATION_UNSENT };
+/* Of what kind is it, what this side has to send?  As in performing.py: nothing; a
+   key update, scheduled or half sent; the answer to one that the peer requested;
+   a renegotiation; one of which a message is half sent; another post-handshake
+   message (TLS 1.3), half sent. */
+enum {
+    NOTHING,
+    KEY_UPDATE,
+    ANSWER,
+    RENEGOTIATION,
+    RENEGOTIATION_UNSENT,
+    OTHER_MESSAGE,
+};
 
 /* --- what is to be sent --------------------------------------------------- */
 
-/* In init without a type and without a half-sent message is the middle of a
-   received message: that is the peer's to finish. */
+/* The type is forgotten when the message is built; of one that is half sent the
+   state's name tells which it is (ssl_stat.c: TWCKU, TWSKU).  In init without
+   either is the middle of a received message: that is the peer's to finish. */
+static int
+half_sent(const struct ku_libssl *libssl, SSL *ssl)
+{
+    if (libssl->SSL_want(ssl) != SSL_WRITING) {
+        return NOTHING;
+    }
+    const char *state = libssl->SSL_state_string(ssl);
+    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0
+               ? KEY_UPDATE
+               : OTHER_MESSAGE;
+}
+
 static struct ku_outcome
 tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
 {
@@ -40,10 +65,8 @@ tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
                       ? libssl->SSL_get_key_update_type(ssl)
                       : SSL_KEY_UPDATE_NONE;
     if (!libssl->SSL_is_init_finished(ssl)) {
-        return ku_ok(pending != SSL_KEY_UPDATE_NONE
-                             || libssl->SSL_want(ssl) == SSL_WRITING
-                         ? MESSAGE
-                         : NOTHING);
+        return ku_ok(pending != SSL_KEY_UPDATE_NONE ? KEY_UPDATE
+                                                    : half_sent(libssl, ssl));
     }
     return ku_ok(pending != SSL_KEY_UPDATE_NONE ? ANSWER : NOTHING);
 }
@@ -83,6 +106,15 @@ has_unread_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 
 /* --- one pass of a handshake ---------------------------------------------- */
 
+/* What a failing socket leaves; Winsock's is Windows' last error. */
+#ifdef _WIN32
+static void set_system_error(int number) { SetLastError((DWORD)number); }
+static int system_error(void) { return (int)GetLastError(); }
+#else
+static void set_system_error(int number) { errno = number; }
+static int system_error(void) { return errno; }
+#endif
+
 /* SSL_peek() drives a handshake as SSL_read() does, past application data that
    SSL_do_handshake() and SSL_write() die of (UNEXPECTED_RECORD, rec_layer_s3.c),
    and leaves that data for the next SSL_read().  The caller has made the socket
@@ -98,10 +130,10 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
     }
     char first;
     libssl->ERR_clear_error();
-    errno = 0;
+    set_system_error(0);
     int got = libssl->SSL_peek(ssl, &first, 1);
     struct ku_outcome outcome = {.refusal = KU_IO};
-    outcome.system_error = errno;
+    outcome.system_error = system_error();
     outcome.value = libssl->SSL_get_error(ssl, got);
     outcome.error = libssl->ERR_peek_last_error();
     outcome.verify_result = libssl->SSL_get_verify_result(ssl);
@@ -185,6 +217,9 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
     struct ku_outcome may = may_authenticate(libssl, ssl);
     if (may.refusal != KU_OK) {
         return may;
+    }
+    if (libssl->SSL_has_pending(ssl)) {
+        return ku_refused(KU_UNREAD);
     }
     int mode = libssl->SSL_get_verify_mode(ssl);
     int tls13 = libssl->SSL_version(ssl) == TLS1_3_VERSION;

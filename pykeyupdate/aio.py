@@ -99,11 +99,12 @@ async def wait_for_renegotiation(conn: Any, /) -> None:
     (a full ``StreamReader``) nothing moves; read from it in another task.
 
     trio, anyio, httpcore: if no other task is receiving, it drives the handshake by
-    receiving. Application data stays for the next receive, and ``ReadPendingError``
-    says that it stands in front of the peer's handshake message: receive it and call
-    again. (anyio: while a renegotiation is pending let one task do all receiving and
-    sending; its ``receive()`` sends handshake messages, and two tasks that send break
-    the stream.)
+    receiving; if one is, that one has to go on (if it fails or stops, this may wait for
+    ever: give it a timeout). Application data stays for the next receive, and
+    ``ReadPendingError`` says that it stands in front of the peer's handshake message:
+    receive it and call again. (anyio: while a renegotiation is pending let one task do
+    all receiving and sending; its ``receive()`` sends handshake messages, and two tasks
+    that send break the stream.)
 
     It can be cancelled and called again; for a timeout use ``asyncio.timeout()``,
     ``trio.fail_after()``, ``anyio.fail_after()``. Other errors and conn as for
@@ -307,10 +308,12 @@ async def _wait(
 ) -> None:
     """Wait for the end of a handshake, receiving if nobody else does."""
     carrier = connection.carrier
-    if _is_asyncio(carrier):
-        sleep: Callable[[float], Any] = asyncio.sleep
-    elif is_done():
+    if is_done():
         return
+    if _is_asyncio(carrier):
+        # what is only scheduled would wait as well
+        await _send(conn, function, lambda it: _perform(conn, it.tls, function))
+        sleep: Callable[[float], Any] = asyncio.sleep
     else:
         busy = await _receive_until(conn, connection, function, is_done)
         if not busy:
@@ -322,13 +325,15 @@ async def _wait(
         pause = min(2 * pause, _LONGEST_PAUSE)
         if _is_asyncio(carrier):
             _check_loop(conn, carrier, function)
+        elif not is_done():
+            _keyupdate.advance(conn, function)  # raises where the other task met an end
 
 
 async def _receive_until(
     conn: Any, connection: Connection, function: str, is_done: Callable[[], bool]
 ) -> Optional[str]:
     """Drive a handshake by receiving; return who says that another task does that."""
-    reached = DATA
+    reached: Optional[int] = None
 
     def step() -> bytes:
         nonlocal reached
@@ -343,9 +348,12 @@ async def _receive_until(
         with _standing_in(connection.tls, step):
             await receive(1)
     except Exception as error:
-        if type(error).__name__ != "BusyResourceError":
+        # anyio's of a send has broken the stream
+        if type(error).__name__ != "BusyResourceError" or "writing" in str(error):
             raise
         return type(error).__module__.partition(".")[0]
-    if not is_done():
+    if is_done():
+        return None
+    if reached == DATA:
         performing.refuse_in_front_of_data(conn, function)
-    return None
+    raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")

@@ -27,10 +27,11 @@ class ToSend(enum.IntEnum):
     """What a connection has to send beside application data (ext/handshake.c)."""
 
     NOTHING = 0
-    MESSAGE = 1
+    KEY_UPDATE = 1
     ANSWER = 2
     RENEGOTIATION = 3
     RENEGOTIATION_UNSENT = 4
+    OTHER_MESSAGE = 5
 
 
 class ClientCertificate(NamedTuple):
@@ -60,12 +61,12 @@ def rekey(
 ) -> None:
     """Schedule new keys and perform it, or finish what has been begun."""
     kind = _keyupdate.to_send(conn, function)
-    if kind in (ToSend.MESSAGE, ToSend.RENEGOTIATION_UNSENT):
+    if kind in (ToSend.KEY_UPDATE, ToSend.RENEGOTIATION_UNSENT):
         scheduled = _keyupdate.get_key_update_type(conn)
         perform()
         if not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED:
             return
-    elif kind == ToSend.ANSWER and request_peer:
+    elif kind == ToSend.OTHER_MESSAGE or (kind == ToSend.ANSWER and request_peer):
         perform()  # a request of ours may not replace the answer that is owed
     _schedule(conn, function, request_peer=request_peer)
     perform()
@@ -77,14 +78,19 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
         return _keyupdate.key_update(conn, wanted)
     except WrongProtocolVersionError:
         pass  # which is no part of an error that follows
+    refuse_beside_a_reader(conn, function)
+    refuse_over_unread_data(conn, function)
+    return _keyupdate.renegotiate(conn)
+
+
+def refuse_beside_a_reader(conn: Any, function: str) -> None:
+    """Refuse a handshake in this thread while another is always in SSL_read()."""
     if find(conn, function).read_elsewhere:
         raise SharedConnectionError(
             f"{call(function, conn)}: its library reads it in a thread of its own, and "
-            "a renegotiation begun in another would break it; use its asyncio form, or "
+            "a handshake driven by another would break it; use its asyncio form, or "
             "open a new connection"
         )
-    refuse_over_unread_data(conn, function)
-    return _keyupdate.renegotiate(conn)
 
 
 def refuse_over_unread_data(conn: Any, function: str) -> None:
@@ -101,12 +107,20 @@ def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):
         advance()
+    elif kind == ToSend.ANSWER:
+        _send_answer(conn, tls)
     elif kind != ToSend.NOTHING:
-        if kind == ToSend.ANSWER:
-            # Nothing but a write makes OpenSSL send it. An update of our own that asks
-            # for none is the same message, and its preconditions are known.
-            _keyupdate.key_update(conn)
         tls.do_handshake()
+
+
+def _send_answer(conn: Any, tls: Any) -> None:
+    """Send the answer that is owed; OpenSSL itself does so with a write alone.
+
+    An update of our own that asks for none is the same message, and its preconditions
+    are known.
+    """
+    _keyupdate.key_update(conn)
+    tls.do_handshake()
 
 
 def request_certificate(conn: Any, tls: Any, function: str) -> None:
@@ -115,7 +129,8 @@ def request_certificate(conn: Any, tls: Any, function: str) -> None:
         # In the middle of a handshake there is none to see; it is refused below.
         before = tls.getpeercert(True) if tls.version() else None
         finished = _keyupdate.peer_finished(conn, function)
-        refuse_over_unread_data(conn, function)
+        if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
+            _send_answer(conn, tls)  # or it would go out in place of the request
         _keyupdate.request_certificate(conn, function)
         _requests[tls] = _Request(before, finished)
         if _keyupdate.to_send(conn, function) == ToSend.NOTHING:

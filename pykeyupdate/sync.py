@@ -128,13 +128,15 @@ def request_client_certificate(
     next call returns it.
 
     Raises before anything is sent: ``WrongRoleError`` on a client;
-    ``NoPostHandshakeAuthError``; ``ReadPendingError`` below TLS 1.3 while received data
-    is unread; and what ``renegotiate()`` raises. Threads as for ``rekey()``.
+    ``NoPostHandshakeAuthError``; ``ReadPendingError`` while received data is unread;
+    ``SharedConnectionError`` where the library's own thread is always reading; and what
+    ``renegotiate()`` raises. Threads as for ``rekey()``.
 
     Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
     """
     function = "request_client_certificate"
     tls = _own_io(conn, function)
+    performing.refuse_beside_a_reader(conn, function)
     performing.request_certificate(conn, tls, function)
     _perform(conn, tls, function)
     answered = functools.partial(performing.is_answered, conn, tls, function)
@@ -189,6 +191,7 @@ def _drive(
 
 def _advance(conn: Any, tls: Any, function: str) -> int:
     """Take one pass of the handshake; a socket does not block meanwhile."""
+    performing.refuse_beside_a_reader(conn, function)
     if not _is_socket(tls):
         return _keyupdate.advance(conn, function)
     timeout = tls.gettimeout()

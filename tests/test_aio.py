@@ -225,6 +225,48 @@ def test_wait_beside_a_task_that_receives(framework, make_server):
     assert server.said("server", "received").count("Finished") == 2
 
 
+def test_wait_begins_what_is_only_scheduled(framework, make_server):
+    server, context = make_server("tls12")
+
+    async def main():
+        stream = await framework.connect(server.address, context)
+        pykeyupdate.renegotiate(stream.conn)
+        await aio.wait_for_renegotiation(stream.conn)
+        assert await talks(stream)
+        await stream.close()
+
+    framework.run(main)
+    assert server.said("server", "received").count("Finished") == 2
+
+
+def test_wait_ends_when_the_task_that_receives_meets_the_end(framework, make_server):
+    go = threading.Event()
+
+    def closes(tls):
+        go.wait(20)
+        socket.socket.recv(tls, 10_000)  # of what is unread a reset would be made
+
+    server, context = make_server("tls12", closes)
+
+    async def main():
+        stream = await framework.connect(server.address, context)
+
+        async def read():
+            with contextlib.suppress(Exception):
+                while await stream.receive():
+                    pass
+
+        async with framework.beside(read):
+            await framework.sleep(0.05)
+            await aio.rekey(stream.conn)
+            threading.Timer(0.1, go.set).start()
+            with pytest.raises((pykeyupdate.NotPossibleError, OSError)):
+                await framework.within(10, aio.wait_for_renegotiation(stream.conn))
+        await stream.close()
+
+    framework.run(main)
+
+
 def test_wait_keeps_the_data_that_came_first(framework, make_server):
     def talkative(tls):
         tls.recv(1)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import trustme
-from link import Link
+from link import Link, fill_to_the_brim
 
 import pykeyupdate
 
@@ -248,6 +248,57 @@ def test_no_session_is_resumed_instead_of_the_question(connect):
     link = connect("tls12")
     assert ask(link).changed
     assert "Certificate" in link.said("server")
+
+
+def test_owed_answer_goes_before_the_request(connect, clients, over):
+    link = connect("tls13", over=over)
+    pykeyupdate.rekey(link.client, request_peer=True)
+    link.settle()
+    assert pykeyupdate.get_key_update_type(link.server) == 0
+    assert ask(link) == (der(clients[1]), True)
+    assert link.said("server")[:2] == ["KeyUpdate(0)", "CertificateRequest"]
+    assert link.talks()
+
+
+def test_half_sent_request_is_no_key_update(connect):
+    """A rekey() then sends the rest of it, and a key update."""
+    link = connect("tls13", over="socket")
+    fill_to_the_brim(link.server, link.client)
+    with pytest.raises(ssl.SSLWantWriteError):
+        pykeyupdate.request_client_certificate(link.server)
+    with pytest.raises(ssl.SSLWantReadError):
+        while True:
+            link.client.read(1000)
+    pykeyupdate.rekey(link.server)
+    assert link.said("server") == ["CertificateRequest", "KeyUpdate(0)"]
+    link.settle()
+    assert link.talks()
+
+
+def test_client_is_told_that_it_is_one_whatever_is_unread(connect, version):
+    link = connect(version)
+    link.server.write(b"unread")
+    link.client.read(1)
+    with pytest.raises(pykeyupdate.WrongRoleError):
+        pykeyupdate.request_client_certificate(link.client)
+
+
+def test_library_that_reads_in_a_thread_of_its_own(connect, version):
+    link = connect(version, over="socket")
+
+    class Connection:
+        socket, recv_events_thread = link.server, threading.current_thread()
+
+    with pytest.raises(pykeyupdate.SharedConnectionError):
+        pykeyupdate.request_client_certificate(Connection())
+    if version == "tls12":
+        for begin in (pykeyupdate.rekey, pykeyupdate.renegotiate):
+            with pytest.raises(pykeyupdate.SharedConnectionError):
+                begin(Connection())
+                pykeyupdate.flush(Connection())
+        with pytest.raises(pykeyupdate.SharedConnectionError):
+            pykeyupdate.wait_for_renegotiation(Connection())
+    assert link.wire == []
 
 
 def test_key_updates_and_certificates_go_together(connect, clients):
