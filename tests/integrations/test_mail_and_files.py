@@ -104,7 +104,7 @@ def test_pop(start, client):
 
 def test_ftp(start, client, tmp_path):
     context, rekey = client
-    port = start("ftp", "pyftpdlib.handlers", "OpenSSL")
+    port = start("ftp", "pyftpdlib", "OpenSSL")
     data = os.urandom(300_000)
     with ftplib.FTP_TLS(context=context, timeout=20) as ftp:
         ftp.connect("localhost", port)
