@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 import pykeyupdate
+from pykeyupdate import aio
 
 CALLS = [
     pykeyupdate.key_update,
@@ -181,3 +182,20 @@ def test_object_that_holds_one_as_ssls_do(make_link):
         ]
         link.settle()
         assert link.talks()
+
+
+def test_object_without_a_way_to_send_has_the_controls_alone(tls13):
+    """aiohttp's client WebSocket gives its SSLObject, and no transport."""
+
+    class WebSocket:
+        def get_extra_info(self, name, default=None):
+            return tls13.client if name == "ssl_object" else default
+
+    if hasattr(tls13.client, "gettimeout"):
+        pytest.skip("a socket sends for itself")
+    with pytest.raises(TypeError, match="no documented way to send"):
+        asyncio.run(aio.rekey(WebSocket()))
+    assert tls13.said("client") == []
+    pykeyupdate.key_update(WebSocket())
+    tls13.client.write(b"carries it out")
+    assert tls13.said("client") == ["KeyUpdate(0)"]
