@@ -23,6 +23,12 @@ BATCHES = 6
 TOLERANCE = 20  # references a batch; one leak in each call is a thousand
 
 FUNCTIONS = [getattr(pykeyupdate, name) for name in NAMES]
+PERFORMING = [
+    pykeyupdate.rekey,
+    pykeyupdate.flush,
+    pykeyupdate.wait_for_renegotiation,
+    pykeyupdate.request_client_certificate,
+]
 
 
 def quietly(function, *args, **kwargs):
@@ -64,6 +70,10 @@ def targets(contexts):
     pykeyupdate.renegotiate(renegotiating.ends[0])
     for pair in (closing, closing12):
         quietly(pair.ends[0].unwrap)
+    goodbye = connect(MemoryPair(*tls12))
+    pykeyupdate.rekey(goodbye.ends[1])
+    quietly(goodbye.ends[0].unwrap)
+    goodbye.carry(0)
     unconnected = ssl.SSLSocket.__new__(ssl.SSLSocket)
     return {
         "TLS 1.3": connect(MemoryPair(*tls13)).ends[0],
@@ -74,6 +84,7 @@ def targets(contexts):
         "renegotiating": renegotiating.ends[0],
         "close_notify": closing.ends[0],
         "close_notify, TLS 1.2": closing12.ends[0],
+        "the peer has said goodbye": goodbye.ends[1],
         "unconnected": unconnected,
         "None": None,
         "_sslobj is None": hostile.Gives(None),
@@ -91,7 +102,7 @@ def targets(contexts):
 def steps(contexts):
     """Yield a name, a step, and the step without pykeyupdate to compare it with."""
     for name, target in targets(contexts).items():
-        for function in FUNCTIONS:
+        for function in FUNCTIONS + PERFORMING:
             yield (
                 f"{function.__name__}({name})",
                 lambda function=function, target=target: quietly(function, target),
