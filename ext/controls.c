@@ -5,15 +5,12 @@
 #include "controls.h"
 
 #include "docstrings.h"
-#include "step.h"
 
 #include <string.h>
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define SSL_KEY_UPDATE_NONE (-1)
 #define SSL_KEY_UPDATE_NOT_REQUESTED 0
 #define SSL_KEY_UPDATE_REQUESTED 1
-#define SSL_SENT_SHUTDOWN 1
 #define SSL_RECEIVED_SHUTDOWN 2
 #define SSL3_VERSION 0x0300
 #define SSL_CTRL_GET_TOTAL_RENEGOTIATIONS 12
@@ -48,6 +45,21 @@ was_connected(const struct ku_libssl *libssl, SSL *ssl)
     return libssl->SSL_is_init_finished(ssl)
            || (libssl->SSL_get_finished(ssl, ignored, 0) > 0
                && libssl->SSL_get_peer_finished(ssl, ignored, 0) > 0);
+}
+
+int
+ku_pending_key_update(const struct ku_libssl *libssl, SSL *ssl)
+{
+    return libssl->SSL_get_key_update_type != NULL
+               ? libssl->SSL_get_key_update_type(ssl)
+               : SSL_KEY_UPDATE_NONE;
+}
+
+int
+ku_renegotiates(const struct ku_libssl *libssl, SSL *ssl)
+{
+    return libssl->SSL_renegotiate_pending != NULL
+           && libssl->SSL_renegotiate_pending(ssl);
 }
 
 /* Kernel TLS: are keys of this connection in the kernel, out of reach? */
@@ -85,9 +97,7 @@ key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
     if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
         return KU_CLOSE_SENT;
     }
-    int pending = libssl->SSL_get_key_update_type
-                      ? libssl->SSL_get_key_update_type(ssl)
-                      : SSL_KEY_UPDATE_NONE;
+    int pending = ku_pending_key_update(libssl, ssl);
     if (!libssl->SSL_is_init_finished(ssl)) {
         return pending != SSL_KEY_UPDATE_NONE ? KU_SCHEDULED : KU_IN_MESSAGE;
     }
@@ -163,9 +173,7 @@ renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
     if (libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) != 1) {
         return KU_INSECURE;
     }
-    if (!libssl->SSL_is_init_finished(ssl)
-        || (libssl->SSL_renegotiate_pending != NULL
-            && libssl->SSL_renegotiate_pending(ssl))) {
+    if (!libssl->SSL_is_init_finished(ssl) || ku_renegotiates(libssl, ssl)) {
         return KU_RENEGOTIATING;
     }
     /* Not harmful (it would begin after the write), but "scheduled" would then
@@ -249,8 +257,8 @@ renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int abbreviated)
                                          : libssl->SSL_renegotiate;
     if (function == NULL) {
         return ku_refused_because(KU_MISSING, abbreviated
-                                               ? "SSL_renegotiate_abbreviated"
-                                               : "SSL_renegotiate");
+                                                  ? "SSL_renegotiate_abbreviated"
+                                                  : "SSL_renegotiate");
     }
     struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
     if (may.refusal != KU_OK) {
@@ -278,7 +286,7 @@ secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
     return ku_ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
-              && libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) == 1);
+                 && libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) == 1);
 }
 
 /* SSL_total_renegotiations() is a macro for this. */
@@ -286,7 +294,8 @@ static struct ku_outcome
 total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 {
     (void)ignored;
-    return ku_ok((int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
+    return ku_ok(
+        (int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
 }
 
 /* --- the calls, as Python sees them ------------------------------------- */
@@ -356,8 +365,8 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, "get_key_update_type", conn, get_key_update_type_step, 0,
-                  &value) < 0) {
+    if (ku_take_step(state, "get_key_update_type", conn, get_key_update_type_step,
+                     0, &value) < 0) {
         return NULL;
     }
     if (value < SSL_KEY_UPDATE_NONE || value > SSL_KEY_UPDATE_REQUESTED) {
@@ -402,8 +411,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, "total_renegotiations", conn, total_renegotiations_step, 0,
-                  &value) < 0) {
+    if (ku_take_step(state, "total_renegotiations", conn, total_renegotiations_step,
+                     0, &value) < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);

@@ -10,6 +10,13 @@ extern PyMethodDef ku_controls[];
 /* Is the first handshake complete and nothing fatal has happened since? */
 enum ku_refusal ku_connection_state(const struct ku_libssl *libssl, SSL *ssl);
 
+/* The type of the key update that is scheduled or owed, SSL_KEY_UPDATE_NONE too where
+   the library does not tell. */
+int ku_pending_key_update(const struct ku_libssl *libssl, SSL *ssl);
+
+/* Is a renegotiation scheduled or under way?  0 where the library does not tell. */
+int ku_renegotiates(const struct ku_libssl *libssl, SSL *ssl);
+
 /* May a renegotiation be scheduled now?  The questions that OpenSSL forgot. */
 struct ku_outcome ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl);
 

@@ -16,8 +16,6 @@
 #include <string.h>
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define SSL_KEY_UPDATE_NONE (-1)
-#define SSL_SENT_SHUTDOWN 1
 #define SSL_ERROR_NONE 0
 #define SSL_ERROR_WANT_READ 2
 #define SSL_ERROR_WANT_WRITE 3
@@ -61,9 +59,7 @@ half_sent(const struct ku_libssl *libssl, SSL *ssl)
 static struct ku_outcome
 tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
 {
-    int pending = libssl->SSL_get_key_update_type
-                      ? libssl->SSL_get_key_update_type(ssl)
-                      : SSL_KEY_UPDATE_NONE;
+    int pending = ku_pending_key_update(libssl, ssl);
     if (!libssl->SSL_is_init_finished(ssl)) {
         return ku_ok(pending != SSL_KEY_UPDATE_NONE ? KEY_UPDATE
                                                     : half_sent(libssl, ssl));
@@ -89,10 +85,7 @@ to_send_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
         return ku_ok(libssl->SSL_want(ssl) == SSL_WRITING ? RENEGOTIATION_UNSENT
                                                           : RENEGOTIATION);
     }
-    return ku_ok(libssl->SSL_renegotiate_pending != NULL
-                         && libssl->SSL_renegotiate_pending(ssl)
-                     ? RENEGOTIATION
-                     : NOTHING);
+    return ku_ok(ku_renegotiates(libssl, ssl) ? RENEGOTIATION : NOTHING);
 }
 
 /* Has received data not been read?  While that is so, a server's HelloRequest is

@@ -10,9 +10,10 @@
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;
 
-/* The five controls, and the one that asks a client for its certificate.  A library may lack one: it is then NULL in the table and
-   calling it from Python is NotImplementedError.  Prototypes as in
-   SSL_key_update(3), unchanged from 1.1.1b to 4.0. */
+/* The five controls, and the one that asks a client for its certificate.  A library
+   may lack one: it is then NULL in the table and calling it from Python is
+   NotImplementedError.  Prototypes as in SSL_key_update(3) and
+   SSL_verify_client_post_handshake(3), unchanged from 1.1.1b to 4.0. */
 #define KU_CONTROLS(X)                                            \
     X(int, SSL_key_update, (SSL *, int))                          \
     X(int, SSL_get_key_update_type, (const SSL *))                \

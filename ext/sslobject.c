@@ -178,11 +178,16 @@ refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
     Py_DECREF(connected);
 }
 
-/* conn._sslobj, as a new reference; NotImplemented where conn is nothing of
-   ssl's; NULL with an exception where there is none (now). */
+/* conn, or conn._sslobj, as a new reference; NotImplemented where conn is nothing
+   of ssl's; NULL with an exception where there is none (now). */
 static PyObject *
 inner_object(ku_state *state, const char *function, PyObject *conn)
 {
+    /* The exact type: it is final, and what is laid out as above. */
+    if (Py_TYPE(conn) == state->sslobject_type) {
+        Py_INCREF(conn);
+        return conn;
+    }
     PyObject *inner = get_optional(conn, state->sslobj_name);
     if (inner == NULL || Py_TYPE(inner) == state->sslobject_type) {
         return inner;
@@ -203,14 +208,7 @@ found_inside(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
     PyObject *tls = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
-    PyObject *inner = NULL;
-    if (tls != NULL && Py_TYPE(tls) == state->sslobject_type) {
-        Py_INCREF(tls);
-        inner = tls;
-    }
-    else if (tls != NULL) {
-        inner = inner_object(state, function, tls);
-    }
+    PyObject *inner = tls != NULL ? inner_object(state, function, tls) : NULL;
     Py_XDECREF(tls);
     Py_XDECREF(found);
     if (inner == Py_NotImplemented) {
@@ -225,11 +223,6 @@ ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
 {
     if (state->sslobj_name == NULL) {  /* the module was cleared: see m_clear */
         return ku_refuse(state, KU_CLOSED, function, conn);
-    }
-    /* The exact type: it is final, and what is laid out as above. */
-    if (Py_TYPE(conn) == state->sslobject_type) {
-        Py_INCREF(conn);
-        return conn;
     }
     PyObject *inner = inner_object(state, function, conn);
     if (inner != Py_NotImplemented) {

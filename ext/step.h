@@ -18,6 +18,8 @@
 
 /* Constants of OpenSSL's public headers that more than one file needs, the same
    from 1.1.1 to 4.0. */
+#define SSL_KEY_UPDATE_NONE (-1)
+#define SSL_SENT_SHUTDOWN 1
 #define SSL_WRITING 2
 #define TLS1_2_VERSION 0x0303
 #define TLS1_3_VERSION 0x0304

@@ -313,20 +313,30 @@ async def _wait(
     if _is_asyncio(carrier):
         # what is only scheduled would wait as well
         await _send(conn, function, lambda it: _perform(conn, it.tls, function))
-        sleep: Callable[[float], Any] = asyncio.sleep
-    else:
-        busy = await _receive_until(conn, connection, function, is_done)
-        if not busy:
-            return
-        sleep = sys.modules[busy].sleep
+        await _watch(
+            asyncio.sleep, is_done, lambda: _check_loop(conn, carrier, function)
+        )
+        return
+    busy = await _receive_until(conn, connection, function, is_done)
+    if busy:  # advance() raises where the other task met an end
+        await _watch(
+            sys.modules[busy].sleep,
+            is_done,
+            lambda: is_done() or _keyupdate.advance(conn, function),
+        )
+
+
+async def _watch(
+    sleep: Callable[[float], Any],
+    is_done: Callable[[], bool],
+    check: Callable[[], object],
+) -> None:
+    """Look again and again, while something else does the I/O."""
     pause = _FIRST_PAUSE
     while not is_done():
         await sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-        if _is_asyncio(carrier):
-            _check_loop(conn, carrier, function)
-        elif not is_done():
-            _keyupdate.advance(conn, function)  # raises where the other task met an end
+        check()
 
 
 async def _receive_until(

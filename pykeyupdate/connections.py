@@ -55,7 +55,7 @@ def find(conn: object, function: str) -> Connection:
             break
         inside = step(here)
         if inside is None:
-            _refuse_empty(conn, here, function)
+            _refuse_empty(conn, here, step, function)
         if step in _CARRIED:
             carrier = here
         read_elsewhere = read_elsewhere or step is _websocket
@@ -225,8 +225,10 @@ def _refuse(conn: object, function: str, why: str) -> NoReturn:
     )
 
 
-def _refuse_empty(conn: object, here: object, function: str) -> NoReturn:
-    if _step_from(here) in (*_CARRIED, _network_stream):
+def _refuse_empty(
+    conn: object, here: object, step: Callable[[Any], Any], function: str
+) -> NoReturn:
+    if step in (*_CARRIED, _network_stream):
         _refuse(conn, function, f"{name_of(type(here))} carries no TLS")
     raise ConnectionClosedError(
         f"{call(function, conn)}: it has no connection now: not connected yet, closed, "

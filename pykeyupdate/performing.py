@@ -79,7 +79,7 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
     except WrongProtocolVersionError:
         pass  # which is no part of an error that follows
     refuse_beside_a_reader(conn, function)
-    refuse_over_unread_data(conn, function)
+    _refuse_over_unread_data(conn, function)
     return _keyupdate.renegotiate(conn)
 
 
@@ -93,7 +93,7 @@ def refuse_beside_a_reader(conn: Any, function: str) -> None:
         )
 
 
-def refuse_over_unread_data(conn: Any, function: str) -> None:
+def _refuse_over_unread_data(conn: Any, function: str) -> None:
     """Refuse what OpenSSL would not send before the received data has been read."""
     if _keyupdate.has_unread(conn, function):
         raise ReadPendingError(

@@ -23,8 +23,10 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     TLS 1.3: a key update. New keys for what this side sends; with ``request_peer`` the
     peer shall update its own too (default ``False``, because some peers limit or refuse
     what they must answer; RFC 9846 4.7.3 allows one unanswered request at a time).
-    TLS 1.2 and below: a renegotiation with a full handshake, for both directions, so
-    ``request_peer`` makes no difference.
+    TLS 1.2 and below: a renegotiation, for both directions, so ``request_peer`` makes
+    no difference; a client's is a full handshake, and what a server asks for is up to
+    its client (OpenSSL's resume, unless the server's context has
+    ``OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION``).
 
     conn is an ``ssl.SSLSocket``, or what holds one (``http.client``, urllib3, requests,
     httpx, websockets' sync connections, ``smtplib``, ``imaplib``, ``ftplib``,
