@@ -32,7 +32,6 @@ class AsyncioStream:
 
 class Asyncio:
     name = "asyncio"
-    cancelled = asyncio.CancelledError
     sleep = staticmethod(asyncio.sleep)
 
     def new_event_loop(self):
@@ -110,22 +109,48 @@ class TrioStream:
             await self.conn.aclose()
 
 
-class Trio:
-    name = "trio"
+class Structured:
+    """What trio and anyio have alike."""
 
-    def __init__(self):
-        self.trio = importlib.import_module("trio")
-        self.sleep = self.trio.sleep
+    def __init__(self, name, library, too_slow, group, **settings):
+        self.name, self.library, self.settings = name, library, settings
+        self.too_slow, self.group = too_slow, group
+        self.sleep = library.sleep
 
     def run(self, main):
         async def limited():
-            with self.trio.fail_after(60):
-                return await main()
+            return await self.within(60, main())
 
-        return self.trio.run(limited)
+        return self.library.run(limited, **self.settings)
+
+    @contextlib.asynccontextmanager
+    async def beside(self, function):
+        async with self.group() as group:
+            group.start_soon(function)
+            yield group.cancel_scope.cancel
+
+    @contextlib.contextmanager
+    def timeout_error(self):
+        try:
+            yield
+        except self.too_slow:
+            return
+        raise AssertionError("no timeout")
+
+    async def within(self, seconds, awaitable):
+        with self.library.fail_after(seconds):
+            return await awaitable
+
+
+class Trio(Structured):
+    def __init__(self):
+        trio = importlib.import_module("trio")
+        super().__init__("trio", trio, trio.TooSlowError, trio.open_nursery)
 
     async def connect(self, address, context):
-        stream = await self.trio.open_ssl_over_tcp_stream(*address, ssl_context=context)
+        stream = await self.library.open_ssl_over_tcp_stream(
+            *address, ssl_context=context
+        )
         await stream.do_handshake()
         return TrioStream(stream)
 
@@ -137,32 +162,14 @@ class Trio:
             await handler(stream)
             await stream.close()
 
-        async with self.trio.open_nursery() as nursery:
+        async with self.library.open_nursery() as nursery:
             listeners = await nursery.start(
-                lambda task_status: self.trio.serve_ssl_over_tcp(
+                lambda task_status: self.library.serve_ssl_over_tcp(
                     handle, 0, context, host="127.0.0.1", task_status=task_status
                 )
             )
             yield listeners[0].transport_listener.socket.getsockname()
             nursery.cancel_scope.cancel()
-
-    @contextlib.asynccontextmanager
-    async def beside(self, function):
-        async with self.trio.open_nursery() as nursery:
-            nursery.start_soon(function)
-            yield nursery.cancel_scope.cancel
-
-    @contextlib.contextmanager
-    def timeout_error(self):
-        try:
-            yield
-        except self.trio.TooSlowError:
-            return
-        raise AssertionError("no timeout")
-
-    async def within(self, seconds, awaitable):
-        with self.trio.fail_after(seconds):
-            return await awaitable
 
 
 class AnyioStream(TrioStream):
@@ -173,24 +180,17 @@ class AnyioStream(TrioStream):
         return await self.conn.receive(size)
 
 
-class Anyio:
+class Anyio(Structured):
     def __init__(self, backend="asyncio"):
-        self.name = f"anyio on {backend}"
-        self.backend = backend
-        self.anyio = importlib.import_module("anyio")
+        anyio = importlib.import_module("anyio")
+        group, name = anyio.create_task_group, f"anyio on {backend}"
+        super().__init__(name, anyio, TimeoutError, group, backend=backend)
         self.tls = importlib.import_module("anyio.streams.tls")
-        self.sleep = self.anyio.sleep
-
-    def run(self, main):
-        async def limited():
-            with self.anyio.fail_after(60):
-                return await main()
-
-        return self.anyio.run(limited, backend=self.backend)
+        self.backend = backend
 
     async def connect(self, address, context):
         return AnyioStream(
-            await self.anyio.connect_tcp(
+            await self.library.connect_tcp(
                 *address, ssl_context=context, tls_hostname="localhost"
             )
         )
@@ -205,32 +205,14 @@ class Anyio:
             await handler(stream)
             await stream.close()
 
-        both = await self.anyio.create_tcp_listener(local_host="127.0.0.1")
+        both = await self.library.create_tcp_listener(local_host="127.0.0.1")
         listener = self.tls.TLSListener(both.listeners[0], context)
-        async with self.anyio.create_task_group() as group:
+        async with self.library.create_task_group() as group:
             group.start_soon(listener.serve, handle)
             attribute = importlib.import_module("anyio.abc").SocketAttribute
             yield both.listeners[0].extra(attribute.local_address)
             group.cancel_scope.cancel()
         await listener.aclose()
-
-    @contextlib.asynccontextmanager
-    async def beside(self, function):
-        async with self.anyio.create_task_group() as group:
-            group.start_soon(function)
-            yield group.cancel_scope.cancel
-
-    @contextlib.contextmanager
-    def timeout_error(self):
-        try:
-            yield
-        except TimeoutError:
-            return
-        raise AssertionError("no timeout")
-
-    async def within(self, seconds, awaitable):
-        with self.anyio.fail_after(seconds):
-            return await awaitable
 
 
 class AnyioOnTrio(Anyio):

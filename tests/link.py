@@ -24,6 +24,11 @@ NAMES = {
 }
 
 
+def der(identity):
+    """Return the certificate of one that trustme made as ssl gives a peer's."""
+    return ssl.PEM_cert_to_DER_cert(identity.cert_chain_pems[0].bytes().decode())
+
+
 class Witness:
     """What OpenSSL's message callback tells of handshake messages."""
 

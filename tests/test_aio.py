@@ -11,7 +11,7 @@ import time
 
 import frameworks
 import pytest
-from link import NOT_REQUESTED, REQUESTED
+from link import NOT_REQUESTED, REQUESTED, der
 from servers import echo
 
 import pykeyupdate
@@ -52,6 +52,21 @@ def updates(server, verb="received"):
     return [name for name in server.said("server", verb) if name in KEY_UPDATES]
 
 
+async def an_update(framework, server):
+    """Let a key update arrive, without traffic of this task's."""
+    deadline = time.monotonic() + 20
+    while not updates(server) and time.monotonic() < deadline:
+        await framework.sleep(0.01)
+
+
+async def outlast(framework, function, *arguments):
+    """Call a function in a thread, and serve it until it returns."""
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        await framework.sleep(0.01)
+
+
 def eventually(condition):
     deadline = time.monotonic() + 20
     while not condition() and time.monotonic() < deadline:
@@ -84,9 +99,7 @@ def test_tls13_message_is_sent_without_other_traffic(framework, make_server):
     async def main():
         stream = await framework.connect(server.address, context)
         await aio.rekey(stream.conn)
-        deadline = time.monotonic() + 20
-        while not updates(server) and time.monotonic() < deadline:
-            await framework.sleep(0.01)
+        await an_update(framework, server)
         assert updates(server) == [NOT_REQUESTED]
         assert await talks(stream)
         await stream.close()
@@ -127,10 +140,7 @@ def test_server(framework, make_contexts, version):
 
     async def main():
         async with framework.serving(context, handler) as address:
-            thread = threading.Thread(target=use, args=(address,), daemon=True)
-            thread.start()
-            while thread.is_alive():
-                await framework.sleep(0.01)
+            await outlast(framework, use, address)
 
     framework.run(main)
     assert got == [b"hello"] * 3
@@ -291,7 +301,7 @@ def test_wait_keeps_the_data_that_came_first(framework, make_server):
                 with contextlib.suppress(pykeyupdate.ReadPendingError):
                     await aio.wait_for_renegotiation(stream.conn)
                     break
-        assert got or await stream.receive(100) == b"in flight"
+        assert (got or await stream.receive(100)) == b"in flight"
         await stream.close()
 
     framework.run(main)
@@ -323,9 +333,7 @@ def test_flush_answers_for_a_program_that_only_reads(framework, make_server):
         assert updates(server) == []
         await aio.flush(stream.conn)
         await aio.flush(stream.conn)
-        deadline = time.monotonic() + 20
-        while not updates(server) and time.monotonic() < deadline:
-            await framework.sleep(0.01)
+        await an_update(framework, server)
         answered.set()
         assert await stream.receive() == b"thank you"
         await stream.close()
@@ -436,8 +444,7 @@ def test_cancelled_wait_can_be_called_again(framework, make_server):
 
     def late(tls):
         go.wait(30)
-        while data := tls.recv(65536):
-            tls.sendall(data)
+        echo(tls)
 
     server, context = make_server("tls12", late)
 
@@ -559,14 +566,10 @@ def test_a_server_asks_for_a_certificate(framework, make_contexts, authority):
 
         async def main(handler=handler, context=context, use=use):
             async with framework.serving(context, handler) as address:
-                thread = threading.Thread(target=use, args=(address,), daemon=True)
-                thread.start()
-                while thread.is_alive():
-                    await framework.sleep(0.01)
+                await outlast(framework, use, address)
 
         framework.run(main)
-        pem = identity.cert_chain_pems[0].bytes().decode()
-        assert got == [(ssl.PEM_cert_to_DER_cert(pem), True)]
+        assert got == [(der(identity), True)]
 
 
 # -- asyncio and uvloop alone ----------------------------------------------------------
@@ -608,10 +611,7 @@ def test_another_thread_is_refused(loops, make_server):
             except Exception as error:
                 errors.append(error)
 
-        thread = threading.Thread(target=foreign)
-        thread.start()
-        while thread.is_alive():
-            await asyncio.sleep(0.01)
+        await outlast(loops, foreign)
         assert isinstance(errors[0], RuntimeError)
         assert "another event loop" in str(errors[0])
         assert pykeyupdate.get_key_update_type(stream.conn) == -1

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import trustme
-from link import Link, fill_to_the_brim
+from link import Link, der, fill_to_the_brim
 
 import pykeyupdate
 
@@ -55,10 +55,6 @@ def connect(make_contexts, clients):
     yield connect
     for link in links:
         link.close()
-
-
-def der(identity):
-    return ssl.PEM_cert_to_DER_cert(identity.cert_chain_pems[0].bytes().decode())
 
 
 def ask(link):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
+from servers import echo
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType
@@ -25,15 +26,13 @@ class Echo:
 
     def __init__(self, link, role, timeout):
         self.end, self.other = link.end(role), link.peer(role)
-        self.link = link
         self.end.settimeout(timeout)
         self.other.settimeout(20)
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
         with contextlib.suppress(OSError, ssl.SSLError):
-            while data := self.other.recv(65536):
-                self.other.sendall(data)
+            echo(self.other)
 
     def __enter__(self):
         self.thread.start()

@@ -3,7 +3,6 @@
 import importlib
 import os
 import threading
-import time
 
 import pytest
 from link import NOT_REQUESTED
@@ -54,14 +53,15 @@ def new_keys(version):
 
 
 @pytest.fixture
-def eventually():
-    def eventually(condition):
-        deadline = time.monotonic() + 20
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return condition()
+def run_on(library):
+    """Run a coroutine on a loop of asyncio or uvloop."""
 
-    return eventually
+    def run(loop, main):
+        event_loop = library(loop).new_event_loop()
+        event_loop.run_until_complete(main)
+        event_loop.close()
+
+    return run
 
 
 @pytest.fixture

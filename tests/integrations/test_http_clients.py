@@ -152,9 +152,8 @@ def test_httpcore(https, new_keys, library, version):
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_aiohttp(https, new_keys, library, loop):
+def test_aiohttp(https, new_keys, library, run_on, loop):
     aiohttp = library("aiohttp")
-    new_event_loop = library(loop).new_event_loop
     server, context = https
 
     async def main():
@@ -173,9 +172,7 @@ def test_aiohttp(https, new_keys, library, loop):
                 await aio.rekey(response)
         await asyncio.sleep(0.1)
 
-    event_loop = new_event_loop()
-    event_loop.run_until_complete(main())
-    event_loop.close()
+    run_on(loop, main())
     finish(server, new_keys)
 
 

@@ -3,14 +3,13 @@
 import asyncio
 import http.client
 import re
-import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from link import NOT_REQUESTED, Witness
+from link import NOT_REQUESTED, Witness, der
 from servers import HTTPServer
 
 import pykeyupdate
@@ -84,11 +83,22 @@ def test_http_server(contexts, heard):
     assert heard(witness, 3)
 
 
+async def serve_aiohttp(web, handler, context, client, times):
+    """Serve a client's requests, over one connection, with a handler."""
+    app = web.Application()
+    app.router.add_post("/", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, times)
+    await runner.cleanup()
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_aiohttp(contexts, heard, library, loop):
+def test_aiohttp(contexts, heard, library, run_on, loop):
     client, context, witness = contexts
     web = library("aiohttp.web")
-    new_event_loop = library(loop).new_event_loop
 
     async def handler(request):
         assert await request.read() == b"hello"
@@ -100,26 +110,13 @@ def test_aiohttp(contexts, heard, library, loop):
         await response.write(BODY[100:])
         return response
 
-    async def main():
-        app = web.Application()
-        app.router.add_post("/", handler)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        port = runner.addresses[0][1]
-        await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, 3)
-        await runner.cleanup()
-
-    event_loop = new_event_loop()
-    event_loop.run_until_complete(main())
-    event_loop.close()
+    run_on(loop, serve_aiohttp(web, handler, context, client, 3))
     assert heard(witness, 3)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_aiohttp_asks_for_a_certificate(
-    make_contexts, authority, version, library, loop
+    make_contexts, authority, version, library, run_on, loop
 ):
     """The oldest ask: a client certificate after the request was seen."""
     client, context = make_contexts(version)
@@ -128,7 +125,6 @@ def test_aiohttp_asks_for_a_certificate(
     authority.configure_trust(context)
     client.post_handshake_auth = True
     web = library("aiohttp.web")
-    new_event_loop = library(loop).new_event_loop
     got = []
 
     async def handler(request):
@@ -136,23 +132,8 @@ def test_aiohttp_asks_for_a_certificate(
         got.append(await aio.request_client_certificate(request))
         return web.Response(body=BODY)
 
-    async def main():
-        app = web.Application()
-        app.router.add_post("/", handler)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        port = runner.addresses[0][1]
-        await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, 2)
-        await runner.cleanup()
-
-    event_loop = new_event_loop()
-    event_loop.run_until_complete(main())
-    event_loop.close()
-    pem = identity.cert_chain_pems[0].bytes().decode()
-    der = ssl.PEM_cert_to_DER_cert(pem)
-    assert got == [(der, True), (der, False)]
+    run_on(loop, serve_aiohttp(web, handler, context, client, 2))
+    assert got == [(der(identity), True), (der(identity), False)]
 
 
 def skip_where_writes_wait(version, loop):
@@ -160,12 +141,8 @@ def skip_where_writes_wait(version, loop):
         pytest.skip("asyncio before 3.11 holds writes back in a renegotiation")
 
 
-def run(main, library):
-    """Run the client on a loop that can write in a renegotiation."""
-    name = "asyncio" if sys.version_info >= (3, 11) else "uvloop"
-    loop = library(name).new_event_loop()
-    loop.run_until_complete(main)
-    loop.close()
+# The client's: one that can write in a renegotiation.
+CLIENT_LOOP = "asyncio" if sys.version_info >= (3, 11) else "uvloop"
 
 
 class Uvicorn:
@@ -220,7 +197,9 @@ def test_uvicorn_http(contexts, heard, library, loop, implementation):
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
-def test_uvicorn_websocket(contexts, heard, library, version, loop, implementation):
+def test_uvicorn_websocket(
+    contexts, heard, library, run_on, version, loop, implementation
+):
     """A live WebSocket is rekeyed from inside its handler, by a middleware's scope."""
     skip_where_writes_wait(version, loop)
     client, context, witness = contexts
@@ -246,11 +225,11 @@ def test_uvicorn_websocket(contexts, heard, library, version, loop, implementati
                 assert await connection.recv() == message
 
     with Uvicorn(library, app, context, loop, ws=implementation) as port:
-        run(use(port), library)
+        run_on(CLIENT_LOOP, use(port))
     assert heard(witness, 2)
 
 
-def test_readmes_application(contexts, heard, library, version):
+def test_readmes_application(contexts, heard, library, run_on, version):
     """The README's app.py, as it stands there, rekeys a live WebSocket."""
     skip_where_writes_wait(version, "asyncio")
     client, context, witness = contexts
@@ -267,5 +246,5 @@ def test_readmes_application(contexts, heard, library, version):
 
     application = names["app"]
     with Uvicorn(library, application, context, "asyncio", ws="wsproto") as port:
-        run(use(port), library)
+        run_on(CLIENT_LOOP, use(port))
     assert heard(witness, 2)

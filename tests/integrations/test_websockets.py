@@ -27,6 +27,7 @@ def contexts(make_contexts, version):
 
 def test_sync(contexts, library, new_keys, version):
     client, context, witness = contexts
+    context.num_tickets = 0  # which the reader thread may meet while another sends
     serve = library("websockets.sync.server").serve
     connect = library("websockets.sync.client").connect
 
@@ -54,11 +55,10 @@ def test_sync(contexts, library, new_keys, version):
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("end", ["client", "server"])
-def test_asyncio(contexts, library, new_keys, version, loop, end):
+def test_asyncio(contexts, library, run_on, new_keys, version, loop, end):
     client, context, witness = contexts
     serve = library("websockets.asyncio.server").serve
     connect = library("websockets.asyncio.client").connect
-    new_event_loop = library(loop).new_event_loop
 
     async def handler(connection):
         async for message in connection:
@@ -79,9 +79,7 @@ def test_asyncio(contexts, library, new_keys, version, loop, end):
                     await connection.send(str(number))
                     assert await connection.recv() == str(number)
 
-    event_loop = new_event_loop()
-    event_loop.run_until_complete(main())
-    event_loop.close()
+    run_on(loop, main())
     if end == "server":
         if version == "tls12":
             assert witness.said("client", "received").count("HelloRequest") == 1

@@ -14,7 +14,7 @@ import sys
 
 import hostile
 from fuzz import NAMES
-from world import Contexts, MemoryPair, connect, settle
+from world import PERFORMING, Contexts, MemoryPair, connect, settle
 
 import pykeyupdate
 
@@ -23,12 +23,6 @@ BATCHES = 6
 TOLERANCE = 20  # references a batch; one leak in each call is a thousand
 
 FUNCTIONS = [getattr(pykeyupdate, name) for name in NAMES]
-PERFORMING = [
-    pykeyupdate.rekey,
-    pykeyupdate.flush,
-    pykeyupdate.wait_for_renegotiation,
-    pykeyupdate.request_client_certificate,
-]
 
 
 def quietly(function, *args, **kwargs):

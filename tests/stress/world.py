@@ -354,13 +354,13 @@ def _connect(world, pair, which):
     connect(pair)
 
 
-_RENEWALS = [
+PERFORMING = [
     pykeyupdate.rekey,
-    functools.partial(pykeyupdate.rekey, request_peer=True),
     pykeyupdate.flush,
     pykeyupdate.wait_for_renegotiation,
     pykeyupdate.request_client_certificate,
 ]
+_RENEWALS = [*PERFORMING, functools.partial(pykeyupdate.rekey, request_peer=True)]
 
 
 def _renew(world, pair, which):
