@@ -16,10 +16,14 @@ if platform.python_implementation() != "CPython":
 if sys.platform == "win32":
     compile_args = ["/W4", "/guard:cf"]
     link_args = ["/guard:cf"]
+    libraries = ["ws2_32"]
 else:
-    compile_args = ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"]
-    link_args = []
+    compile_args = ["-std=c11", "-O2", "-pthread", "-fvisibility=hidden"]
+    compile_args += ["-Wall", "-Wextra"]
+    link_args = ["-pthread"]
+    libraries = []
 if sys.platform.startswith("linux"):
+    libraries = ["dl"]  # glibc < 2.34
     # Python's build does not hand its hardening on to extensions.
     compile_args += [
         "-fstack-protector-strong",
@@ -34,9 +38,7 @@ setup(
             "pykeyupdate._keyupdate",
             sources=sorted(glob("ext/*.c")),
             depends=sorted(glob("ext/*.h")),
-            libraries=["dl"]
-            if sys.platform.startswith("linux")
-            else [],  # glibc < 2.34
+            libraries=libraries,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )

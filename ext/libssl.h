@@ -9,6 +9,7 @@
    those headers: one binary serves OpenSSL 1.1.1 to 4.0. */
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;
+typedef struct bio_method_st BIO_METHOD;
 
 /* The five controls, and the one that asks a client for its certificate.  A library
    may lack one: it is then NULL in the table and calling it from Python is
@@ -41,8 +42,15 @@ typedef struct bio_st BIO;
     X(BIO *, SSL_get_rbio, (const SSL *))                         \
     X(BIO *, SSL_get_wbio, (const SSL *))
 
-/* What the steps of a handshake call; in every OpenSSL since 1.1.0 as well. */
+/* What the steps of a handshake and managed connections call; in every OpenSSL
+   since 1.1.1 as well. */
 #define KU_STEPS(X)                                               \
+    X(int, SSL_read_ex, (SSL *, void *, size_t, size_t *))        \
+    X(int, SSL_write_ex, (SSL *, const void *, size_t, size_t *)) \
+    X(int, SSL_pending, (const SSL *))                            \
+    X(int, SSL_do_handshake, (SSL *))                             \
+    X(int, SSL_shutdown, (SSL *))                                 \
+    X(void, SSL_set_bio, (SSL *, BIO *, BIO *))                   \
     X(int, SSL_peek, (SSL *, void *, int))                        \
     X(int, SSL_get_error, (const SSL *, int))                     \
     X(long, SSL_get_verify_result, (const SSL *))                 \
@@ -59,7 +67,19 @@ typedef struct bio_st BIO;
     X(const char *, ERR_lib_error_string, (unsigned long))        \
     X(const char *, ERR_reason_error_string, (unsigned long))     \
     X(const char *, X509_verify_cert_error_string, (long))        \
-    X(long, BIO_ctrl, (BIO *, int, long, void *))
+    X(long, BIO_ctrl, (BIO *, int, long, void *))                 \
+    X(BIO_METHOD *, BIO_meth_new, (int, const char *))            \
+    X(int, BIO_meth_set_read, (BIO_METHOD *, int (*)(BIO *, char *, int))) \
+    X(int, BIO_meth_set_write, (BIO_METHOD *, int (*)(BIO *, const char *, int))) \
+    X(int, BIO_meth_set_ctrl, (BIO_METHOD *, long (*)(BIO *, int, long, void *))) \
+    X(int, BIO_meth_set_destroy, (BIO_METHOD *, int (*)(BIO *)))  \
+    X(BIO *, BIO_new, (const BIO_METHOD *))                       \
+    X(const char *, BIO_method_name, (const BIO *))               \
+    X(void *, BIO_get_data, (BIO *))                              \
+    X(void, BIO_set_data, (BIO *, void *))                        \
+    X(void, BIO_set_init, (BIO *, int))                           \
+    X(void, BIO_set_flags, (BIO *, int))                          \
+    X(void, BIO_clear_flags, (BIO *, int))
 
 struct ku_libssl {
 #define KU_MEMBER(result, name, arguments) result (*name) arguments;
