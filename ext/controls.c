@@ -29,8 +29,8 @@
    renegotiation would be "scheduled" all the same, a key update would say "still
    in init", which sounds as if it could pass.  State *numbers* differ between
    3.0 and 3.2; this string does not (ssl_stat.c). */
-static int
-has_failed(const struct ku_libssl *libssl, SSL *ssl)
+int
+ku_has_failed(const struct ku_libssl *libssl, SSL *ssl)
 {
     return strcmp(libssl->SSL_state_string(ssl), "SSLERR") == 0;
 }
@@ -83,7 +83,7 @@ keys_in_kernel(const struct ku_libssl *libssl, SSL *ssl)
 enum ku_refusal
 ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
 {
-    if (has_failed(libssl, ssl)) {
+    if (ku_has_failed(libssl, ssl)) {
         return KU_FAILED;
     }
     return was_connected(libssl, ssl) ? KU_OK : KU_NO_HANDSHAKE;
@@ -301,18 +301,6 @@ total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 /* --- the calls, as Python sees them ------------------------------------- */
 
 static PyObject *
-returning_none(PyObject *module, const char *function, PyObject *conn,
-               ku_step step, int argument)
-{
-    int value;
-    ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, function, conn, step, argument, &value) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-static PyObject *
 returning_bool(PyObject *module, const char *function, PyObject *conn,
                ku_step step, int argument)
 {
@@ -354,10 +342,12 @@ py_key_update(PyObject *module, PyObject *args, PyObject *kwargs)
     if (update_type != NULL) {
         type = update_type_of(state, conn, update_type);
     }
-    if (type < 0) {
+    int value;
+    if (type < 0
+        || ku_take_step(state, "key_update", conn, key_update_step, type, &value) < 0) {
         return NULL;
     }
-    return returning_none(module, "key_update", conn, key_update_step, type);
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -380,16 +370,28 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 }
 
 static PyObject *
+begin_renegotiation(PyObject *module, const char *function, PyObject *conn,
+                    int abbreviated)
+{
+    int value;
+    ku_state *state = PyModule_GetState(module);
+    if (ku_take_quiet_step(state, function, conn, renegotiate_step, abbreviated,
+                           &value) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 py_renegotiate(PyObject *module, PyObject *conn)
 {
-    return returning_none(module, "renegotiate", conn, renegotiate_step, 0);
+    return begin_renegotiation(module, "renegotiate", conn, 0);
 }
 
 static PyObject *
 py_renegotiate_abbreviated(PyObject *module, PyObject *conn)
 {
-    return returning_none(module, "renegotiate_abbreviated", conn,
-                          renegotiate_step, 1);
+    return begin_renegotiation(module, "renegotiate_abbreviated", conn, 1);
 }
 
 static PyObject *

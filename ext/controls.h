@@ -7,6 +7,9 @@
 /* The functions of pykeyupdate._keyupdate, ended by a NULL entry. */
 extern PyMethodDef ku_controls[];
 
+/* Has a fatal error ended the connection? */
+int ku_has_failed(const struct ku_libssl *libssl, SSL *ssl);
+
 /* Is the first handshake complete and nothing fatal has happened since? */
 enum ku_refusal ku_connection_state(const struct ku_libssl *libssl, SSL *ssl);
 

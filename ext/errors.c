@@ -19,8 +19,13 @@
 #define SSL_R_CERTIFICATE_VERIFY_FAILED 134
 #define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
 
+#define X509_V_ERR_HOSTNAME_MISMATCH 62
+#define X509_V_ERR_IP_ADDRESS_MISMATCH 64
+
 /* SSL_get_error(), which are ssl.SSL_ERROR_* too. */
 #define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
 #define SSL_ERROR_ZERO_RETURN 6
 #define PY_SSL_ERROR_EOF 8
 
@@ -119,6 +124,19 @@ static const struct {
         "AlreadyPendingError",
         "the client has been asked for its certificate and has not answered; "
         "recv() takes the answer"},
+    [KU_FORKED] = {
+        "ConnectionFailedError",
+        "another thread was in this connection when the process forked, so it is "
+        "the parent's; close it and open a new one"},
+    [KU_DATA_IN_FRONT] = {
+        "ReadPendingError",
+        "more than a megabyte of application data has come before the peer's "
+        "handshake message; recv() it, then call again to go on (nothing has been "
+        "lost)"},
+    [KU_IN_CALLBACK] = {
+        "AlreadyPendingError",
+        "this thread is in a step of this connection, from which the ssl module "
+        "has called it; read, write and shake hands after that"},
 };
 
 /* At shutdown module_clear() takes the module away, and Python sets the names in
@@ -206,11 +224,11 @@ is_permanent(int reason)
            || reason == SSL_R_UNINITIALIZED || reason == 0;
 }
 
-/* Raise class(number, text) as the ssl module does, with .library and .reason.
-   Takes the reference to `class`. */
+/* Raise class(number, text) as the ssl module does, with .library and .reason;
+   `detail` is more text, or "".  Takes the reference to `class`. */
 static PyObject *
 raise_ssl(ku_state *state, PyObject *class, int number, unsigned long error,
-          const char *function, PyObject *conn_name)
+          const char *detail, const char *function, PyObject *conn_name)
 {
     const struct ku_libssl *libssl = &state->libssl;
     const char *text = libssl->ERR_reason_error_string(error);
@@ -218,8 +236,8 @@ raise_ssl(ku_state *state, PyObject *class, int number, unsigned long error,
     PyObject *reason = library != NULL ? reason_name(text) : NULL;
     PyObject *message = NULL, *exception = NULL;
     if (reason != NULL) {
-        message = PyUnicode_FromFormat("[%S: %S] %s (%s(%U))", library, reason,
-                                       text != NULL ? text : "unknown error",
+        message = PyUnicode_FromFormat("[%S: %S] %s%s (%s(%U))", library, reason,
+                                       text != NULL ? text : "unknown error", detail,
                                        function, conn_name);
     }
     if (message != NULL) {
@@ -246,7 +264,7 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
     PyObject *class = exception_class(state, is_permanent(code)
                                                  ? "RefusedByOpenSSLError"
                                                  : "DeferredByOpenSSLError");
-    return raise_ssl(state, class, code, error, function, conn_name);
+    return raise_ssl(state, class, code, error, "", function, conn_name);
 }
 
 /* --- the end of a connection, as the ssl module tells it ------------------ */
@@ -273,18 +291,47 @@ raise_end(const char *class_name, int number, const char *text)
     return NULL;
 }
 
+/* What is wrong with the certificate, in the ssl module's words. */
+static PyObject *
+verify_message(ku_state *state, long verify_result, PyObject *conn)
+{
+    const char *what = verify_result == X509_V_ERR_HOSTNAME_MISMATCH ? "Hostname"
+                       : verify_result == X509_V_ERR_IP_ADDRESS_MISMATCH
+                           ? "IP address"
+                           : NULL;
+    if (what == NULL) {
+        return PyUnicode_FromString(
+            state->libssl.X509_verify_cert_error_string(verify_result));
+    }
+    PyObject *name = PyObject_GetAttrString(conn, "server_hostname");
+    PyObject *text = NULL;
+    if (name != NULL) {
+        text = PyUnicode_FromFormat(
+            "%s mismatch, certificate is not valid for '%S'.", what, name);
+        Py_DECREF(name);
+    }
+    return text;
+}
+
 static PyObject *
 raise_unverified(ku_state *state, const struct ku_outcome *outcome,
-                 const char *function, PyObject *conn_name)
+                 const char *function, PyObject *conn, PyObject *conn_name)
 {
+    PyObject *text = verify_message(state, outcome->verify_result, conn);
+    PyObject *detail = text != NULL ? PyUnicode_FromFormat(": %U", text) : NULL;
+    const char *utf8 = detail != NULL ? PyUnicode_AsUTF8AndSize(detail, NULL) : NULL;
+    if (utf8 == NULL) {
+        Py_XDECREF(detail);
+        Py_XDECREF(text);
+        return NULL;
+    }
     raise_ssl(state, ssl_class("SSLCertVerificationError"), SSL_ERROR_SSL,
-              outcome->error, function, conn_name);
+              outcome->error, utf8, function, conn_name);
+    Py_DECREF(detail);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     PyObject *code = PyLong_FromLong(outcome->verify_result);
-    PyObject *text = PyUnicode_FromString(
-        state->libssl.X509_verify_cert_error_string(outcome->verify_result));
     if (code != NULL && text != NULL
         && PyObject_SetAttrString(value, "verify_code", code) == 0
         && PyObject_SetAttrString(value, "verify_message", text) == 0) {
@@ -302,21 +349,29 @@ raise_unverified(ku_state *state, const struct ku_outcome *outcome,
 
 static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
-         PyObject *conn_name)
+         PyObject *conn, PyObject *conn_name)
 {
     int reason = (int)(outcome->error & 0xfff);
+    if (outcome->value == SSL_ERROR_WANT_READ) {
+        return raise_end("SSLWantReadError", SSL_ERROR_WANT_READ,
+                         "The operation did not complete (read)");
+    }
+    if (outcome->value == SSL_ERROR_WANT_WRITE) {
+        return raise_end("SSLWantWriteError", SSL_ERROR_WANT_WRITE,
+                         "The operation did not complete (write)");
+    }
     if (outcome->value == SSL_ERROR_ZERO_RETURN) {
         return raise_end("SSLZeroReturnError", SSL_ERROR_ZERO_RETURN,
                          "TLS/SSL connection has been closed (EOF)");
     }
     if (outcome->value == SSL_ERROR_SSL
         && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-        return raise_unverified(state, outcome, function, conn_name);
+        return raise_unverified(state, outcome, function, conn, conn_name);
     }
     if (outcome->value == SSL_ERROR_SSL
         && reason != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
         return raise_ssl(state, ssl_class("SSLError"), SSL_ERROR_SSL,
-                         outcome->error, function, conn_name);
+                         outcome->error, "", function, conn_name);
     }
     if (outcome->system_error != 0) {
 #ifdef _WIN32
@@ -358,7 +413,7 @@ ku_raise(ku_state *state, const struct ku_outcome *outcome,
         raise_openssl(state, outcome->error, function, conn_name);
     }
     else if (outcome->refusal == KU_IO) {
-        raise_io(state, outcome, function, conn_name);
+        raise_io(state, outcome, function, conn, conn_name);
     }
     else {
         raise_refusal(state, outcome, function, conn_name);

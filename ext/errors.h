@@ -21,6 +21,7 @@ enum ku_refusal {
     KU_NOT_SERVER,
     KU_NO_PHA,
     KU_MISSING,
+    KU_FORKED,
     /* not now, try after the next I/O */
     KU_NO_HANDSHAKE,
     KU_SCHEDULED,
@@ -32,6 +33,8 @@ enum ku_refusal {
     KU_READ_PENDING_OLD,
     KU_UNREAD,
     KU_CERTIFICATE_REQUESTED,
+    KU_DATA_IN_FRONT,
+    KU_IN_CALLBACK,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
     /* the connection itself failed or ended, during a handshake step */

@@ -238,30 +238,31 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 
 /* --- as Python sees them -------------------------------------------------- */
 
+typedef int (*taker)(ku_state *, const char *, PyObject *, ku_step, int, int *);
+
 static PyObject *
-stepped(PyObject *module, PyObject *args, ku_step step)
+stepped(PyObject *module, PyObject *args, taker take, ku_step step)
 {
     PyObject *conn;
     const char *function;
     int value;
     if (!PyArg_ParseTuple(args, "Os", &conn, &function)
-        || ku_take_step(PyModule_GetState(module), function, conn, step, 0,
-                        &value) < 0) {
+        || take(PyModule_GetState(module), function, conn, step, 0, &value) < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);
 }
 
-#define KU_FUNCTION(name)                                 \
+#define KU_FUNCTION(name, take)                           \
     static PyObject *py_##name(PyObject *module, PyObject *args) \
     {                                                     \
-        return stepped(module, args, name##_step);        \
+        return stepped(module, args, take, name##_step);  \
     }
-KU_FUNCTION(to_send)
-KU_FUNCTION(has_unread)
-KU_FUNCTION(advance)
-KU_FUNCTION(peer_finished)
-KU_FUNCTION(request_certificate)
+KU_FUNCTION(to_send, ku_take_step)
+KU_FUNCTION(has_unread, ku_take_quiet_step)
+KU_FUNCTION(advance, ku_take_step)
+KU_FUNCTION(peer_finished, ku_take_step)
+KU_FUNCTION(request_certificate, ku_take_quiet_step)
 #undef KU_FUNCTION
 
 /* Each takes the connection and the name that errors give as the caller's. */

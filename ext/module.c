@@ -16,6 +16,12 @@
    refused into exceptions.  What is not one of ssl's own objects but holds one (a
    stream, a response) is looked into by pykeyupdate/connections.py.
 
+   A managed socket (pykeyupdate.SSLSocket) is one more thing: duplex.c is what it
+   has in the place of ssl's own object, call.c how a call of it goes, pump.c how
+   several threads use one connection and traffic.c who carries its bytes, on
+   tlsbio.c (what OpenSSL reads and writes), wire.c (the socket), monitor.c,
+   buffer.c and clock.c.
+
    This file puts them together at import: make a connection with _ssl, prove the
    layout on it without following a pointer, find libssl, and let that libssl
    confirm what was proved.  Where any of it does not hold, the import fails with
@@ -23,9 +29,22 @@
 
    Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
    types, and its own copy of this. */
+#include "call.h"
 #include "controls.h"
+#include "duplex.h"
 #include "handshake.h"
 #include "sslobject.h"
+#include "tlsbio.h"
+
+/* A new reference to module.name. */
+static PyObject *
+import_from(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return value;
+}
 
 /* pykeyupdate's own Python modules below this one, and ssl: imported first, for
    an interpreter without _ssl to say so in the usual way. */
@@ -33,24 +52,27 @@ static int
 import_names(ku_state *state)
 {
     state->sslobj_name = PyUnicode_InternFromString("_sslobj");
-    state->errors = PyImport_ImportModule("pykeyupdate.errors");
-    PyObject *connections = PyImport_ImportModule("pykeyupdate.connections");
-    if (connections != NULL) {
-        state->find = PyObject_GetAttrString(connections, "find");
-        Py_DECREF(connections);
+    state->partial = import_from("functools", "partial");
+    PyObject *socket = import_from("_socket", "socket");
+    if (socket != NULL) {
+        state->fileno = PyObject_GetAttrString(socket, "fileno");
+        state->gettimeout = PyObject_GetAttrString(socket, "gettimeout");
+        Py_DECREF(socket);
     }
-    return state->sslobj_name != NULL && state->errors != NULL
-           && state->find != NULL ? 0 : -1;
+    state->errors = PyImport_ImportModule("pykeyupdate.errors");
+    if (state->errors != NULL) {
+        state->find = import_from("pykeyupdate.connections", "find");
+    }
+    int complete = state->sslobj_name != NULL && state->fileno != NULL
+                   && state->gettimeout != NULL && state->partial != NULL
+                   && state->find != NULL;
+    return complete ? 0 : -1;
 }
 
 static int
 import_update_types(PyObject *module, ku_state *state)
 {
-    PyObject *constants = PyImport_ImportModule("pykeyupdate.constants");
-    PyObject *type = NULL;
-    if (constants != NULL) {
-        type = PyObject_GetAttrString(constants, "KeyUpdateType");
-    }
+    PyObject *type = import_from("pykeyupdate.constants", "KeyUpdateType");
     int result = type != NULL ? 0 : -1;
     for (int i = 0; i < 3 && result == 0; i++) {
         state->update_types[i] = PyObject_CallFunction(type, "i", i - 1);
@@ -60,7 +82,6 @@ import_update_types(PyObject *module, ku_state *state)
         result = PyObject_SetAttrString(module, "KeyUpdateType", type);
     }
     Py_XDECREF(type);
-    Py_XDECREF(constants);
     return result;
 }
 
@@ -86,6 +107,21 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
 }
 
 static int
+add_duplex(PyObject *module, ku_state *state)
+{
+    state->bio_method = ku_tlsbio_method(&state->libssl);
+    if (state->bio_method == NULL || ku_watch_forks() < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    state->duplex_type = (PyTypeObject *)ku_duplex_type(module);
+    return state->duplex_type != NULL
+               ? PyObject_SetAttrString(module, "Duplex",
+                                        (PyObject *)state->duplex_type)
+               : -1;
+}
+
+static int
 module_exec(PyObject *module)
 {
     ku_state *state = PyModule_GetState(module);
@@ -98,7 +134,9 @@ module_exec(PyObject *module)
     }
     int result = bind_and_prove(module, state, _ssl);
     Py_DECREF(_ssl);
-    return result == 0 ? PyModule_AddFunctions(module, ku_handshake) : -1;
+    return result == 0 && add_duplex(module, state) == 0
+               ? PyModule_AddFunctions(module, ku_handshake)
+               : -1;
 }
 
 static int
@@ -108,6 +146,10 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->sslobject_type);
     Py_VISIT(state->errors);
     Py_VISIT(state->find);
+    Py_VISIT(state->partial);
+    Py_VISIT(state->fileno);
+    Py_VISIT(state->gettimeout);
+    Py_VISIT(state->duplex_type);
     for (int i = 0; i < 3; i++) {
         Py_VISIT(state->update_types[i]);
     }
@@ -122,6 +164,10 @@ module_clear(PyObject *module)
     Py_CLEAR(state->sslobj_name);
     Py_CLEAR(state->errors);
     Py_CLEAR(state->find);
+    Py_CLEAR(state->partial);
+    Py_CLEAR(state->fileno);
+    Py_CLEAR(state->gettimeout);
+    Py_CLEAR(state->duplex_type);
     for (int i = 0; i < 3; i++) {
         Py_CLEAR(state->update_types[i]);
     }

@@ -178,18 +178,25 @@ refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
     Py_DECREF(connected);
 }
 
+/* The exact types: they are final, and what is laid out as above (or holds it). */
+static int
+is_inner(const ku_state *state, PyObject *object)
+{
+    return Py_TYPE(object) == state->sslobject_type
+           || Py_TYPE(object) == state->duplex_type;
+}
+
 /* conn, or conn._sslobj, as a new reference; NotImplemented where conn is nothing
    of ssl's; NULL with an exception where there is none (now). */
 static PyObject *
 inner_object(ku_state *state, const char *function, PyObject *conn)
 {
-    /* The exact type: it is final, and what is laid out as above. */
-    if (Py_TYPE(conn) == state->sslobject_type) {
+    if (is_inner(state, conn)) {
         Py_INCREF(conn);
         return conn;
     }
     PyObject *inner = get_optional(conn, state->sslobj_name);
-    if (inner == NULL || Py_TYPE(inner) == state->sslobject_type) {
+    if (inner == NULL || is_inner(state, inner)) {
         return inner;
     }
     int is_none = inner == Py_None;
@@ -230,6 +237,12 @@ ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
     }
     Py_DECREF(inner);
     return found_inside(state, function, conn);
+}
+
+int
+ku_sslobject_is_bio(const ku_state *state, PyObject *sslobj)
+{
+    return prefix_of(state, sslobj)->socket == NULL;
 }
 
 SSL *

@@ -9,8 +9,12 @@
    connection, or NULL with ImportError. */
 PyObject *ku_sslobject_probe(ku_state *state, PyObject *_ssl);
 
-/* The _ssl._SSLSocket inside `conn`, as a new reference, or NULL with an
-   exception that names `function`.  May run Python code. */
+/* Does an _ssl._SSLSocket work over memory BIOs, not a socket? */
+int ku_sslobject_is_bio(const ku_state *state, PyObject *sslobj);
+
+/* The _ssl._SSLSocket inside `conn`, or the Duplex that holds it, as a new
+   reference, or NULL with an exception that names `function`.  May run Python
+   code. */
 PyObject *ku_sslobject_of(ku_state *state, const char *function, PyObject *conn);
 
 /* The SSL* of an _ssl._SSLSocket, or NULL where it has none or where it does not

@@ -10,6 +10,11 @@ typedef struct {
     PyObject *sslobj_name;         /* the string "_sslobj" */
     PyObject *errors;              /* module pykeyupdate.errors */
     PyObject *find;                /* pykeyupdate.connections.find */
+    PyObject *partial;             /* functools.partial */
+    PyObject *fileno;              /* _socket.socket.fileno */
+    PyObject *gettimeout;          /* _socket.socket.gettimeout */
+    PyTypeObject *duplex_type;     /* Duplex */
+    BIO_METHOD *bio_method;        /* of managed connections; never freed */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
     Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;

@@ -1,5 +1,6 @@
 #include "step.h"
 
+#include "duplex.h"
 #include "sslobject.h"
 
 /* A no-op where there is no such thing: under the GIL before 3.13, and in the
@@ -30,30 +31,63 @@ ku_refused_because(enum ku_refusal refusal, const char *detail)
     return (struct ku_outcome){.refusal = refusal, .detail = detail};
 }
 
-int
-ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-             int argument, int *value)
+static struct ku_outcome
+held_step(ku_state *state, PyObject *sslobj, ku_step step, int argument)
 {
-    PyObject *sslobj = ku_sslobject_of(state, function, conn);
-    if (sslobj == NULL) {
-        return -1;
-    }
     struct ku_outcome outcome;
     HOLD(sslobj);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
                           : ku_refused(KU_NO_POINTER);
     RELEASE();
-    Py_DECREF(sslobj);
-    *value = outcome.value;
+    return outcome;
+}
+
+static int
+take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+          int argument, int is_quiet, int *value)
+{
+    PyObject *found = ku_sslobject_of(state, function, conn);
+    if (found == NULL) {
+        return -1;
+    }
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    if (Py_TYPE(found) != state->duplex_type) {
+        outcome = held_step(state, found, step, argument);
+    }
+    else if (ku_duplex_enter(state, found) == 0) {
+        if (is_quiet) {
+            ku_duplex_settle(state, found);
+        }
+        ku_duplex_in_openssl(found, 1);
+        outcome = held_step(state, ku_duplex_inner(found), step, argument);
+        ku_duplex_in_openssl(found, -1);
+        ku_duplex_leave(found);
+    }
+    Py_DECREF(found);
     /* A callback of the ssl module's, called by OpenSSL in a step that does a
        handshake, may leave its exception (_ssl of 3.15: msg_callback). */
     if (PyErr_Occurred()) {
         return -1;
     }
+    *value = outcome.value;
     if (outcome.refusal == KU_OK) {
         return 0;
     }
     (void)ku_raise(state, &outcome, function, conn);
     return -1;
+}
+
+int
+ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+             int argument, int *value)
+{
+    return take_step(state, function, conn, step, argument, 0, value);
+}
+
+int
+ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
+                   ku_step step, int argument, int *value)
+{
+    return take_step(state, function, conn, step, argument, 1, value);
 }

@@ -9,7 +9,8 @@
    A critical section (a no-op under the GIL) excludes the attached parts of
    _ssl's methods, as in _ssl's verify_client_post_handshake().  Nothing can
    exclude a thread that is inside a detached SSL_read() or SSL_write(): two
-   threads may not use one ssl.SSLSocket at the same time, with us or without. */
+   threads may not use one ssl.SSLSocket at the same time, with us or without.
+   Of a managed socket the Duplex is found, whose monitor keeps all others out. */
 #ifndef PYKEYUPDATE_STEP_H
 #define PYKEYUPDATE_STEP_H
 
@@ -36,5 +37,10 @@ struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail
    with an exception that names `function` and the connection. */
 int ku_take_step(ku_state *state, const char *function, PyObject *conn,
                  ku_step step, int argument, int *value);
+
+/* The same for what received data would stand in front of: of a managed socket it
+   is put aside first, for the next recv(). */
+int ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
+                       ku_step step, int argument, int *value);
 
 #endif

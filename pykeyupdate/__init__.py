@@ -52,7 +52,8 @@ try:
         request_client_certificate,
         wait_for_renegotiation,
     )
-    from .patch import install, installed, is_installed, uninstall
+    from .sockets import SSLSocket
+    from .patch import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
     from .importing import reraise as _reraise
 
@@ -83,6 +84,7 @@ __all__ = [
     "ReadPendingError",
     "RefusedByOpenSSLError",
     "RenegotiationForbiddenError",
+    "SSLSocket",
     "SharedConnectionError",
     "UnsupportedByLibraryError",
     "WritePendingError",
@@ -94,6 +96,7 @@ __all__ = [
     "installed",
     "is_installed",
     "key_update",
+    "manage",
     "rekey",
     "renegotiate",
     "renegotiate_abbreviated",

@@ -127,22 +127,28 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     function = "request_client_certificate"
 
     def take(connection: Connection) -> None:
-        performing.request_certificate(conn, connection.tls, function)
+        performing.request_certificate(
+            conn, connection.tls, connection.tls.do_handshake, function
+        )
         _perform(conn, connection.tls, function)
 
     connection = await _send(conn, function, take)
+    tls = connection.tls
+    request = performing.request_under_way(tls)
     await _wait(
         conn,
         connection,
         function,
-        lambda: performing.is_answered(conn, connection.tls, function),
+        lambda: performing.is_answered(conn, tls, request, function),
     )
-    return performing.take_answer(connection.tls)
+    return performing.take_answer(tls, request)
 
 
 def _perform(conn: Any, tls: Any, function: str) -> None:
     """Put into the BIO what is to be sent; nothing of this waits."""
-    performing.perform(conn, tls, function, lambda: _keyupdate.advance(conn, function))
+    performing.perform(
+        conn, tls.do_handshake, function, lambda: _keyupdate.advance(conn, function)
+    )
 
 
 # -- which connections -----------------------------------------------------------------

@@ -23,6 +23,7 @@ from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from .errors import ConnectionClosedError, NotATLSConnectionError
 
+_DUPLEX = "pykeyupdate._keyupdate", "Duplex"
 _DEEPEST = 8  # requests' response is four steps from its socket
 
 
@@ -35,7 +36,8 @@ class Connection(NamedTuple):
     """What sends for an SSLObject: an asyncio StreamWriter or transport, or a stream of
     trio, anyio or httpcore. None where nothing is known to."""
     read_elsewhere: bool
-    """Whether a thread of its library's own is always in recv()."""
+    """Whether a thread of its library's own is always in recv(), which is no matter on
+    a managed socket."""
 
 
 def find(conn: object, function: str) -> Connection:
@@ -49,7 +51,7 @@ def find(conn: object, function: str) -> Connection:
         if _is_tls(here):
             tls = _owner(here)
             carrier = None if hasattr(tls, "gettimeout") else carrier
-            return Connection(tls, carrier, read_elsewhere)
+            return Connection(tls, carrier, read_elsewhere and not _is_shared(tls))
         step = _step_from(here)
         if step is None:
             break
@@ -86,7 +88,14 @@ def _is_tls(value: object) -> bool:
 
 
 def _is_inner(value: object) -> bool:
-    return type(value).__name__ == "_SSLSocket" and type(value).__module__ == "_ssl"
+    kind = type(value).__module__, type(value).__name__
+    return kind in {("_ssl", "_SSLSocket"), _DUPLEX}
+
+
+def _is_shared(tls: Any) -> bool:
+    """Return whether it is a socket that any number of threads may use."""
+    kind = type(getattr(tls, "_sslobj", None))
+    return (kind.__module__, kind.__name__) == _DUPLEX
 
 
 def _owner(tls: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The controls as methods of ``ssl.SSLSocket`` and ``ssl.SSLObject``.
+"""The controls as methods of ``ssl``'s classes, and managed sockets behind its hook.
 
 Theory of operation. ``install()`` adds attributes to the two classes and does nothing
 else: no class is replaced, no name is rebound and no method of ``ssl`` is overwritten.
@@ -9,6 +9,10 @@ what was added, so that ``vars(cls)`` is as it was.
 Two things can stand in the way, and neither is destroyed: a method of the same name
 that is already there (a future Python's own, say) is left alone, and one that somebody
 put in place of ours afterwards is left there. Both are named in a ``PatchWarning``.
+
+Managed sockets come by the hook that ``ssl`` documents for it: a context makes sockets
+of its ``sslsocket_class``. ``manage()`` sets that of one context, ``install()`` the one
+that all contexts have by default.
 """
 
 import contextlib
@@ -17,64 +21,14 @@ import ssl
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any, Callable, Literal, Optional, Union
 
-from . import _keyupdate, sync
-from .constants import KeyUpdateType
 from .errors import PatchWarning
-from .performing import ClientCertificate
+from .methods import METHODS
+from .sockets import SSLSocket
 
 _MISSING = object()
 _CLASSES = (ssl.SSLSocket, ssl.SSLObject)
-
-
-class _Methods:
-    """What is installed: each method is the function of the same name."""
-
-    def key_update(
-        self: Any,
-        update_type: Union[KeyUpdateType, Literal[0, 1]] = KeyUpdateType.NOT_REQUESTED,
-    ) -> None:
-        return _keyupdate.key_update(self, update_type)
-
-    def get_key_update_type(self: Any) -> KeyUpdateType:
-        return _keyupdate.get_key_update_type(self)
-
-    def renegotiate(self: Any) -> None:
-        return _keyupdate.renegotiate(self)
-
-    def renegotiate_abbreviated(self: Any) -> None:
-        return _keyupdate.renegotiate_abbreviated(self)
-
-    def renegotiate_pending(self: Any) -> bool:
-        return _keyupdate.renegotiate_pending(self)
-
-    def secure_renegotiation(self: Any) -> bool:
-        return _keyupdate.secure_renegotiation(self)
-
-    def total_renegotiations(self: Any) -> int:
-        return _keyupdate.total_renegotiations(self)
-
-    def rekey(self: Any, *, request_peer: bool = False) -> None:
-        sync.rekey(self, request_peer=request_peer)
-
-    def flush(self: Any) -> None:
-        sync.flush(self)
-
-    def wait_for_renegotiation(self: Any, timeout: Optional[float] = None) -> None:
-        sync.wait_for_renegotiation(self, timeout)
-
-    def request_client_certificate(
-        self: Any, timeout: Optional[float] = None
-    ) -> ClientCertificate:
-        return sync.request_client_certificate(self, timeout)
-
-
-_METHODS: dict[str, Callable[..., object]] = {
-    name: method for name, method in vars(_Methods).items() if name[0] != "_"
-}
-for _name, _method in _METHODS.items():
-    _method.__doc__ = (getattr(sync, _name, None) or getattr(_keyupdate, _name)).__doc__
+_HOOK = "sslsocket_class"
 
 # Reentrant, and free in a child: a signal handler may call install() too, and a thread
 # that holds the lock while another forks does not exist in the child.
@@ -89,35 +43,43 @@ _for_good = False  # install() was called, and no uninstall() since
 _contexts = 0  # `with installed()` blocks that have not ended
 
 
-def install() -> None:
+def install(*, managed: bool = False) -> None:
     """Make the controls methods of every ``ssl.SSLSocket`` and ``ssl.SSLObject``.
 
     For applications: ``sock.key_update()`` is then ``pykeyupdate.key_update(sock)``, on
     connections that are already open too. Libraries should call the functions and
     leave other people's classes alone.
 
+    With ``managed``, all contexts make ``pykeyupdate.SSLSocket`` from now on, as
+    ``manage()`` has one context do (default ``False``, because it changes how every
+    socket of the process is read and written). Connections that are open stay as they
+    are.
+
     Nothing of ``ssl`` is replaced. Calling it again changes nothing. A method that is
-    already there under one of the names and is not pykeyupdate's stays, with a
-    ``PatchWarning``. Thread-safe.
+    already there under one of the names and is not pykeyupdate's stays, and so does
+    another class in the place of ``ssl.SSLSocket``, with a ``PatchWarning``.
+    Thread-safe.
     """
     global _for_good  # noqa: PLW0603
     with _lock:
         _for_good = True
-        strangers = _add()
+        strangers = _add() + (_add_hook() if managed else [])
     _warn("install() left {} alone: it was there already", strangers)
 
 
 def uninstall() -> None:
-    """Take the methods away again, whoever installed them.
+    """Take the methods away again, whoever installed them, and the managed sockets.
 
-    ``vars(ssl.SSLSocket)`` and ``vars(ssl.SSLObject)`` are then as before
-    ``install()``. A method that somebody has put in place of ours stays, with a
-    ``PatchWarning`` that names it. Calling it again changes nothing. Thread-safe.
+    ``vars()`` of ``ssl.SSLSocket``, ``ssl.SSLObject`` and ``ssl.SSLContext`` are then
+    as before ``install()``. A method or class that somebody has put in place of ours
+    stays, with a ``PatchWarning`` that names it. What ``manage()`` was called for stays
+    managed, and so do connections that are open. Calling it again changes nothing.
+    Thread-safe.
     """
     global _for_good  # noqa: PLW0603
     with _lock:
         _for_good = False
-        strangers = _remove()
+        strangers = _remove() + _remove_hook()
     _warn("uninstall() left {} alone: it is not pykeyupdate's", strangers)
 
 
@@ -127,7 +89,7 @@ def is_installed() -> bool:
         return any(
             vars(cls).get(name) is method
             for cls in _CLASSES
-            for name, method in _METHODS.items()
+            for name, method in METHODS.items()
         )
 
 
@@ -153,11 +115,59 @@ def installed() -> Iterator[None]:
         _warn("installed() left {} alone: it is not pykeyupdate's", strangers, frames=4)
 
 
+def manage(context: ssl.SSLContext) -> None:
+    """Have a context make ``pykeyupdate.SSLSocket`` from now on.
+
+    Its sockets may be used by any number of threads at the same time, and are
+    ``ssl.SSLSocket`` in every other way; see ``SSLSocket``. Sockets that it has made
+    before stay as they are. Libraries may call it for contexts of their own.
+
+    On the wire: nothing. To undo it: ``del context.sslsocket_class``.
+
+    Raises ``TypeError`` for what is no ``ssl.SSLContext``, and for a context whose
+    sockets are made by another class than ``ssl.SSLSocket``: derive that one from
+    ``pykeyupdate.SSLSocket``. Calling it again changes nothing. Thread-safe.
+
+    Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
+    """
+    if not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"manage() takes an ssl.SSLContext, not {context!r}")
+    cls = context.sslsocket_class
+    if issubclass(cls, SSLSocket):
+        return
+    if cls is not ssl.SSLSocket:
+        raise TypeError(
+            f"manage({context!r}): its sslsocket_class is {cls!r}; derive that class "
+            "from pykeyupdate.SSLSocket instead"
+        )
+    context.sslsocket_class = SSLSocket
+
+
+def _add_hook() -> list[str]:
+    """Have all contexts make managed sockets; return what is in the way."""
+    there = vars(ssl.SSLContext)[_HOOK]
+    if there is ssl.SSLSocket:
+        setattr(ssl.SSLContext, _HOOK, SSLSocket)
+    return [] if there in (ssl.SSLSocket, SSLSocket) else [_describe_hook(there)]
+
+
+def _remove_hook() -> list[str]:
+    """Give back ``ssl``'s own class; return what is there instead of ours."""
+    there = vars(ssl.SSLContext)[_HOOK]
+    if there is SSLSocket:
+        setattr(ssl.SSLContext, _HOOK, ssl.SSLSocket)
+    return [] if there in (ssl.SSLSocket, SSLSocket) else [_describe_hook(there)]
+
+
+def _describe_hook(there: object) -> str:
+    return f"ssl.SSLContext.{_HOOK} ({there!r})"
+
+
 def _add() -> list[str]:
     """Add what is missing; return what is in the way."""
     strangers = []
     for cls in _CLASSES:
-        for name, method in _METHODS.items():
+        for name, method in METHODS.items():
             there = getattr(cls, name, _MISSING)
             if there is _MISSING:
                 setattr(cls, name, method)
@@ -170,7 +180,7 @@ def _remove() -> list[str]:
     """Remove what is ours; return what is no longer."""
     strangers = []
     for cls in _CLASSES:
-        for name, method in _METHODS.items():
+        for name, method in METHODS.items():
             there = vars(cls).get(name, _MISSING)
             if there is method:
                 delattr(cls, name)

@@ -3,7 +3,7 @@
 ``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
 module knows what to do. A step takes ``conn``, as the user gave it and errors shall
 name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of the
-user's call.
+user's call. ``shake`` is its ``do_handshake()``, or one that does not wait.
 """
 
 import enum
@@ -18,6 +18,8 @@ from .errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
+
+Step = Callable[[], object]
 
 DATA = 0
 """What ``_keyupdate.advance()`` returns where application data came first."""
@@ -44,7 +46,7 @@ class ClientCertificate(NamedTuple):
     """Whether it is another one than before the request."""
 
 
-class _Request(NamedTuple):
+class Request(NamedTuple):
     """A certificate request under way: what there was before it."""
 
     certificate: Optional[bytes]
@@ -53,7 +55,7 @@ class _Request(NamedTuple):
 
 # A request may outlive the call that made it (a timeout, data that came first); the
 # next call then waits for its answer instead of asking again.
-_requests: "weakref.WeakKeyDictionary[Any, _Request]" = weakref.WeakKeyDictionary()
+_requests: "weakref.WeakKeyDictionary[Any, Request]" = weakref.WeakKeyDictionary()
 
 
 def rekey(
@@ -102,56 +104,64 @@ def _refuse_over_unread_data(conn: Any, function: str) -> None:
         )
 
 
-def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -> None:
+def perform(
+    conn: Any, shake: Step, function: str, advance: Callable[[], object]
+) -> None:
     """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):
         advance()
     elif kind == ToSend.ANSWER:
-        _send_answer(conn, tls)
+        _send_answer(conn, shake)
     elif kind != ToSend.NOTHING:
-        tls.do_handshake()
+        shake()
 
 
-def _send_answer(conn: Any, tls: Any) -> None:
+def _send_answer(conn: Any, shake: Step) -> None:
     """Send the answer that is owed; OpenSSL itself does so with a write alone.
 
     An update of our own that asks for none is the same message, and its preconditions
     are known.
     """
     _keyupdate.key_update(conn)
-    tls.do_handshake()
+    shake()
 
 
-def request_certificate(conn: Any, tls: Any, function: str) -> None:
+def request_certificate(conn: Any, tls: Any, shake: Step, function: str) -> None:
     """Request the client's certificate, or finish sending a request under way."""
     if tls not in _requests:
         # In the middle of a handshake there is none to see; it is refused below.
         before = tls.getpeercert(True) if tls.version() else None
         finished = _keyupdate.peer_finished(conn, function)
         if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
-            _send_answer(conn, tls)  # or it would go out in place of the request
+            _send_answer(conn, shake)  # or it would go out in place of the request
         _keyupdate.request_certificate(conn, function)
-        _requests[tls] = _Request(before, finished)
+        _requests[tls] = Request(before, finished)
         if _keyupdate.to_send(conn, function) == ToSend.NOTHING:
-            tls.do_handshake()  # TLS 1.3 does not say that it has something to send
+            shake()  # TLS 1.3 does not say that it has something to send
 
 
-def is_answered(conn: Any, tls: Any, function: str) -> bool:
+def request_under_way(tls: Any) -> Request:
+    """Return the request whose answer is waited for, by any number of callers."""
+    return _requests[tls]
+
+
+def is_answered(conn: Any, tls: Any, request: Request, function: str) -> bool:
     """Return whether the client has answered the request that is under way.
 
     Its Finished message ends the answer, on TLS 1.3 and below; ``version()`` is None
     in the middle of a handshake.
     """
     finished = _keyupdate.peer_finished(conn, function)
-    return tls.version() is not None and finished != _requests[tls].peer_finished
+    return tls.version() is not None and finished != request.peer_finished
 
 
-def take_answer(tls: Any) -> ClientCertificate:
+def take_answer(tls: Any, request: Request) -> ClientCertificate:
     """Return what the request that was answered has brought."""
-    before = _requests.pop(tls)
+    if _requests.get(tls) is request:
+        del _requests[tls]
     certificate = tls.getpeercert(True)
-    return ClientCertificate(certificate, changed=certificate != before.certificate)
+    return ClientCertificate(certificate, changed=certificate != request.certificate)
 
 
 def refuse_in_front_of_data(conn: Any, function: str) -> None:

@@ -1,20 +1,24 @@
 """``rekey()`` and its like for connections whose owner moves the bytes: sockets.
 
 A socket may block, have a timeout or not block, as the ``ssl`` module has it. Over
-memory BIOs (an ``ssl.SSLObject``) nothing blocks and the caller moves the bytes.
+memory BIOs (an ``ssl.SSLObject``) nothing blocks and the caller moves the bytes. A
+managed socket (``SSLSocket``) is both: steps are taken over memory, while no other
+thread is in the connection, and its own object moves the bytes.
 """
 
+import contextlib
 import functools
 import selectors
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
 from .connections import call, find, name_of
 from .errors import NotATLSConnectionError
-from .performing import DATA, ClientCertificate
+from .performing import DATA, ClientCertificate, Step
 
 
 def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -48,11 +52,14 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     while received data is unread. A renegotiation that the *peer* refuses ends the
     connection: an OpenSSL 3 server refuses its clients' by default.
 
-    Threads: the one that does this connection's I/O.
+    Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
+    There received data is never in the way (no ``ReadPendingError``).
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
-    perform = functools.partial(_perform, conn, _own_io(conn, "rekey"), "rekey")
-    performing.rekey(conn, "rekey", perform, request_peer=request_peer)
+    tls = _own_io(conn, "rekey")
+    with _stepping(tls, "rekey") as shake:
+        perform = functools.partial(_perform, conn, tls, shake, "rekey")
+        performing.rekey(conn, "rekey", perform, request_peer=request_peer)
 
 
 def flush(conn: Any, /) -> None:
@@ -73,7 +80,9 @@ def flush(conn: Any, /) -> None:
 
     Source: SSL_key_update(3), RFC 9846 section 4.7.3.
     """
-    _perform(conn, _own_io(conn, "flush"), "flush")
+    tls = _own_io(conn, "flush")
+    with _stepping(tls, "flush") as shake:
+        _perform(conn, tls, shake, "flush")
 
 
 def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> None:
@@ -139,11 +148,13 @@ def request_client_certificate(
     function = "request_client_certificate"
     tls = _own_io(conn, function)
     performing.refuse_beside_a_reader(conn, function)
-    performing.request_certificate(conn, tls, function)
-    _perform(conn, tls, function)
-    answered = functools.partial(performing.is_answered, conn, tls, function)
+    with _stepping(tls, function) as shake:
+        performing.request_certificate(conn, tls, shake, function)
+        _perform(conn, tls, shake, function)
+        request = performing.request_under_way(tls)
+    answered = functools.partial(performing.is_answered, conn, tls, request, function)
     _drive(conn, tls, function, answered, timeout)
-    return performing.take_answer(tls)
+    return performing.take_answer(tls, request)
 
 
 def _own_io(conn: Any, function: str) -> Any:
@@ -161,9 +172,31 @@ def _is_socket(tls: Any) -> bool:
     return hasattr(tls, "gettimeout")
 
 
-def _perform(conn: Any, tls: Any, function: str) -> None:
+def _duplex(tls: Any) -> Optional[_keyupdate.Duplex]:
+    """Return what moves the bytes of a managed socket, None for all others."""
+    inner = getattr(tls, "_sslobj", None)
+    return inner if isinstance(inner, _keyupdate.Duplex) else None
+
+
+@contextlib.contextmanager
+def _stepping(tls: Any, function: str) -> Iterator[Step]:
+    """Give the ``do_handshake()`` of a few steps.
+
+    Of a managed socket they are taken while no other thread is in the connection, and
+    what they make is sent when they are done.
+    """
+    duplex = _duplex(tls)
+    if duplex is None:
+        yield tls.do_handshake
+        return
+    with duplex:
+        yield functools.partial(duplex.call, duplex.inner.do_handshake)
+    duplex.send(function, tls.gettimeout())
+
+
+def _perform(conn: Any, tls: Any, shake: Step, function: str) -> None:
     performing.perform(
-        conn, tls, function, functools.partial(_send_handshake, conn, tls, function)
+        conn, shake, function, functools.partial(_send_handshake, conn, tls, function)
     )
 
 
@@ -182,19 +215,50 @@ def _drive(
 ) -> None:
     """Take a handshake to its end, or up to application data in front of it."""
     deadline = None if timeout is None else time.monotonic() + timeout
+    duplex = _duplex(tls)
+    if duplex is not None:
+        return _drive_duplex(duplex, tls, function, is_done, deadline)
     while not is_done():
         reached = _advance(conn, tls, function)
         if is_done():
-            return
+            return None
         if reached == DATA:
             performing.refuse_in_front_of_data(conn, function)
         _wait(tls, reached, function, deadline)
+    return None
+
+
+def _drive_duplex(
+    duplex: _keyupdate.Duplex,
+    tls: Any,
+    function: str,
+    is_done: Callable[[], bool],
+    deadline: Optional[float],
+) -> None:
+    """Let what is received be processed, by this thread or another, until it is done.
+
+    Application data that comes is kept for ``recv()``.
+    """
+    done = is_done()
+    while not done:
+        received, limit = duplex.received, tls.gettimeout()
+        if deadline is not None:
+            limit = max(1e-6, deadline - time.monotonic())
+        duplex.settle(function)
+        done = is_done()
+        try:
+            if done:
+                duplex.send(function, limit)  # our last message
+            else:
+                duplex.receive(function, limit, received)
+        except socket.timeout:
+            raise _timed_out(function) from None
 
 
 def _advance(conn: Any, tls: Any, function: str) -> int:
     """Take one pass of the handshake; a socket does not block meanwhile."""
     performing.refuse_beside_a_reader(conn, function)
-    if not _is_socket(tls):
+    if not _is_socket(tls) or _duplex(tls):
         return _keyupdate.advance(conn, function)
     timeout = tls.gettimeout()
     tls.settimeout(0)
@@ -216,4 +280,8 @@ def _wait(tls: Any, wanted: int, function: str, deadline: Optional[float]) -> No
     with selectors.DefaultSelector() as selector:
         selector.register(tls, selectors.EVENT_READ if reads else selectors.EVENT_WRITE)
         if not selector.select(limit):
-            raise socket.timeout(f"{function}() timed out; call it again to go on")
+            raise _timed_out(function)
+
+
+def _timed_out(function: str) -> socket.timeout:
+    return socket.timeout(f"{function}() timed out; call it again to go on")

@@ -70,7 +70,7 @@ def make_link(make_contexts):
         link.close()
 
 
-@pytest.fixture(params=["memory", "socket"])
+@pytest.fixture(params=["memory", "socket", "managed"])
 def over(request):
     return request.param
 
@@ -93,10 +93,11 @@ def tls12(make_link, over):
 
 @pytest.fixture(autouse=True)
 def _nothing_left_installed():
-    before = dict(vars(ssl.SSLSocket)), dict(vars(ssl.SSLObject))
+    classes = (ssl.SSLSocket, ssl.SSLObject, ssl.SSLContext)
+    before = [dict(vars(cls)) for cls in classes]
     yield
     assert not pykeyupdate.is_installed()
-    assert (dict(vars(ssl.SSLSocket)), dict(vars(ssl.SSLObject))) == before
+    assert [dict(vars(cls)) for cls in classes] == before
 
 
 @pytest.fixture

@@ -9,6 +9,10 @@ import socket
 import ssl
 import sys
 
+import pytest
+
+import pykeyupdate
+
 HANDSHAKE = 22  # TLS content type
 KEY_UPDATE, HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 24, 0, 1, 11, 20
 NOT_REQUESTED, REQUESTED = "KeyUpdate(0)", "KeyUpdate(1)"
@@ -68,6 +72,9 @@ class Link(Witness):
                 self.to_server, self.to_client, server_side=True
             )
         else:
+            if over == "managed":
+                pykeyupdate.manage(client_context)
+                pykeyupdate.manage(server_context)
             near, far = socket.socketpair()
             near.setblocking(False)
             far.setblocking(False)
@@ -77,6 +84,15 @@ class Link(Witness):
             self.server = server_context.wrap_socket(
                 far, server_side=True, do_handshake_on_connect=False
             )
+
+    def data_in_front(self):
+        """Expect what a wait says over data that came first: a managed socket keeps
+        that, and says that the answer has not come yet."""
+        if self.over == "managed":
+            return pytest.raises(ssl.SSLWantReadError)
+        return pytest.raises(
+            pykeyupdate.ReadPendingError, match="nothing has been lost"
+        )
 
     @property
     def ends(self):
@@ -89,7 +105,7 @@ class Link(Witness):
         return self.server if name == "client" else self.client
 
     def close(self):
-        if self.over == "socket":
+        if self.over != "memory":
             self.client.close()
             self.server.close()
 

@@ -151,8 +151,9 @@ def test_while_scheduled_the_connection_is_in_a_handshake_for_ssl(tls13, role):
     assert end.version() is None
     with pytest.raises(ValueError, match="handshake not done yet"):
         end.getpeercert()
-    with pytest.raises(ssl.SSLError, match="SHUTDOWN_WHILE_IN_INIT"):
-        end.unwrap()
+    if tls13.over != "managed":  # which sends the update first
+        with pytest.raises(ssl.SSLError, match="SHUTDOWN_WHILE_IN_INIT"):
+            end.unwrap()
     end.do_handshake()
     assert end.version() == "TLSv1.3"
     assert tls13.talks()

@@ -3,6 +3,7 @@
 import inspect
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,7 +28,7 @@ NAMES = [
     "wait_for_renegotiation",
     "request_client_certificate",
 ]
-CLASSES = [ssl.SSLSocket, ssl.SSLObject]
+CLASSES = [ssl.SSLSocket, ssl.SSLObject, ssl.SSLContext]
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def snapshot():
 
 def test_install_adds_the_methods_and_nothing_else(snapshot):
     pykeyupdate.install()
-    for cls in CLASSES:
+    for cls in CLASSES[:2]:
         assert [n for n in vars(cls) if n not in dict(snapshot[cls])] == NAMES
         assert all(vars(cls)[n] is value for n, value in snapshot[cls])
     assert pykeyupdate.is_installed()
@@ -252,3 +253,93 @@ def test_no_warning_in_the_usual_case(snapshot):
         warnings.simplefilter("error")
         pykeyupdate.install()
         pykeyupdate.uninstall()
+
+
+# -- managed sockets -------------------------------------------------------------------
+
+
+def make_socket(context):
+    """Return the socket that a context makes, before its handshake."""
+    near, far = socket.socketpair()
+    with far:
+        return context.wrap_socket(
+            near, do_handshake_on_connect=False, server_hostname="localhost"
+        )
+
+
+def made_by(context):
+    with make_socket(context) as sock:
+        return type(sock)
+
+
+def test_install_managed_is_for_all_contexts_and_taken_back(snapshot):
+    old = ssl.create_default_context()
+    with make_socket(old) as before:
+        pykeyupdate.install(managed=True)
+        assert type(before) is ssl.SSLSocket
+        assert made_by(old) is pykeyupdate.SSLSocket
+        assert made_by(ssl.create_default_context()) is pykeyupdate.SSLSocket
+        pykeyupdate.install()
+        pykeyupdate.install(managed=True)
+        pykeyupdate.uninstall()
+    assert made_by(old) is ssl.SSLSocket
+
+
+def test_install_alone_manages_nothing(snapshot):
+    pykeyupdate.install()
+    assert made_by(ssl.create_default_context()) is ssl.SSLSocket
+
+
+def test_manage_is_for_one_context():
+    context = ssl.create_default_context()
+    assert pykeyupdate.manage(context) is None
+    pykeyupdate.manage(context)
+    assert made_by(context) is pykeyupdate.SSLSocket
+    assert made_by(ssl.create_default_context()) is ssl.SSLSocket
+    del context.sslsocket_class
+    assert made_by(context) is ssl.SSLSocket
+
+
+def test_what_is_managed_stays_so_after_uninstall(snapshot):
+    context = ssl.create_default_context()
+    pykeyupdate.manage(context)
+    pykeyupdate.install(managed=True)
+    pykeyupdate.uninstall()
+    assert made_by(context) is pykeyupdate.SSLSocket
+
+
+def test_manage_refuses_what_it_would_replace():
+    class Own(ssl.SSLSocket):
+        pass
+
+    class Derived(pykeyupdate.SSLSocket):
+        pass
+
+    context = ssl.create_default_context()
+    context.sslsocket_class = Own
+    with pytest.raises(TypeError, match=r"Own.*derive that class from pykeyupdate"):
+        pykeyupdate.manage(context)
+    assert made_by(context) is Own
+    context.sslsocket_class = Derived
+    pykeyupdate.manage(context)
+    assert made_by(context) is Derived
+    for wrong in (None, ssl.SSLContext, socket.socket):
+        with pytest.raises(TypeError, match=r"takes an ssl\.SSLContext, not"):
+            pykeyupdate.manage(wrong)
+
+
+def test_another_class_in_the_hook_is_left_there(snapshot):
+    class Other(ssl.SSLSocket):
+        pass
+
+    original = ssl.SSLContext.sslsocket_class
+    ssl.SSLContext.sslsocket_class = Other
+    try:
+        with pytest.warns(pykeyupdate.PatchWarning, match=r"sslsocket_class.*Other"):
+            pykeyupdate.install(managed=True)
+        assert ssl.SSLContext.sslsocket_class is Other
+        with pytest.warns(pykeyupdate.PatchWarning, match=r"sslsocket_class.*Other"):
+            pykeyupdate.uninstall()
+        assert ssl.SSLContext.sslsocket_class is Other
+    finally:
+        ssl.SSLContext.sslsocket_class = original

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import queue
 import re
 import socket
 import ssl
@@ -16,7 +17,7 @@ import pykeyupdate
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN = [
+PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, MANAGE, THREADS = [
     text for kind, text in BLOCKS if kind == "python"
 ]
 
@@ -101,6 +102,30 @@ def test_asyncio_function_updates_before_its_data(example_org):
     thread.join(20)
     assert witness.said("server", "received")[-1] == NOT_REQUESTED
     assert requests == [b"hello"]
+
+
+def test_a_reader_thread_and_a_writer_on_a_managed_socket(example_org):
+    _, context, witness, requests, _ = example_org
+    names = {"socket": socket, "pykeyupdate": pykeyupdate, "context": context}
+    try:
+        exec(MANAGE, names)
+    finally:
+        pykeyupdate.uninstall()
+    exec(THREADS, names)
+    got = queue.Queue()
+    before = set(threading.enumerate())
+    tls = names["start"](context, ("example.org", 443), "example.org", got.put)
+    assert type(tls) is pykeyupdate.SSLSocket
+    with tls:
+        for number in range(3):
+            pykeyupdate.rekey(tls)
+            tls.sendall(b"%d" % number)
+            assert got.get(timeout=20) == b"answer"
+        (reader,) = set(threading.enumerate()) - before
+        tls.shutdown(socket.SHUT_RDWR)
+        reader.join(20)
+    assert witness.said("server", "received").count(NOT_REQUESTED) == 3
+    assert requests == [b"0", b"1", b"2"]
 
 
 def test_first_screen_is_one_screen():

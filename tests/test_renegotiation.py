@@ -262,14 +262,20 @@ def test_with_a_write_pending_is_refused(make_link, role, call):
 
 @BOTH_CALLS
 def test_unread_data_is_refused_on_a_client(tls12, call):
-    """OpenSSL takes it, and the client's next write ends the connection."""
+    """OpenSSL takes it, and the client's next write ends the connection.
+
+    A managed socket puts the data aside.
+    """
     tls12.server.write(b"unread")
     assert tls12.client.read(1) == b"u"
-    with pytest.raises(pykeyupdate.ReadPendingError, match="is waiting.*recv"):
-        call(tls12.client)
-    assert pykeyupdate.renegotiate_pending(tls12.client) is False
-    assert tls12.client.read(100) == b"nread"
+    if tls12.over != "managed":
+        with pytest.raises(pykeyupdate.ReadPendingError, match="is waiting.*recv"):
+            call(tls12.client)
+        assert pykeyupdate.renegotiate_pending(tls12.client) is False
+        assert tls12.client.read(100) == b"nread"
     call(tls12.client)
+    if tls12.over == "managed":
+        assert tls12.client.read(100) == b"nread"
     tls12.settle()
     assert pykeyupdate.total_renegotiations(tls12.client) == 1
     assert tls12.talks()

@@ -73,7 +73,8 @@ _PYTHON_HAZARDS = (
 )
 _TWO_THREADS = (
     "Two threads in one connection, one in recv() and one in send(): OpenSSL forbids "
-    "it, and a key update, the peer's included, can crash the process then."
+    "it, and a key update, the peer's included, can crash the process then. "
+    "pykeyupdate.manage(context) makes sockets that are safe for it."
 )
 _KERNEL_TLS = (
     "With OP_ENABLE_KTLS a peer's key update ends the connection (this OpenSSL or this "

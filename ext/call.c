@@ -1,0 +1,266 @@
+#include "call.h"
+
+#include "sslobject.h"
+
+#include <errno.h>
+
+/* Constants of OpenSSL's public headers, and so of ssl. */
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
+
+unsigned long ku_forks, ku_forks_of_parent;
+
+#ifdef _WIN32
+int ku_watch_forks(void) { return 0; }
+#else
+static void in_parent(void) { ku_forks_of_parent++; }
+
+static void
+in_child(void)
+{
+    ku_forks++;
+    ku_forks_of_parent++;
+}
+
+/* Not Python's os.register_at_fork(): its functions are called in an order of their
+   own, and not at all where C code forks. */
+int
+ku_watch_forks(void)
+{
+    static int watching;
+    if (!watching) {
+        watching = pthread_atfork(NULL, in_parent, in_child) == 0;
+    }
+    return watching ? 0 : -1;
+}
+#endif
+
+ku_state *
+ku_state_of(Duplex *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* What a weak reference refers to, as a new reference; NULL where that is gone. */
+static PyObject *
+dereferenced(PyObject *reference)
+{
+    PyObject *object = NULL;
+#if PY_VERSION_HEX >= 0x030d0000
+    (void)PyWeakref_GetRef(reference, &object);
+#else
+    object = PyWeakref_GetObject(reference);
+    object = object != Py_None ? object : NULL;
+    Py_XINCREF(object);
+#endif
+    return object;
+}
+
+PyObject *
+ku_owner_of(Duplex *self)
+{
+    PyObject *owner = self->owner != NULL ? dereferenced(self->owner) : NULL;
+    if (owner == NULL) {
+        PyErr_Clear();
+        owner = (PyObject *)self;
+        Py_INCREF(owner);
+    }
+    return owner;
+}
+
+static void
+refuse(ku_state *state, enum ku_refusal refusal, const char *function, Duplex *self)
+{
+    PyObject *owner = ku_owner_of(self);
+    ku_refuse(state, refusal, function, owner);
+    Py_DECREF(owner);
+}
+
+/* The GIL is let go only where there is somebody to wait for: another thread might
+   take it, and keep it for a while. */
+void
+ku_enter_with_gil(struct ku_monitor *monitor)
+{
+    if (!ku_monitor_try_enter(monitor)) {
+        Py_BEGIN_ALLOW_THREADS
+        ku_monitor_enter(monitor);
+        Py_END_ALLOW_THREADS
+    }
+}
+
+int
+ku_call_check(ku_state *state, Duplex *self, const char *function)
+{
+    if (self->forks != ku_forks) {
+        self->forks = ku_forks;
+        ku_pump_forked(&self->pump);
+    }
+    if (self->inner == NULL || self->pump.broken_by_fork) {
+        refuse(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function, self);
+        return -1;
+    }
+    return 0;
+}
+
+static int
+refuse_reentry(ku_state *state, Duplex *self, const char *function)
+{
+    if (!ku_monitor_is_mine(&self->pump.monitor)) {
+        return 0;
+    }
+    refuse(state, KU_IN_CALLBACK, function, self);
+    return -1;
+}
+
+/* The socket's own timeout in seconds, -1 where it blocks, and its descriptor: by
+   the functions of the base class, as looking up methods would cost as much again. */
+static int
+ask_owner(ku_state *state, PyObject *owner, double *timeout, ku_socket *socket)
+{
+    PyObject *number = PyObject_CallFunctionObjArgs(state->fileno, owner, NULL);
+    PyObject *seconds = NULL;
+    if (number != NULL) {
+        *socket = (ku_socket)PyLong_AsLongLong(number);
+        Py_DECREF(number);
+        seconds = PyObject_CallFunctionObjArgs(state->gettimeout, owner, NULL);
+    }
+    if (seconds != NULL) {
+        *timeout = seconds == Py_None ? -1.0 : PyFloat_AsDouble(seconds);
+        Py_DECREF(seconds);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+bad_descriptor(const char *text)
+{
+    PyObject *arguments = Py_BuildValue("(is)", EBADF, text);
+    if (arguments != NULL) {
+        PyErr_SetObject(PyExc_OSError, arguments);
+        Py_DECREF(arguments);
+    }
+    return NULL;
+}
+
+/* Prepare a call; `given` is a timeout in seconds, None or NULL: the socket's own. */
+static int
+prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
+        struct ku_call *call)
+{
+    double own = -1.0;
+    PyObject *owner = ku_owner_of(self);
+    int result = ask_owner(state, owner, &own, &call->socket);
+    Py_DECREF(owner);
+    double timeout = own;
+    if (result == 0 && given != NULL) {
+        timeout = given == Py_None ? -1.0 : PyFloat_AsDouble(given);
+        result = PyErr_Occurred() ? -1 : 0;
+    }
+    if (result == 0 && call->socket == KU_NO_SOCKET) {
+        bad_descriptor("Bad file descriptor");
+        result = -1;
+    }
+    if (result < 0) {
+        return -1;
+    }
+    call->pump = &self->pump;
+    call->libssl = &state->libssl;
+    call->ssl = ku_sslobject_ssl(state, self->inner);
+    call->blocks = timeout < 0 && own < 0;
+    call->deadline = ku_deadline(timeout);
+    if (call->ssl == NULL) {
+        refuse(state, KU_NO_POINTER, function, self);
+        return -1;
+    }
+    return 0;
+}
+
+int
+ku_call_run(struct ku_call *call, ku_action action, void *argument,
+    enum ku_progress *progress)
+{
+    int raised = 0;
+    PyThreadState *thread = PyEval_SaveThread();
+    ku_pump_begin(call);
+    *progress = action(call, argument);
+    while (*progress == KU_INTERRUPTED && !raised) {
+        ku_pump_pause(call);
+        PyEval_RestoreThread(thread);
+        raised = PyErr_CheckSignals() < 0;
+        thread = PyEval_SaveThread();
+        ku_pump_resume(call);
+        if (!raised) {
+            *progress = action(call, argument);
+        }
+    }
+    ku_pump_end(call);
+    PyEval_RestoreThread(thread);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+raise_timeout(const char *what)
+{
+    PyObject *socket = PyImport_ImportModule("socket");
+    PyObject *class = socket != NULL ? PyObject_GetAttrString(socket, "timeout") : NULL;
+    if (class != NULL) {
+        PyErr_Format(class, "The %s operation timed out", what);
+    }
+    Py_XDECREF(class);
+    Py_XDECREF(socket);
+    return NULL;
+}
+
+/* The exception for what a call came to; returns NULL. */
+static PyObject *
+raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
+               struct ku_call *call, const char *what)
+{
+    struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
+    switch (progress) {
+    case KU_WANT_WRITE:
+        outcome.value = SSL_ERROR_WANT_WRITE;
+        break;
+    case KU_TIMED_OUT:
+        return raise_timeout(what);
+    case KU_CLOSED_HERE:
+        return bad_descriptor("the socket was closed by another thread");
+    case KU_ENDED:
+        outcome = call->outcome;
+        break;
+    case KU_SYSTEM:
+        outcome.value = 0;
+        outcome.system_error = call->error;
+        break;
+    case KU_FULL:
+        outcome.refusal = KU_DATA_IN_FRONT;
+        break;
+    case KU_REENTERED:
+        outcome.refusal = KU_IN_CALLBACK;
+        break;
+    case KU_NO_MEMORY:
+        return PyErr_NoMemory();
+    default:
+        break;
+    }
+    PyObject *owner = ku_owner_of(self);
+    ku_raise(state, &outcome, what, owner);
+    Py_DECREF(owner);
+    return NULL;
+}
+
+PyObject *
+ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action action,
+        void *argument)
+{
+    struct ku_call call = {0};
+    enum ku_progress progress;
+    ku_state *state = ku_state_of(self);
+    if (ku_call_check(state, self, what) < 0 || refuse_reentry(state, self, what) < 0
+        || prepare(state, self, what, timeout, &call) < 0
+        || ku_call_run(&call, action, argument, &progress) < 0) {
+        return NULL;
+    }
+    return progress == KU_DONE ? Py_None
+                               : raise_progress(state, self, progress, &call, what);
+}

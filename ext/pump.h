@@ -1,0 +1,144 @@
+/* A connection that several threads may use at the same time.
+
+   OpenSSL allows one thread at a time in a connection, and Python's ssl lets two
+   in: it gives OpenSSL the socket, so a thread that waits for data waits inside
+   SSL_read(), and nothing can keep it out of another's SSL_write() without keeping
+   that one waiting as well.  Here OpenSSL reads and writes memory (tlsbio.c) and
+   never waits.  So:
+
+   - every call of OpenSSL is a short step, and steps are taken one at a time, in a
+     monitor;
+   - waiting, recv() and send() happen outside it.  One thread at a time receives
+     (`receiving`) and one sends (`sending`), so that bytes go in and come out in
+     order.  Who finds the role taken waits for news, in the monitor's list;
+   - a reader sends what its own steps have made (a KeyUpdate message, an alert)
+     only as far as the socket takes it at once, and where a sender is at work
+     leaves it to that one.  So a reader never waits for a peer that does not read;
+   - a writer has a role for the whole of its data (`writing`): two threads' data
+     never mix.
+
+   Renegotiation (TLS 1.2 and below): from a ClientHello on, OpenSSL breaks a
+   connection that writes while data arrives (UNEXPECTED_RECORD).  Writers are held
+   until the new handshake is done, which goes on by reading: inside a reader's
+   call, or else the writer reads, and data that comes first is kept for the next
+   reader (`stash`).  Of that the last byte stays in the socket (`kept`): a reader
+   may be waiting in select().
+
+   Nothing here is a Python object and nothing here needs the GIL; the caller must
+   not hold it.  Callbacks of the ssl module's may run Python code in a step. */
+#ifndef PYKEYUPDATE_PUMP_H
+#define PYKEYUPDATE_PUMP_H
+
+#include "errors.h"
+#include "monitor.h"
+#include "tlsbio.h"
+#include "wire.h"
+
+struct ku_pump {
+    struct ku_monitor monitor;
+    int receiving, sending, writing;  /* some thread has the role */
+    int users;                /* threads in a call */
+    int closed;               /* by a thread of this process */
+    ku_socket left_open;      /* the last user closes it, or KU_NO_SOCKET */
+    int broken_by_fork;       /* another thread was in a step */
+    int receive_error;        /* of a recv() whose caller had data to return */
+    int send_error;           /* of the send() that was the last */
+    unsigned long writer;     /* the thread that has the role `writing` */
+    int in_openssl;           /* the thread inside has called it, or is about to */
+    unsigned long received;   /* how often something was; tells old from new */
+    struct ku_buffer stash;   /* decrypted, before what OpenSSL has to give */
+    int kept;                 /* the socket still has a byte that is here already */
+    struct ku_buffer unsent;  /* OpenSSL's output; the sender's */
+    size_t sent_apart;        /* so much of that goes into a send() of its own */
+    /* A write that was not completed must be repeated, as with OpenSSL: so much
+       of it is encrypted, and this is what that was. */
+    size_t accepted;
+    uint32_t fingerprint;
+    /* The fatal error that ended the connection: OpenSSL tells it once. */
+    struct ku_outcome ended;
+};
+
+/* What became of a call. */
+enum ku_progress {
+    KU_DONE,
+    KU_WANT_READ,    /* it may not wait */
+    KU_WANT_WRITE,
+    KU_TIMED_OUT,
+    KU_INTERRUPTED,  /* by a signal: call again, it goes on where it was */
+    KU_CLOSED_HERE,  /* another thread closed the connection */
+    KU_ENDED,        /* OpenSSL's outcome tells how */
+    KU_SYSTEM,       /* the system's error tells how */
+    KU_FULL,         /* so much data is in front that it is not read any further */
+    KU_REENTERED,    /* this thread is in the middle of the same */
+    KU_NO_MEMORY,
+};
+
+/* One thread's call, from begin to end; between these it is in the monitor. */
+struct ku_call {
+    struct ku_pump *pump;
+    const struct ku_libssl *libssl;
+    SSL *ssl;
+    ku_socket socket;
+    int blocks;         /* the socket is one that blocks, and it may */
+    ku_time deadline;
+    struct ku_tlsbio *bio;
+    int drains;         /* if it closes the socket it takes what has come before */
+    int receives, sends, writes;  /* the roles it has */
+    int error;          /* KU_SYSTEM */
+    struct ku_outcome outcome;  /* KU_ENDED */
+};
+
+/* 0, or -1 without memory. */
+int ku_pump_create(struct ku_pump *pump);
+void ku_pump_destroy(struct ku_pump *pump);
+
+/* In a child process after fork(): of all threads only this one exists. */
+void ku_pump_forked(struct ku_pump *pump);
+
+void ku_pump_begin(struct ku_call *call);
+void ku_pump_end(struct ku_call *call);
+
+/* Leave the monitor in the middle of a call, for signal handlers to be run, and
+   come back.  They may read, and send what is scheduled: only who writes goes on
+   writing. */
+void ku_pump_pause(struct ku_call *call);
+void ku_pump_resume(struct ku_call *call);
+
+/* Read some bytes, at least one; write all of them, n = 0 included. */
+enum ku_progress ku_pump_read(struct ku_call *call, char *data, size_t room,
+                              size_t *got);
+enum ku_progress ku_pump_write(struct ku_call *call, const char *data, size_t n);
+
+/* Complete a handshake, or what is scheduled; send a close_notify and wait for the
+   peer's. */
+enum ku_progress ku_pump_handshake(struct ku_call *call);
+enum ku_progress ku_pump_shutdown(struct ku_call *call);
+
+/* Send all that OpenSSL has written. */
+enum ku_progress ku_pump_send(struct ku_call *call);
+
+/* Receive something, or wait until another thread has, unless something has been
+   since `received` was read.  OpenSSL has not seen it yet.  `keeps`: what comes may
+   be data, and ku_pump_settle() follows. */
+enum ku_progress ku_pump_receive(struct ku_call *call, unsigned long received,
+                                 int keeps);
+
+/* The same as far as the socket takes it at once, unless another thread sends. */
+void ku_pump_flush(struct ku_call *call);
+
+/* Let OpenSSL take its steps with what has been received, and keep the data.  What
+   it writes is not sent yet. */
+enum ku_progress ku_pump_settle(struct ku_call *call);
+
+/* Is a renegotiation under way, during which nothing may be written? */
+int ku_pump_holds(const struct ku_call *call);
+
+/* How many bytes can be read without receiving any. */
+size_t ku_pump_pending(struct ku_call *call);
+
+/* Close the connection for all threads, from begin to end of a call.  Threads that
+   are in one are woken, and the last of all that are, maybe this, closes the
+   socket. */
+void ku_pump_close(struct ku_call *call);
+
+#endif

@@ -1,0 +1,370 @@
+#include "traffic.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_OUTPUT (256 * 1024)  /* of a peer that asks and does not read */
+#define SEEN_AFTER 10             /* two milliseconds each */
+
+int
+ku_pump_create(struct ku_pump *pump)
+{
+    memset(pump, 0, sizeof(*pump));
+    pump->left_open = KU_NO_SOCKET;
+    return ku_monitor_create(&pump->monitor);
+}
+
+void
+ku_pump_destroy(struct ku_pump *pump)
+{
+    free(pump->stash.memory);
+    free(pump->unsent.memory);
+    ku_monitor_destroy(&pump->monitor);
+}
+
+/* The locks of threads that do not exist here are replaced.  What another thread
+   had half done in OpenSSL cannot be mended. */
+void
+ku_pump_forked(struct ku_pump *pump)
+{
+    pump->broken_by_fork = pump->monitor.owner != 0;
+    if (ku_monitor_is_mine(&pump->monitor)) {
+        return;
+    }
+    pump->receiving = pump->sending = pump->writing = pump->users = 0;
+    if (ku_monitor_create(&pump->monitor) < 0) {
+        pump->broken_by_fork = 1;
+    }
+}
+
+/* --- roles, and waiting for others -------------------------------------------- */
+
+void
+ku_pump_begin(struct ku_call *call)
+{
+    ku_monitor_enter(&call->pump->monitor);
+    call->pump->users++;
+    call->bio = ku_tlsbio_of(call->libssl, call->ssl);
+}
+
+void
+ku_give_up(struct ku_pump *pump, int *taken, int *mine)
+{
+    if (*mine) {
+        *taken = *mine = 0;
+        ku_monitor_announce(&pump->monitor);
+    }
+}
+
+void
+ku_pump_end(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    ku_socket left_open = KU_NO_SOCKET;
+    ku_give_up(pump, &pump->receiving, &call->receives);
+    ku_give_up(pump, &pump->sending, &call->sends);
+    ku_give_up(pump, &pump->writing, &call->writes);
+    if (--pump->users == 0) {
+        left_open = pump->left_open;
+        pump->left_open = KU_NO_SOCKET;
+    }
+    ku_monitor_leave(&pump->monitor);
+    if (left_open != KU_NO_SOCKET) {
+        if (call->drains) {
+            ku_wire_drain(left_open);
+        }
+        ku_wire_close(left_open);
+    }
+}
+
+void
+ku_pump_pause(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    ku_give_up(pump, &pump->receiving, &call->receives);
+    ku_give_up(pump, &pump->sending, &call->sends);
+    ku_monitor_leave(&pump->monitor);
+}
+
+void
+ku_pump_resume(struct ku_call *call)
+{
+    ku_monitor_enter(&call->pump->monitor);
+}
+
+enum ku_progress
+ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
+{
+    switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
+    case KU_NEWS:
+        return call->pump->closed ? KU_CLOSED_HERE : KU_DONE;
+    case KU_SIGNAL:
+        return KU_INTERRUPTED;
+    default:
+        return call->deadline == KU_AT_ONCE ? unready : KU_TIMED_OUT;
+    }
+}
+
+enum ku_progress
+ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
+{
+    enum ku_progress progress = call->pump->closed ? KU_CLOSED_HERE : KU_DONE;
+    while (progress == KU_DONE && *taken && !*mine) {
+        progress = ku_wait_for_news(call, unready);
+    }
+    if (progress == KU_DONE) {
+        *taken = *mine = 1;
+    }
+    return progress;
+}
+
+/* --- sending: with the role ---------------------------------------------------- */
+
+size_t
+ku_output_left(const struct ku_call *call)
+{
+    return ku_buffer_length(&call->pump->unsent)
+           + ku_buffer_length(&call->bio->output);
+}
+
+/* The peer is gone.  Reading goes on: it may have said why. */
+static void
+discard_output(struct ku_call *call)
+{
+    ku_buffer_drop(&call->pump->unsent, ku_buffer_length(&call->pump->unsent));
+    ku_buffer_drop(&call->bio->output, ku_buffer_length(&call->bio->output));
+    call->pump->sent_apart = call->bio->flushed = 0;
+}
+
+/* Take over what OpenSSL has written.  A server's first session ticket goes by
+   itself, as OpenSSL would send it.  Where the client has gone without reading it,
+   it is then the second that fails, which is of no account (without_tickets()), and
+   not the next recv(), which has the client's last data or its end to give. */
+static void
+take_output(struct ku_call *call)
+{
+    call->pump->unsent = call->bio->output;
+    call->pump->sent_apart = call->bio->flushed;
+    call->bio->output = (struct ku_buffer){0};
+    call->bio->flushed = 0;
+}
+
+/* One send(), outside the monitor; the number of bytes, or as ku_wire_send(). */
+static long
+send_outside(struct ku_call *call, int may_wait)
+{
+    struct ku_pump *pump = call->pump;
+    const char *data = pump->unsent.memory + pump->unsent.start;
+    size_t length = pump->sent_apart > 0 ? pump->sent_apart
+                                         : ku_buffer_length(&pump->unsent);
+    ku_monitor_leave(&pump->monitor);
+    long sent = ku_wire_send(call->socket, data, length, may_wait && call->blocks,
+                             &call->error);
+    if (sent == KU_WIRE_WOULD_BLOCK && may_wait && call->deadline != KU_AT_ONCE) {
+        int ready = ku_wire_wait(call->socket, KU_WRITABLE, call->deadline,
+                                 &call->error);
+        sent = ready > 0 ? 0 : ready;
+    }
+    ku_monitor_enter(&pump->monitor);
+    return sent;
+}
+
+/* What a failure of the wire means for the call. */
+static enum ku_progress
+wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
+{
+    switch (failure) {
+    case KU_WIRE_WOULD_BLOCK:
+        return unready;
+    case KU_WIRE_TIMED_OUT:
+        return KU_TIMED_OUT;
+    case KU_WIRE_SIGNAL:
+        return call->pump->closed ? KU_CLOSED_HERE : KU_INTERRUPTED;
+    default:
+        return call->pump->closed ? KU_CLOSED_HERE : KU_SYSTEM;
+    }
+}
+
+static enum ku_progress
+send_output(struct ku_call *call, int may_wait)
+{
+    struct ku_pump *pump = call->pump;
+    while (ku_output_left(call) > 0) {
+        if (pump->closed) {
+            return KU_CLOSED_HERE;
+        }
+        if (ku_buffer_length(&pump->unsent) == 0) {
+            take_output(call);
+        }
+        long sent = send_outside(call, may_wait);
+        if (sent >= 0) {
+            ku_buffer_drop(&pump->unsent, (size_t)sent);
+            pump->sent_apart -= pump->sent_apart > 0 ? (size_t)sent : 0;
+            ku_monitor_announce(&pump->monitor);
+            if (may_wait && call->blocks && ku_buffer_length(&pump->unsent) > 0) {
+                return KU_INTERRUPTED;  /* or a send() that waits had sent all */
+            }
+        }
+        else {
+            if (sent == KU_WIRE_ERROR && !ku_wire_may_pass(call->error)) {
+                pump->send_error = call->error;
+                discard_output(call);
+            }
+            return wire_failure(call, sent, KU_WANT_WRITE);
+        }
+    }
+    return KU_DONE;
+}
+
+int
+ku_can_send(const struct ku_call *call)
+{
+    return ku_output_left(call) > 0 && !call->pump->sending;
+}
+
+/* As far as the socket takes it at once, and unless a sender is at work: it will
+   see what has been added. */
+void
+ku_pump_flush(struct ku_call *call)
+{
+    if (ku_can_send(call)) {
+        call->pump->sending = call->sends = 1;
+        (void)send_output(call, 0);
+        ku_give_up(call->pump, &call->pump->sending, &call->sends);
+    }
+}
+
+enum ku_progress
+ku_pump_send(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->send_error != 0) {  /* what was lost cannot be sent again */
+        discard_output(call);
+        call->error = pump->send_error;
+        return KU_SYSTEM;
+    }
+    if (ku_output_left(call) == 0 && !pump->sending) {
+        return KU_DONE;
+    }
+    enum ku_progress progress =
+        ku_take(call, &pump->sending, &call->sends, KU_WANT_WRITE);
+    if (progress == KU_DONE) {
+        progress = send_output(call, 1);
+        ku_give_up(pump, &pump->sending, &call->sends);
+    }
+    return progress;
+}
+
+/* --- receiving: with the role -------------------------------------------------- */
+
+void
+ku_take_kept(struct ku_call *call)
+{
+    char byte;
+    if (call->pump->kept && call->socket != KU_NO_SOCKET) {
+        (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
+        call->pump->kept = 0;
+    }
+}
+
+/* Before the byte goes, a reader that is in select() gets the time to see it, unless
+   there is more behind it.  (Behind an end there never is.) */
+static enum ku_progress
+let_kept_be_seen(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    for (int tries = 0; pump->kept && tries < SEEN_AFTER; tries++) {
+        char bytes[2];
+        if (ku_wire_receive(call->socket, bytes, 2, KU_PEEKS, &call->error) == 2) {
+            break;
+        }
+        if (call->deadline == KU_AT_ONCE) {
+            return KU_WANT_READ;
+        }
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(0.002)) == KU_SIGNAL) {
+            return KU_INTERRUPTED;
+        }
+        if (pump->closed) {
+            return KU_CLOSED_HERE;
+        }
+    }
+    return KU_DONE;
+}
+
+/* One recv(), outside the monitor; the number of bytes, or as ku_wire_receive().
+   KU_WIRE_SIGNAL also stands for "look again": the socket can be written. */
+static long
+receive_outside(struct ku_call *call, char *memory, size_t length, int how)
+{
+    int sends = ku_can_send(call);
+    int events = sends && ku_output_left(call) > MOST_OUTPUT ? KU_WRITABLE
+                 : sends ? KU_READABLE | KU_WRITABLE
+                         : KU_READABLE;
+    ku_monitor_leave(&call->pump->monitor);
+    long got = KU_WIRE_WOULD_BLOCK;
+    if (events & KU_READABLE) {
+        int waits = call->blocks && !sends ? KU_WAITS : 0;
+        got = ku_wire_receive(call->socket, memory, length, how | waits, &call->error);
+    }
+    if (got == KU_WIRE_WOULD_BLOCK && call->deadline != KU_AT_ONCE) {
+        got = ku_wire_wait(call->socket, events, call->deadline, &call->error);
+        if (got > 0) {
+            got = got & KU_READABLE ? ku_wire_receive(call->socket, memory, length,
+                                                      how, &call->error)
+                                    : KU_WIRE_SIGNAL;
+            got = got == KU_WIRE_WOULD_BLOCK ? KU_WIRE_SIGNAL : got;
+        }
+    }
+    ku_monitor_enter(&call->pump->monitor);
+    return got;
+}
+
+enum ku_progress
+ku_receive(struct ku_call *call, enum ku_reach reach)
+{
+    struct ku_pump *pump = call->pump;
+    ku_pump_flush(call);
+    if (pump->closed) {
+        return KU_CLOSED_HERE;
+    }
+    if (pump->receive_error != 0) {
+        call->error = pump->receive_error;
+        pump->receive_error = 0;
+        return KU_SYSTEM;
+    }
+    if (ku_output_left(call) > MOST_OUTPUT && !ku_can_send(call)) {
+        return ku_wait_for_news(call, KU_WANT_WRITE);
+    }
+    if (reach == KU_KEEPING) {
+        enum ku_progress progress = let_kept_be_seen(call);
+        if (progress != KU_DONE) {
+            return progress;
+        }
+    }
+    size_t length = ku_tlsbio_wanted(call->bio, reach == KU_AHEAD);
+    int keeps = reach == KU_KEEPING
+                && (ku_buffer_length(&pump->stash) > 0
+                    || ku_tlsbio_data_may_follow(call->bio));
+    int peeks = keeps && length == 1 ? KU_PEEKS : 0;
+    char *memory = ku_tlsbio_lend(call->bio, length);
+    if (memory == NULL) {
+        return KU_NO_MEMORY;
+    }
+    ku_take_kept(call);
+    long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
+    ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
+    pump->kept = peeks && got > 0;
+    if (got < 0) {
+        /* In a handshake the peer waits for us first. */
+        int owes = ku_output_left(call) > 0
+                   && !call->libssl->SSL_is_init_finished(call->ssl);
+        return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
+    }
+    if (pump->closed) {
+        return KU_CLOSED_HERE;
+    }
+    call->bio->at_end = got == 0;
+    pump->received++;
+    ku_monitor_announce(&pump->monitor);
+    return KU_DONE;
+}

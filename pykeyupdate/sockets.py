@@ -1,0 +1,159 @@
+"""``SSLSocket``: an ``ssl.SSLSocket`` that any number of threads may use.
+
+Theory of operation. OpenSSL allows one thread at a time in a connection. The ``ssl``
+module gives OpenSSL the socket itself, so a thread that waits for data waits *inside*
+OpenSSL, and another that sends meanwhile is inside as well: that works until a key
+changes, a session ticket comes or the socket has a timeout.
+
+Here OpenSSL reads and writes memory and never waits (``ext/pump.c`` says how reading,
+writing and waiting go together). All of that is in an object that stands where ``ssl``
+keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()`` and all the
+rest are ``ssl.SSLSocket``'s own code, of whatever Python this runs on. This file has
+what ``ssl`` leaves to its inner object and a socket's waiting: the handshake, the
+shutdown, and closing while other threads are in it.
+"""
+
+import socket
+import ssl
+import sys
+from typing import Any, Optional
+
+from . import _keyupdate
+from .methods import Methods
+
+
+class SSLSocket(Methods, ssl.SSLSocket):
+    """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
+
+    Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may sit
+    in ``recv()`` while others send, change keys, ask for the certificate, ``unwrap()``
+    or ``close()``. Everything else is as in ``ssl.SSLSocket``: timeouts, non-blocking
+    sockets, exceptions, ``makefile()``, ``selectors``.
+
+    What to know beyond that:
+
+    - The data of one ``send()`` or ``sendall()`` is never mixed with another thread's.
+    - One that raises a timeout or ``SSLWantWriteError`` half-way must be repeated with
+      the same data, as with OpenSSL. Other data raises ``ssl.SSLError``
+      (``BAD_WRITE_RETRY``), where OpenSSL would send a broken stream.
+    - ``recv()`` may return the data of several records.
+    - Renegotiation (TLS 1.2): ``send()`` waits until the new handshake is done, in
+      every thread. No data is lost.
+    - ``close()`` ends the calls of other threads with ``OSError`` (``EBADF``).
+    - ``shutdown()`` leaves TLS on: what is sent afterwards is still encrypted, and
+      after ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` goes on in
+      plaintext.)
+    """
+
+    # what ssl.SSLSocket keeps and its stubs do not tell
+    _context: Any
+    _session: Any
+    _check_connected: Any
+
+    _duplex: Optional[_keyupdate.Duplex] = None
+
+    @property
+    def _sslobj(self) -> Optional[_keyupdate.Duplex]:
+        return self._duplex
+
+    @_sslobj.setter
+    def _sslobj(self, made: Any) -> None:
+        """Take what ``ssl`` has made for a socket, and make it anew over memory."""
+        self._duplex = None if made is None else self._over_memory()
+
+    def _over_memory(self) -> _keyupdate.Duplex:
+        inner = self._context._wrap_bio(
+            ssl.MemoryBIO(),
+            ssl.MemoryBIO(),
+            server_side=self.server_side,
+            server_hostname=self.server_hostname,
+            owner=self,
+            session=self._session,
+        )
+        return _keyupdate.Duplex(inner, self)
+
+    # -- handshakes and shutdowns ------------------------------------------------------
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Perform the handshake, or what is scheduled; see ``ssl.SSLSocket``."""
+        self._check_connected()
+        timeout = self.gettimeout()
+        if timeout == 0 and block:
+            timeout = None
+        duplex: Any = self._sslobj
+        duplex.handshake(timeout)
+        if self._context._msg_callback or self._context.keylog_filename:
+            # ssl keeps what its own callbacks have raised for its next call: this one
+            duplex.call(duplex.inner.do_handshake)
+
+    def unwrap(self) -> socket.socket:
+        """Shut TLS down; see ``ssl.SSLSocket``. The other threads' ``recv()`` end."""
+        duplex = self._sslobj
+        plain = super().unwrap()
+        left_over = duplex.left_over() if duplex else b""
+        if left_over:
+            _LeftOver(self, left_over)
+        return plain
+
+    # -- the end -----------------------------------------------------------------------
+
+    def shutdown(self, how: int) -> None:
+        """Shut the socket down in one direction or both; TLS stays on."""
+        socket.socket.shutdown(self, how)
+
+    def _real_close(self) -> None:
+        duplex = self._duplex
+        # A thread that Python has stopped at exit may be in the middle of a step.
+        if duplex is not None and not sys.is_finalizing():
+            descriptor = self.detach()
+            if descriptor >= 0:
+                duplex.close(descriptor)  # or the last of the threads in it does
+        super()._real_close()  # type: ignore[misc]
+
+
+class _LeftOver:
+    """What a peer sent in plaintext right behind its close_notify.
+
+    It was received together with the last of TLS. The methods of the socket give it out
+    before what is still to be received, and are its own again afterwards.
+    """
+
+    def __init__(self, sock: socket.socket, data: bytes) -> None:
+        self.sock = sock
+        self.data = data
+        for name in ("recv", "recv_into", "recvfrom", "recvfrom_into", "detach"):
+            setattr(sock, name, getattr(self, name))
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        taken = self.data[:buflen]
+        if not flags & socket.MSG_PEEK:
+            self.data = self.data[len(taken) :]
+        if not self.data:
+            self._leave()
+        return taken
+
+    def recv_into(
+        self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
+    ) -> int:
+        with memoryview(buffer) as view, view.cast("B") as room:
+            taken = self.recv(min(nbytes or len(room), len(room)), flags)
+            room[: len(taken)] = taken
+        return len(taken)
+
+    def recvfrom(self, buflen: int = 1024, flags: int = 0) -> tuple[bytes, Any]:
+        return self.recv(buflen, flags), self.sock.getpeername()
+
+    def recvfrom_into(
+        self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
+    ) -> tuple[int, Any]:
+        return self.recv_into(buffer, nbytes, flags), self.sock.getpeername()
+
+    def detach(self) -> int:
+        raise ValueError(
+            f"{self.sock!r}: {len(self.data)} bytes that came behind the end of TLS "
+            "would be lost; recv() them first"
+        )
+
+    def _leave(self) -> None:
+        for name in ("recv", "recv_into", "recvfrom", "recvfrom_into", "detach"):
+            self.sock.__dict__.pop(name, None)
