@@ -48,9 +48,11 @@ def renegotiations(link):
         link.wire.clear()
 
 
-def connections(work, pair):
+def connections(work, pair, over):
     for _ in range(20):
-        work(Link(*pair).handshake())
+        link = Link(*pair, over=over).handshake()
+        work(link)
+        link.close()
 
 
 def main():
@@ -59,9 +61,11 @@ def main():
         (ssl.TLSVersion.TLSv1_3, key_updates),
         (ssl.TLSVersion.TLSv1_2, renegotiations),
     ):
-        _, kilobytes = gained(partial(connections, work, contexts(version)))
-        print(f"{work.__name__:<16} {kilobytes:6} kB")
-        failed |= kilobytes > KILOBYTES
+        for over in ("memory", "managed"):
+            pair = contexts(version)
+            _, kilobytes = gained(partial(connections, work, pair, over))
+            print(f"{work.__name__:<16} {over:<8} {kilobytes:6} kB")
+            failed |= kilobytes > KILOBYTES
     sys.exit(failed)
 
 

@@ -1,17 +1,20 @@
 #!/bin/bash
-# The extension under ASan and UBSan, under valgrind, and counted for leaks.
+# The extension under ASan and UBSan, under TSan, under valgrind, and counted for leaks.
 #
-#     tests/stress/sanitize.sh [PYTHON [DEBUG_PYTHON]]
+#     tests/stress/sanitize.sh [PYTHON [DEBUG_PYTHON [FREE_THREADED_PYTHON]]]
 #
 # Builds into a folder of its own, which is removed.  PYTHON (python3) needs setuptools
 # and trustme, and so does DEBUG_PYTHON (python3.14d, if it is there), whose references
-# are counted.  FUZZ_CALLS (100000), VALGRIND_CALLS (5000) and THREAD_SECONDS (2) change
-# how long it takes: about three minutes as they are.  Each tool that is missing is named
-# and passed over; the exit status is 0 where all that ran found nothing.
+# are counted.  FREE_THREADED_PYTHON (python3.14t, if it is there) needs setuptools; the
+# storm of threads runs on it under TSan.  FUZZ_CALLS (100000), VALGRIND_CALLS (5000),
+# THREAD_SECONDS (2) and STORM_RUNS (40) change how long it takes: about four minutes as
+# they are.  Each tool that is missing is named and passed over; the exit status is 0
+# where all that ran found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-python3}
 debug_python=${2:-$(command -v python3.14d || true)}
+free_threaded_python=${3:-$(command -v python3.14t || true)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -55,6 +58,16 @@ python_noise() {
     done
 }
 
+# Of the interpreter and OpenSSL TSan sees nothing but what our code and libc do: the
+# reference counts that order a deallocation are not among that.
+in_tsan() {
+    printf '%s\n' race:duplex_dealloc race:_PyObjectStack race:libcrypto.so \
+        race:libssl.so >"$work/tsan.supp"
+    PYTHONPATH="$work/tsan" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
+        TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66" \
+        "$free_threaded_python" "$@"
+}
+
 counted() {
     PYTHONPATH="$work/debug" "$debug_python" "$@"
 }
@@ -68,8 +81,19 @@ if [[ -e $asan && -e $ubsan ]]; then
         --calls "${FUZZ_CALLS:-100000}"
     run "ASan and UBSan: threads" sanitized tests/stress/threads.py \
         --seconds "${THREAD_SECONDS:-2}"
+    run "ASan and UBSan: storm" sanitized tests/stress/storm.py \
+        --runs "${STORM_RUNS:-40}" --stock-runs 0
 else
     echo "== no libasan or libubsan for gcc: passed over"
+fi
+
+tsan=$(gcc -print-file-name=libtsan.so)
+if [[ -e $tsan && -n $free_threaded_python ]]; then
+    build tsan "$free_threaded_python" "-g -O1 -fsanitize=thread"
+    run "TSan: storm" in_tsan tests/stress/storm.py --runs "${STORM_RUNS:-40}" \
+        --stock-runs 0 --no-witness
+else
+    echo "== no libtsan for gcc, or no free-threaded Python: passed over"
 fi
 
 if command -v valgrind >/dev/null; then

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import os
 import socket
 import ssl
 import subprocess
@@ -30,9 +31,13 @@ _ROUNDS = 12  # two renegotiations, one after the other, are through in eight
 
 
 def make_certificate():
-    """Return a server's key and chain, and the authority's certificate, as PEM."""
+    """Return a server's key and chain, and the authority's certificate, as PEM.
+
+    By the interpreter that TRUSTME_PYTHON names, where trustme is not to be had for
+    this one.
+    """
     made = subprocess.run(
-        [sys.executable, "-c", _CERTIFICATE],
+        [os.environ.get("TRUSTME_PYTHON", sys.executable), "-c", _CERTIFICATE],
         check=True,
         capture_output=True,
         timeout=300,
@@ -175,6 +180,17 @@ class SocketPair:
             end.close()
 
 
+class ManagedPair(SocketPair):
+    """Two managed sockets, otherwise the same."""
+
+    def __init__(self, client_context, server_context, buffer=SMALL_BUFFER):
+        for context in (client_context, server_context):
+            context.sslsocket_class = pykeyupdate.SSLSocket
+        super().__init__(client_context, server_context, buffer)
+        for context in (client_context, server_context):
+            del context.sslsocket_class
+
+
 def BigSocketPair(client_context, server_context):  # noqa: N802
     """Make a SocketPair with room for all that a test of good conduct sends."""
     return SocketPair(client_context, server_context, buffer=1 << 18)
@@ -230,7 +246,7 @@ class World:
 
     def new_pair(self):
         contexts = self.rng.choice(self.contexts.pairs)
-        make = self.rng.choice((MemoryPair, SocketPair))
+        make = self.rng.choice((MemoryPair, SocketPair, ManagedPair))
         pair = make(*contexts)
         if self.sessions and self.rng.random() < 0.3:
             with contextlib.suppress(ValueError):
