@@ -1,7 +1,8 @@
 """The websockets library, sync and asyncio, both ends.
 
-A sync connection has a thread that sits in recv(): there a key update is as safe as its
-own send() is, and a renegotiation is refused.
+A sync connection has a thread that sits in recv(): on a stock socket a key update there
+is as safe as its own send() is, and a renegotiation is refused. On managed sockets both
+are as good as anywhere (test_threaded_clients.py).
 """
 
 import sys
