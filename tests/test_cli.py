@@ -1,6 +1,7 @@
 """pykeyupdate/cli: the commands, run in this process and as a user would."""
 
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 import pykeyupdate
 from pykeyupdate import cli
-from pykeyupdate.cli import demo, doctor
+from pykeyupdate.cli import bench_duplex, demo, doctor
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
@@ -127,4 +128,20 @@ def test_bench_calls_compares_side_by_side(capsys):
     assert cli.main(["bench", "calls"]) == 0
     out = capsys.readouterr().out
     for text in ("pending()", "ctypes", "C program", "target"):
+        assert text in out
+
+
+def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
+    monkeypatch.setattr(bench_duplex, "_ROUNDS", 1)
+    monkeypatch.setattr(bench_duplex, "_BULK", 1 << 20)
+    monkeypatch.setattr(bench_duplex, "_TURNS", 10)
+    monkeypatch.setattr(bench_duplex, "_IDLE", 20)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        assert cli.main(["bench", "duplex"]) == 0
+    finally:
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+    out = capsys.readouterr().out
+    for text in ("receiving", "both ways", "ping-pong", "idle", "target"):
         assert text in out

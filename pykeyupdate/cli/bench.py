@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from .. import KeyUpdateType, get_key_update_type, key_update
 from .._keyupdate import libssl
-from . import doctor, local
+from . import bench_duplex, doctor, local
 
 _ROUNDS = 25
 _QUESTIONS = 5_000  # in a round
@@ -36,8 +36,19 @@ class Entry(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run a benchmark; 0 when it ran, however fast, 2 if it cannot run."""
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
-    parser.add_argument("what", choices=["calls"], help="each call, and a whole cycle")
-    parser.parse_args(argv)
+    parser.add_argument(
+        "what",
+        choices=["calls", "duplex"],
+        help="calls: each call, and a whole cycle; "
+        "duplex: managed sockets beside ssl.SSLSocket",
+    )
+    if parser.parse_args(argv).what == "duplex":
+        return bench_duplex.main(ssl.TLSVersion.TLSv1_3)
+    return bench_calls()
+
+
+def bench_calls() -> int:
+    """Measure each call and a whole cycle."""
     trustme = local.trustme()
     if trustme is None:
         return 2
