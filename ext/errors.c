@@ -370,8 +370,9 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
     }
     if (outcome->value == SSL_ERROR_SSL
         && reason != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-        return raise_ssl(state, ssl_class("SSLError"), SSL_ERROR_SSL,
-                         outcome->error, "", function, conn_name);
+        return raise_ssl(state, ssl_class("SSLError"), SSL_ERROR_SSL, outcome->error,
+                         outcome->detail != NULL ? outcome->detail : "", function,
+                         conn_name);
     }
     if (outcome->system_error != 0) {
 #ifdef _WIN32

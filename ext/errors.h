@@ -49,7 +49,8 @@ struct ku_outcome {
     unsigned long error;  /* KU_OPENSSL, KU_IO: last entry of the error queue */
     int system_error;     /* KU_IO: errno, or Windows' last error */
     long verify_result;   /* KU_IO: SSL_get_verify_result() */
-    const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function */
+    const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function ·
+                             KU_IO: more of the message, or NULL */
 };
 
 /* Set the exception for an outcome other than KU_OK; always returns NULL.

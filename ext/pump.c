@@ -295,6 +295,9 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
         return KU_DONE;
     }
     call->outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_SSL};
+    call->outcome.detail = ": a send before this one ended half-way (a timeout, "
+                           "SSLWantWriteError, a signal); repeat it with the same "
+                           "data, or close the connection";
     call->outcome.error =
         (unsigned long)ERR_LIB_SSL << (call->libssl->version >= 0x30000000UL ? 23 : 24)
         | SSL_R_BAD_WRITE_RETRY;

@@ -38,7 +38,10 @@ class SSLSocket(Methods, ssl.SSLSocket):
       (``BAD_WRITE_RETRY``), where OpenSSL would send a broken stream.
     - ``recv()`` may return the data of several records.
     - Renegotiation (TLS 1.2): ``send()`` waits until the new handshake is done, in
-      every thread. No data is lost.
+      every thread, and no data is lost. A peer that never ends it makes it wait for
+      ever, and so does a megabyte of data in front of its answer that nobody reads:
+      give the socket a timeout. Meanwhile ``version()`` is ``None`` and
+      ``getpeercert()`` raises ``ValueError``, as in ``ssl``.
     - ``close()`` ends the calls of other threads with ``OSError`` (``EBADF``).
     - ``shutdown()`` leaves TLS on: what is sent afterwards is still encrypted, and
       after ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` goes on in

@@ -192,6 +192,7 @@ def test_a_half_sent_write_must_be_repeated(connect, threads):
     with pytest.raises(ssl.SSLError) as refused:
         client.send(b"other" + data)
     assert refused.value.reason == "BAD_WRITE_RETRY"
+    assert "repeat it with the same data, or close" in str(refused.value)
     with pytest.raises(ssl.SSLError) as refused:
         client.send(b"short")
     assert refused.value.reason == "BAD_WRITE_RETRY"
