@@ -14,7 +14,15 @@ import sys
 
 import hostile
 from fuzz import NAMES
-from world import PERFORMING, Contexts, MemoryPair, connect, settle
+from world import (
+    PERFORMING,
+    Contexts,
+    ManagedPair,
+    MemoryPair,
+    SocketPair,
+    connect,
+    settle,
+)
 
 import pykeyupdate
 
@@ -54,6 +62,21 @@ def handshake_only(pair):
     settle(pair, rounds=1)
 
 
+def talk(pair):
+    """Send and receive, and ask what is handed on to _ssl and what is refused."""
+    near, far = pair.ends
+    near.write(b"x" * 100)
+    far.read(100)
+    near.pending(), near.version(), near.getpeercert(), near.context
+    for refused in (lambda: near.read(1), lambda: near.recv(-1), near.dup):
+        quietly(refused)
+
+
+def come_and_go(make, contexts):
+    pair = connect(make(*contexts))
+    pair.close()
+
+
 def targets(contexts):
     """Return one target for each way in which a call can end, by name."""
     tls12, tls13 = contexts.quiet[0], contexts.quiet[3]
@@ -80,6 +103,8 @@ def targets(contexts):
         "close_notify, TLS 1.2": closing12.ends[0],
         "the peer has said goodbye": goodbye.ends[1],
         "unconnected": unconnected,
+        "managed, TLS 1.3": connect(ManagedPair(*tls13)).ends[0],
+        "managed, TLS 1.2": connect(ManagedPair(*tls12)).ends[0],
         "None": None,
         "_sslobj is None": hostile.Gives(None),
         "_sslobj is an int": hostile.Gives(5),
@@ -116,6 +141,15 @@ def steps(contexts):
                 lambda f=function, a=args, k=kwargs: quietly(f, *a, **k),
                 lambda a=args, k=kwargs: quietly(len, *a, **k),
             )
+    managed, stock = (
+        connect(make(*contexts.quiet[3])) for make in (ManagedPair, SocketPair)
+    )
+    yield "a managed socket", lambda: talk(managed), lambda: talk(stock)
+    yield (
+        "managed sockets that come and go",
+        lambda: come_and_go(ManagedPair, contexts.quiet[3]),
+        lambda: come_and_go(SocketPair, contexts.quiet[3]),
+    )
     pair, other = (connect(MemoryPair(*contexts.quiet[3])) for _ in range(2))
     yield (
         "key_update() and do_handshake()",
