@@ -147,7 +147,7 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
-        reached = ku_receive(&at_once, KU_EXACTLY);
+        reached = ku_receive(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
         }
@@ -203,7 +203,7 @@ read_what_is_here(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     enum ku_progress progress = read_records(call, data, room, got);
     if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
-        && nothing_is_here(call)) {
+        && call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
         ku_take_kept(call);
     }
     return progress;
@@ -370,6 +370,9 @@ enum ku_progress
 ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
+    if (pump->send_error != 0) {
+        return ku_pump_send(call);  /* which says so; no repeating helps */
+    }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
         return KU_REENTERED;  /* a signal handler's */
@@ -420,7 +423,7 @@ converse(struct ku_call *call, ku_stage stage)
         }
         enum ku_progress progress = ku_pump_send(call);
         if (progress == KU_DONE && reached == KU_WANT_READ) {
-            progress = ku_pump_receive(call, received, 0);
+            progress = ku_pump_receive(call, received, ku_pump_holds(call));
         }
         if (progress != KU_DONE || reached == KU_DONE) {
             return progress;
@@ -499,9 +502,13 @@ ku_pump_handshake(struct ku_call *call)
     return ask_why(call, without_tickets(call, progress));
 }
 
+/* What follows in plaintext is not to begin with a byte of TLS. */
 enum ku_progress
 ku_pump_shutdown(struct ku_call *call)
 {
+    if (!call->pump->receiving) {
+        ku_take_kept(call);
+    }
     return converse(call, shutdown_stage);
 }
 

@@ -48,6 +48,7 @@ struct ku_pump {
     unsigned long received;   /* how often something was; tells old from new */
     struct ku_buffer stash;   /* decrypted, before what OpenSSL has to give */
     int kept;                 /* the socket still has a byte that is here already */
+    ku_time kept_since;
     struct ku_buffer unsent;  /* OpenSSL's output; the sender's */
     size_t sent_apart;        /* so much of that goes into a send() of its own */
     /* A write that was not completed must be repeated, as with OpenSSL: so much

@@ -4,7 +4,8 @@
 #include <string.h>
 
 #define MOST_OUTPUT (256 * 1024)  /* of a peer that asks and does not read */
-#define SEEN_AFTER 10             /* two milliseconds each */
+#define SEEN_AFTER 20000          /* microseconds: then select() has returned */
+#define LOOK_AGAIN 0.002          /* seconds */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -27,7 +28,7 @@ ku_pump_destroy(struct ku_pump *pump)
 void
 ku_pump_forked(struct ku_pump *pump)
 {
-    pump->broken_by_fork = pump->monitor.owner != 0;
+    pump->broken_by_fork = pump->broken_by_fork || pump->monitor.owner != 0;
     if (ku_monitor_is_mine(&pump->monitor)) {
         return;
     }
@@ -273,7 +274,7 @@ static enum ku_progress
 let_kept_be_seen(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    for (int tries = 0; pump->kept && tries < SEEN_AFTER; tries++) {
+    while (pump->kept && ku_now() < pump->kept_since + SEEN_AFTER) {
         char bytes[2];
         if (ku_wire_receive(call->socket, bytes, 2, KU_PEEKS, &call->error) == 2) {
             break;
@@ -281,7 +282,8 @@ let_kept_be_seen(struct ku_call *call)
         if (call->deadline == KU_AT_ONCE) {
             return KU_WANT_READ;
         }
-        if (ku_monitor_wait(&pump->monitor, ku_deadline(0.002)) == KU_SIGNAL) {
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_AGAIN))
+            == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
         if (pump->closed) {
@@ -354,6 +356,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
     long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
     ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
     pump->kept = peeks && got > 0;
+    pump->kept_since = pump->kept ? ku_now() : 0;
     if (got < 0) {
         /* In a handshake the peer waits for us first. */
         int owes = ku_output_left(call) > 0

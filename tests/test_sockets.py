@@ -71,9 +71,14 @@ def connect(make_contexts, threads):
             setup(*contexts)
         near, far = plain or socket.socketpair()
         accepted = threads.start(lambda: contexts[1].wrap_socket(far, server_side=True))
-        client = contexts[0].wrap_socket(
-            near, server_hostname="localhost", **client_args
-        )
+        try:
+            client = contexts[0].wrap_socket(
+                near, server_hostname="localhost", **client_args
+            )
+        except BaseException:
+            with contextlib.suppress(OSError):
+                accepted().close()
+            raise
         ends.extend([client, accepted()])
         return ends[-2:]
 
@@ -663,6 +668,60 @@ def test_a_writer_drives_the_renegotiation_where_nobody_reads(connect, threads):
     assert client.recv(10) == b"after"
 
 
+@BOTH
+def test_data_put_aside_is_no_obstacle_to_plaintext(connect, version):
+    """Of data put aside the last byte stays in the socket: not in what follows TLS."""
+    client, server = connect(
+        version,
+        setup=lambda client, server: setattr(client, "post_handshake_auth", True),
+    )
+    client.sendall(b"data")
+    client.settimeout(0)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.unwrap()  # sends close_notify
+    server.settimeout(DEADLOCK)
+    with pytest.raises((ssl.SSLError, pykeyupdate.NotPossibleError)):
+        if version == "tls13":
+            pykeyupdate.request_client_certificate(server)
+        pykeyupdate.rekey(server)
+        pykeyupdate.wait_for_renegotiation(server)
+    assert server.recv(10) == b"data"
+    assert server.recv(10) == b""
+    plain = server.unwrap()
+    socket.socket.send(client, b"in plaintext")
+    assert plain.recv(100) == b"in plaintext"
+
+
+def test_data_put_aside_does_not_hide_the_end(connect):
+    client, server = connect("tls12")
+    server.sendall(b"data")
+    socket.socket.shutdown(server, socket.SHUT_WR)
+    client.settimeout(0)
+    pykeyupdate.renegotiate(client)
+
+    def has_ended():
+        try:
+            client.send(b"held")
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLEOFError:
+            return True
+
+    eventually(has_ended)
+    assert client.recv(10) == b"data"
+
+
+def test_an_error_of_the_socket_is_told_to_every_writer(connect):
+    client, server = connect()
+    client.shutdown(socket.SHUT_WR)
+    server.sendall(b"answer")
+    for data in (b"one", b"another"):
+        with pytest.raises(BrokenPipeError):
+            client.sendall(data)
+    assert select.select([client], [], [], DEADLOCK)[0]
+    assert client.recv(10) == b"answer"
+
+
 def test_a_reader_drives_it_and_the_writer_is_let_go(connect, threads):
     client, server = connect("tls12")
     reading = threads.start(receive, client, 4)
@@ -884,6 +943,35 @@ assert got == [b"alive"], got
 """,
         first="import os; os.register_at_fork(after_in_child=lambda: here.close())",
     )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+def test_what_was_half_done_at_fork_is_refused_in_all_children(run_script):
+    done = run_script("""
+import warnings
+warnings.simplefilter("ignore")
+entered = threading.Event()
+
+def stay():
+    with there._sslobj:
+        entered.set()
+        time.sleep(1)
+
+threading.Thread(target=stay, daemon=True).start()
+entered.wait()
+for generation in range(2):
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        os._exit(0) if generation else sys.exit()
+    try:
+        there.pending()
+    except pykeyupdate.ConnectionFailedError:
+        continue
+    os._exit(1)
+os._exit(0)
+""")
     assert (done.returncode, done.stderr) == (0, "")
 
 
