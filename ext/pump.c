@@ -93,7 +93,7 @@ ku_pump_settle(struct ku_call *call)
         stash->end += got;
         ku_buffer_drop(stash, 0);
     }
-    if (ku_buffer_length(stash) == 0 && !call->pump->receiving) {
+    if (ku_buffer_length(stash) == 0) {
         ku_take_kept(call);
     }
     return progress == KU_WANT_READ ? KU_DONE : progress;
@@ -147,6 +147,7 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
+        pump->kept_since = ku_now();  /* it goes only where more is behind it */
         reached = ku_receive(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
@@ -371,7 +372,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
-        return ku_pump_send(call);  /* which says so; no repeating helps */
+        return ask_why(call, ku_pump_send(call));  /* no repeating helps */
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
@@ -506,10 +507,11 @@ ku_pump_handshake(struct ku_call *call)
 enum ku_progress
 ku_pump_shutdown(struct ku_call *call)
 {
-    if (!call->pump->receiving) {
+    enum ku_progress progress = converse(call, shutdown_stage);
+    if (progress == KU_DONE) {
         ku_take_kept(call);
     }
-    return converse(call, shutdown_stage);
+    return progress;
 }
 
 /* --- what else is asked --------------------------------------------------------- */

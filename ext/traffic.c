@@ -65,7 +65,7 @@ ku_pump_end(struct ku_call *call)
     ku_give_up(pump, &pump->receiving, &call->receives);
     ku_give_up(pump, &pump->sending, &call->sends);
     ku_give_up(pump, &pump->writing, &call->writes);
-    if (--pump->users == 0) {
+    if (pump->users > 0 && --pump->users == 0) {  /* 0 before: after a fork() */
         left_open = pump->left_open;
         pump->left_open = KU_NO_SOCKET;
     }
@@ -235,14 +235,23 @@ ku_pump_flush(struct ku_call *call)
     }
 }
 
+/* What was lost cannot be sent again.  What another thread is sending is its own. */
+static enum ku_progress
+cannot_send(struct ku_call *call)
+{
+    if (!call->pump->sending) {
+        discard_output(call);
+    }
+    call->error = call->pump->send_error;
+    return KU_SYSTEM;
+}
+
 enum ku_progress
 ku_pump_send(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    if (pump->send_error != 0) {  /* what was lost cannot be sent again */
-        discard_output(call);
-        call->error = pump->send_error;
-        return KU_SYSTEM;
+    if (pump->send_error != 0) {
+        return cannot_send(call);
     }
     if (ku_output_left(call) == 0 && !pump->sending) {
         return KU_DONE;
@@ -253,7 +262,8 @@ ku_pump_send(struct ku_call *call)
         progress = send_output(call, 1);
         ku_give_up(pump, &pump->sending, &call->sends);
     }
-    return progress;
+    /* Whoever had the role may have failed, and dropped what was ours. */
+    return progress == KU_DONE && pump->send_error != 0 ? cannot_send(call) : progress;
 }
 
 /* --- receiving: with the role -------------------------------------------------- */
@@ -262,7 +272,7 @@ void
 ku_take_kept(struct ku_call *call)
 {
     char byte;
-    if (call->pump->kept && call->socket != KU_NO_SOCKET) {
+    if (call->pump->kept && !call->pump->closed && call->socket != KU_NO_SOCKET) {
         (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
         call->pump->kept = 0;
     }

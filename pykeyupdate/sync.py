@@ -152,9 +152,17 @@ def request_client_certificate(
         performing.request_certificate(conn, tls, shake, function)
         _perform(conn, tls, shake, function)
         request = performing.request_under_way(tls)
-    answered = functools.partial(performing.is_answered, conn, tls, request, function)
+    brought: list[ClientCertificate] = []
+
+    def answered() -> bool:
+        # in one, as another thread's next request may begin
+        with _duplex(tls) or contextlib.nullcontext():
+            if performing.is_answered(conn, tls, request, function):
+                brought.append(performing.take_answer(tls, request))
+        return bool(brought)
+
     _drive(conn, tls, function, answered, timeout)
-    return performing.take_answer(tls, request)
+    return brought[0]
 
 
 def _own_io(conn: Any, function: str) -> Any:
