@@ -3,8 +3,6 @@
 #include "controls.h"
 #include "step.h"
 
-#include <string.h>
-
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
 #define SSL_ERROR_SSL 1
 #define SSL_ERROR_WANT_READ 2
@@ -132,6 +130,16 @@ ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
     return progress;
 }
 
+/* A copy of a call that may not wait. */
+static struct ku_call
+without_waiting(const struct ku_call *call)
+{
+    struct ku_call copy = *call;
+    copy.blocks = 0;
+    copy.deadline = KU_AT_ONCE;
+    return copy;
+}
+
 /* A peer that has gone may have said why, in an alert that came before.  That is a
    better answer to a writer than "connection reset". */
 static enum ku_progress
@@ -141,9 +149,7 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     if (progress != KU_SYSTEM || pump->receiving || !ku_wire_is_gone(call->error)) {
         return progress;
     }
-    struct ku_call at_once = *call;
-    at_once.blocks = 0;
-    at_once.deadline = KU_AT_ONCE;
+    struct ku_call at_once = without_waiting(call);
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
@@ -220,9 +226,7 @@ receive_more(struct ku_call *call, size_t room)
         || !ku_tlsbio_data_follows(call->bio, is_tls13)) {
         return KU_WANT_READ;
     }
-    struct ku_call at_once = *call;
-    at_once.blocks = 0;
-    at_once.deadline = KU_AT_ONCE;
+    struct ku_call at_once = without_waiting(call);
     enum ku_progress progress = ku_receive(&at_once, KU_AHEAD);
     if (progress == KU_SYSTEM) {
         call->pump->receive_error = at_once.error;

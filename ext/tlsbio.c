@@ -95,9 +95,9 @@ int
 ku_tlsbio_data_follows(const struct ku_tlsbio *bio, int is_tls13)
 {
     size_t begun;
-    const char *header = begun_header(bio, &begun);
-    return header != NULL && header[0] == APPLICATION_DATA
-           && (!is_tls13 || record_length(header) > HEADER + MOST_DATA);
+    return ku_tlsbio_data_may_follow(bio)
+           && (!is_tls13
+               || record_length(begun_header(bio, &begun)) > HEADER + MOST_DATA);
 }
 
 char *
