@@ -1,5 +1,7 @@
 #include "call.h"
 
+#include "managed.h"
+#include "policy.h"
 #include "sslobject.h"
 
 #include <errno.h>
@@ -175,21 +177,38 @@ prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
     return 0;
 }
 
+/* Between two tries: what the interpreter wants to have done, or whether data may
+   go on under keys that cannot be changed.  -1 with an exception. */
+static int
+intermit(Duplex *self, const struct ku_call *call, enum ku_progress progress)
+{
+    if (progress == KU_INTERRUPTED) {
+        return PyErr_CheckSignals();
+    }
+    PyObject *owner = ku_owner_of(self);
+    int result = ku_managed_ask(ku_state_of(self), owner, "write", &call->outcome);
+    Py_DECREF(owner);
+    return result;
+}
+
 int
-ku_call_run(struct ku_call *call, ku_action action, void *argument,
-    enum ku_progress *progress)
+ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument,
+            enum ku_progress *progress)
 {
     int raised = 0;
     PyThreadState *thread = PyEval_SaveThread();
     ku_pump_begin(call);
     *progress = action(call, argument);
-    while (*progress == KU_INTERRUPTED && !raised) {
+    while ((*progress == KU_INTERRUPTED || *progress == KU_UNRENEWABLE) && !raised) {
         ku_pump_pause(call);
         PyEval_RestoreThread(thread);
-        raised = PyErr_CheckSignals() < 0;
+        raised = intermit(self, call, *progress) < 0;
         thread = PyEval_SaveThread();
         ku_pump_resume(call);
         if (!raised) {
+            if (*progress == KU_UNRENEWABLE) {
+                ku_policy_excuse(call->pump->record);
+            }
             *progress = action(call, argument);
         }
     }
@@ -257,10 +276,19 @@ ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action act
     enum ku_progress progress;
     ku_state *state = ku_state_of(self);
     if (ku_call_check(state, self, what) < 0 || refuse_reentry(state, self, what) < 0
-        || prepare(state, self, what, timeout, &call) < 0
-        || ku_call_run(&call, action, argument, &progress) < 0) {
+        || prepare(state, self, what, timeout, &call) < 0) {
         return NULL;
     }
-    return progress == KU_DONE ? Py_None
-                               : raise_progress(state, self, progress, &call, what);
+    PyObject *result = NULL;
+    if (ku_call_run(self, &call, action, argument, &progress) == 0) {
+        result = progress == KU_DONE
+                     ? Py_None
+                     : raise_progress(state, self, progress, &call, what);
+    }
+    if (call.events != 0) {
+        PyObject *owner = ku_owner_of(self);
+        ku_managed_tell(state, owner, call.events);
+        Py_DECREF(owner);
+    }
+    return result;
 }

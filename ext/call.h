@@ -38,7 +38,7 @@ typedef enum ku_progress (*ku_action)(struct ku_call *call, void *argument);
 
 /* Run an action without the GIL, and signal handlers where it is interrupted.
    -1 with the exception of a handler, or of a callback that OpenSSL called. */
-int ku_call_run(struct ku_call *call, ku_action action, void *argument,
+int ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument,
                 enum ku_progress *progress);
 
 /* Prepare a call, run it, and raise what it came to: NULL with an exception, or a

@@ -226,22 +226,23 @@ ku_scheduled(const struct ku_libssl *libssl, int result)
     return outcome;
 }
 
-static struct ku_outcome
-key_update_step(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+struct ku_outcome
+ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl,
+                       intptr_t update_type)
 {
     if (libssl->SSL_key_update == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_key_update");
     }
-    struct ku_outcome may = may_key_update(libssl, ssl, update_type);
+    struct ku_outcome may = may_key_update(libssl, ssl, (int)update_type);
     if (may.refusal != KU_OK) {
         return may;
     }
     libssl->ERR_clear_error();
-    return ku_scheduled(libssl, libssl->SSL_key_update(ssl, update_type));
+    return ku_scheduled(libssl, libssl->SSL_key_update(ssl, (int)update_type));
 }
 
 static struct ku_outcome
-get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     if (libssl->SSL_get_key_update_type == NULL) {
@@ -250,8 +251,9 @@ get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
     return ku_ok(libssl->SSL_get_key_update_type(ssl));
 }
 
-static struct ku_outcome
-renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int abbreviated)
+struct ku_outcome
+ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
+                          intptr_t abbreviated)
 {
     int (*function)(SSL *) = abbreviated ? libssl->SSL_renegotiate_abbreviated
                                          : libssl->SSL_renegotiate;
@@ -269,7 +271,7 @@ renegotiate_step(const struct ku_libssl *libssl, SSL *ssl, int abbreviated)
 }
 
 static struct ku_outcome
-renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     if (libssl->SSL_renegotiate_pending == NULL) {
@@ -282,7 +284,7 @@ renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
    server gives 1 when the client offered it for the case of TLS 1.2 (a client
    gives 0): nothing was negotiated, so both ends say no here. */
 static struct ku_outcome
-secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     return ku_ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
@@ -291,7 +293,7 @@ secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 
 /* SSL_total_renegotiations() is a macro for this. */
 static struct ku_outcome
-total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     return ku_ok(
@@ -344,7 +346,8 @@ py_key_update(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     int value;
     if (type < 0
-        || ku_take_step(state, "key_update", conn, key_update_step, type, &value) < 0) {
+        || ku_take_step(state, "key_update", conn, ku_schedule_key_update, type,
+                        &value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -375,8 +378,8 @@ begin_renegotiation(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_quiet_step(state, function, conn, renegotiate_step, abbreviated,
-                           &value) < 0) {
+    if (ku_take_quiet_step(state, function, conn, ku_schedule_renegotiation,
+                           abbreviated, &value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

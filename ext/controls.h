@@ -20,6 +20,12 @@ int ku_pending_key_update(const struct ku_libssl *libssl, SSL *ssl);
 /* Is a renegotiation scheduled or under way?  0 where the library does not tell. */
 int ku_renegotiates(const struct ku_libssl *libssl, SSL *ssl);
 
+/* Schedule a key update of that type, or a renegotiation, if that may be done now. */
+struct ku_outcome ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl,
+                                         intptr_t update_type);
+struct ku_outcome ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
+                                            intptr_t abbreviated);
+
 /* May a renegotiation be scheduled now?  The questions that OpenSSL forgot. */
 struct ku_outcome ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl);
 

@@ -239,6 +239,25 @@ py_settle(PyObject *self, PyObject *args)
     return done;
 }
 
+static enum ku_progress
+renew_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_renew(call);
+}
+
+static PyObject *
+py_renew(PyObject *self, PyObject *args)
+{
+    const char *what;
+    if (!PyArg_ParseTuple(args, "s", &what)) {
+        return NULL;
+    }
+    PyObject *done = ku_call_perform((Duplex *)self, what, NULL, renew_action, NULL);
+    Py_XINCREF(done);
+    return done;
+}
+
 /* After a close_notify OpenSSL reads no more. */
 static PyObject *
 py_left_over(PyObject *self, PyObject *ignored)
@@ -327,7 +346,7 @@ py_close(PyObject *object, PyObject *descriptor)
     call.ssl = ku_sslobject_ssl(state, self->inner);
     call.drains = drains(self, &call);
     enum ku_progress progress;
-    if (ku_call_run(&call, close_action, NULL, &progress) < 0) {
+    if (ku_call_run(self, &call, close_action, NULL, &progress) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -519,6 +538,10 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    self->pump.record = ku_record_of(ssl);
+    if (self->pump.record != NULL) {
+        self->pump.record->is_shared = 1;
+    }
     return (PyObject *)self;
 }
 
@@ -582,6 +605,9 @@ static PyMethodDef methods[] = {
     {"settle", py_settle, METH_VARARGS,
      "settle($self, function, /)\n--\n\n"
      "Process what was received, and keep the data for read()."},
+    {"renew", py_renew, METH_VARARGS,
+     "renew($self, function, /)\n--\n\n"
+     "Get new keys if they are due, without waiting."},
     {"left_over", py_left_over, METH_NOARGS,
      "left_over($self, /)\n--\n\nTake what was received behind the end of TLS."},
     {"close", py_close, METH_O,

@@ -61,8 +61,8 @@ static const struct {
         "use key_update()"},
     [KU_FORBIDDEN] = {
         "RenegotiationForbiddenError",
-        "OP_NO_RENEGOTIATION is set (kernel TLS sets it too); clear it in the "
-        "context's options before connecting"},
+        "OP_NO_RENEGOTIATION is set (kernel TLS and PeerLimits set it too); clear it "
+        "in the context's options before connecting"},
     [KU_INSECURE] = {
         "InsecureRenegotiationError",
         "the peer does not support secure renegotiation (RFC 5746); open a new "
@@ -128,6 +128,18 @@ static const struct {
         "ConnectionFailedError",
         "another thread was in this connection when the process forked, so it is "
         "the parent's; close it and open a new one"},
+    [KU_UNMANAGED] = {
+        "NotManagedError",
+        "it is not a managed connection; have its context make them with manage() "
+        "or install() before connecting"},
+    [KU_NOT_ALLOWED] = {
+        "WrongProtocolVersionError",
+        "it is %s, where new keys take a renegotiation, which its RekeyPolicy does "
+        "not allow (renegotiate=True does); or connect with TLS 1.3"},
+    [KU_PEER_TOO_MUCH] = {
+        "PeerLimitError",
+        "the peer began more %s than it may and was cut off; close it (or, if this "
+        "peer is to be trusted, raise that limit)"},
     [KU_DATA_IN_FRONT] = {
         "ReadPendingError",
         "more than a megabyte of application data has come before the peer's "
@@ -222,6 +234,14 @@ is_permanent(int reason)
     return reason == SSL_R_WRONG_SSL_VERSION || reason == SSL_R_NO_RENEGOTIATION
            || reason == SSL_R_INVALID_KEY_UPDATE_TYPE
            || reason == SSL_R_UNINITIALIZED || reason == 0;
+}
+
+int
+ku_is_for_good(const struct ku_outcome *outcome)
+{
+    return outcome->refusal == KU_OPENSSL
+               ? is_permanent((int)(outcome->error & 0xfff))
+               : outcome->refusal != KU_OK && outcome->refusal < KU_NO_HANDSHAKE;
 }
 
 /* Raise class(number, text) as the ssl module does, with .library and .reason;
@@ -386,20 +406,43 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
                      "EOF occurred in violation of protocol");
 }
 
+PyObject *
+ku_reason(ku_state *state, const struct ku_outcome *outcome)
+{
+    if (outcome->refusal == KU_OPENSSL) {
+        const char *reason = state->libssl.ERR_reason_error_string(outcome->error);
+        return PyUnicode_FromFormat("OpenSSL refuses: %s",
+                                    reason != NULL ? reason : "unknown error");
+    }
+    const char *text = REFUSALS[outcome->refusal].text;
+    return outcome->detail != NULL ? PyUnicode_FromFormat(text, outcome->detail)
+                                   : PyUnicode_FromString(text);
+}
+
+/* ssl.SSLError and its like take a number and a text. */
+static PyObject *
+raise_with_number(ku_state *state, const char *class_name, PyObject *message)
+{
+    PyObject *arguments =
+        message != NULL ? Py_BuildValue("(iO)", SSL_ERROR_SSL, message) : NULL;
+    Py_XDECREF(message);
+    return raise(state, class_name, arguments);
+}
+
 static PyObject *
 raise_refusal(ku_state *state, const struct ku_outcome *outcome,
               const char *function, PyObject *conn_name)
 {
-    const char *text = REFUSALS[outcome->refusal].text;
-    PyObject *reason = outcome->detail != NULL
-                           ? PyUnicode_FromFormat(text, outcome->detail)
-                           : PyUnicode_FromString(text);
+    PyObject *reason = ku_reason(state, outcome);
     PyObject *message = NULL;
     if (reason != NULL) {
         message = PyUnicode_FromFormat("%s(%U): %U", function, conn_name, reason);
         Py_DECREF(reason);
     }
-    return raise(state, REFUSALS[outcome->refusal].exception, message);
+    const char *class_name = REFUSALS[outcome->refusal].exception;
+    return outcome->refusal == KU_PEER_TOO_MUCH
+               ? raise_with_number(state, class_name, message)
+               : raise(state, class_name, message);
 }
 
 PyObject *

@@ -22,6 +22,9 @@ enum ku_refusal {
     KU_NO_PHA,
     KU_MISSING,
     KU_FORKED,
+    KU_UNMANAGED,
+    KU_NOT_ALLOWED,
+    KU_PEER_TOO_MUCH,
     /* not now, try after the next I/O */
     KU_NO_HANDSHAKE,
     KU_SCHEDULED,
@@ -50,8 +53,15 @@ struct ku_outcome {
     int system_error;     /* KU_IO: errno, or Windows' last error */
     long verify_result;   /* KU_IO: SSL_get_verify_result() */
     const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function ·
-                             KU_IO: more of the message, or NULL */
+                             KU_PEER_TOO_MUCH: of what · KU_IO: more of the message,
+                             or NULL */
 };
+
+/* Will it be the same later on this connection? */
+int ku_is_for_good(const struct ku_outcome *outcome);
+
+/* "reason; remedy", without the call and the connection; a new reference. */
+PyObject *ku_reason(ku_state *state, const struct ku_outcome *outcome);
 
 /* Set the exception for an outcome other than KU_OK; always returns NULL.
    Messages read "function(connection): reason; remedy". */

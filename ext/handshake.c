@@ -68,7 +68,7 @@ tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
 }
 
 static struct ku_outcome
-to_send_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+to_send_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     enum ku_refusal refusal = ku_connection_state(libssl, ssl);
@@ -91,7 +91,7 @@ to_send_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 /* Has received data not been read?  While that is so, a server's HelloRequest is
    not sent (ssl3_renegotiate_check(), s3_lib.c). */
 static struct ku_outcome
-has_unread_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+has_unread_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     return ku_ok(libssl->SSL_has_pending(ssl) != 0);
@@ -114,7 +114,7 @@ static int system_error(void) { return errno; }
    one that does not block, so this is bounded by the cryptography of one flight;
    the GIL is kept, as nobody else may be in this connection meanwhile. */
 static struct ku_outcome
-advance_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     enum ku_refusal refusal = ku_connection_state(libssl, ssl);
@@ -142,7 +142,7 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
    authentication) with the peer: an FNV-1a hash of its last Finished message,
    which OpenSSL keeps.  Nothing but "the same or not" is made of it. */
 static struct ku_outcome
-peer_finished_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+peer_finished_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     unsigned char finished[64];  /* EVP_MAX_MD_SIZE */
@@ -201,7 +201,7 @@ schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
    SSL_set_verify() without a callback keeps the one that is set (ssl_lib.c).
    TLS 1.2: a session that was resumed would carry no certificate. */
 static struct ku_outcome
-request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
+request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
     if (!libssl->SSL_is_server(ssl)) {
@@ -238,7 +238,7 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, int ignored)
 
 /* --- as Python sees them -------------------------------------------------- */
 
-typedef int (*taker)(ku_state *, const char *, PyObject *, ku_step, int, int *);
+typedef int (*taker)(ku_state *, const char *, PyObject *, ku_step, intptr_t, int *);
 
 static PyObject *
 stepped(PyObject *module, PyObject *args, taker take, ku_step step)

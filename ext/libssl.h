@@ -10,6 +10,8 @@
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;
 typedef struct bio_method_st BIO_METHOD;
+typedef struct ssl_cipher_st SSL_CIPHER;
+typedef struct ssl_session_st SSL_SESSION;
 
 /* The five controls, and the one that asks a client for its certificate.  A library
    may lack one: it is then NULL in the table and calling it from Python is
@@ -58,8 +60,26 @@ typedef struct bio_method_st BIO_METHOD;
     X(void, SSL_set_verify, (SSL *, int, int (*)(int, void *)))   \
     X(uint64_t, SSL_set_options, (SSL *, uint64_t))
 
+/* What a record beside a connection (record.c) takes; in every OpenSSL since 1.1.1
+   as well. */
+#define KU_RECORDS(X)                                             \
+    X(int, SSL_set_ex_data, (SSL *, int, void *))                 \
+    X(void, SSL_set_info_callback,                                \
+      (SSL *, void (*)(const SSL *, int, int)))                   \
+    X(void, SSL_set_shutdown, (SSL *, int))                       \
+    X(uint64_t, SSL_clear_options, (SSL *, uint64_t))             \
+    X(const SSL_CIPHER *, SSL_get_current_cipher, (const SSL *))  \
+    X(int, SSL_CIPHER_get_cipher_nid, (const SSL_CIPHER *))       \
+    X(int, SSL_CIPHER_is_aead, (const SSL_CIPHER *))              \
+    X(SSL_SESSION *, SSL_get_session, (const SSL *))              \
+    X(int, SSL_SESSION_get_max_fragment_length, (const SSL_SESSION *))
+
 /* The same for libcrypto. */
 #define KU_CRYPTO(X)                                              \
+    X(int, CRYPTO_get_ex_new_index,                               \
+      (int, long, void *, void *,                                 \
+       int (*)(void *, const void *, void *, int, long, void *),  \
+       void (*)(void *, void *, void *, int, long, void *)))      \
     X(unsigned long, OpenSSL_version_num, (void))                 \
     X(const char *, OpenSSL_version, (int))                       \
     X(void, ERR_clear_error, (void))                              \
@@ -86,6 +106,7 @@ struct ku_libssl {
     KU_CONTROLS(KU_MEMBER)
     KU_QUESTIONS(KU_MEMBER)
     KU_STEPS(KU_MEMBER)
+    KU_RECORDS(KU_MEMBER)
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version;  /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */

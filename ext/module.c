@@ -22,6 +22,10 @@
    tlsbio.c (what OpenSSL reads and writes), wire.c (the socket), monitor.c,
    buffer.c and clock.c.
 
+   And a managed connection, socket or object, looks after its keys: record.c is what
+   is kept beside it and what its peer may do, policy.c when its keys are due, and
+   managed.c what Python sees of both.
+
    This file puts them together at import: make a connection with _ssl, prove the
    layout on it without following a pointer, find libssl, and let that libssl
    confirm what was proved.  Where any of it does not hold, the import fails with
@@ -33,6 +37,8 @@
 #include "controls.h"
 #include "duplex.h"
 #include "handshake.h"
+#include "managed.h"
+#include "record.h"
 #include "sslobject.h"
 #include "tlsbio.h"
 
@@ -66,6 +72,22 @@ import_names(ku_state *state)
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->partial != NULL
                    && state->find != NULL;
+    return complete ? 0 : -1;
+}
+
+/* What managed connections ask and tell, and how they call ssl's own methods. */
+static int
+import_managed_names(ku_state *state)
+{
+    state->impossible = import_from("pykeyupdate.policy", "impossible");
+    if (state->impossible != NULL) {
+        state->happened = import_from("pykeyupdate.events", "happened");
+    }
+    state->read_name = PyUnicode_InternFromString("read");
+    state->write_name = PyUnicode_InternFromString("write");
+    state->read_length = PyLong_FromLong(1024);
+    int complete = state->happened != NULL && state->read_name != NULL
+                   && state->write_name != NULL && state->read_length != NULL;
     return complete ? 0 : -1;
 }
 
@@ -107,15 +129,21 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
 }
 
 static int
-add_duplex(PyObject *module, ku_state *state)
+add_types(PyObject *module, ku_state *state)
 {
     state->bio_method = ku_tlsbio_method(&state->libssl);
-    if (state->bio_method == NULL || ku_watch_forks() < 0) {
+    if (state->bio_method == NULL || ku_watch_forks() < 0
+        || ku_record_prepare(&state->libssl) < 0) {
         PyErr_NoMemory();
         return -1;
     }
+    PyObject *object = ku_managed_object_type(module);
+    int result = object != NULL
+                     ? PyObject_SetAttrString(module, "ManagedObject", object)
+                     : -1;
+    Py_XDECREF(object);
     state->duplex_type = (PyTypeObject *)ku_duplex_type(module);
-    return state->duplex_type != NULL
+    return result == 0 && state->duplex_type != NULL
                ? PyObject_SetAttrString(module, "Duplex",
                                         (PyObject *)state->duplex_type)
                : -1;
@@ -125,7 +153,8 @@ static int
 module_exec(PyObject *module)
 {
     ku_state *state = PyModule_GetState(module);
-    if (import_names(state) < 0 || import_update_types(module, state) < 0) {
+    if (import_names(state) < 0 || import_managed_names(state) < 0
+        || import_update_types(module, state) < 0) {
         return -1;
     }
     PyObject *_ssl = PyImport_ImportModule("_ssl");
@@ -134,8 +163,9 @@ module_exec(PyObject *module)
     }
     int result = bind_and_prove(module, state, _ssl);
     Py_DECREF(_ssl);
-    return result == 0 && add_duplex(module, state) == 0
-               ? PyModule_AddFunctions(module, ku_handshake)
+    return result == 0 && add_types(module, state) == 0
+                   && PyModule_AddFunctions(module, ku_handshake) == 0
+               ? PyModule_AddFunctions(module, ku_managed)
                : -1;
 }
 
@@ -149,6 +179,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->partial);
     Py_VISIT(state->fileno);
     Py_VISIT(state->gettimeout);
+    Py_VISIT(state->impossible);
+    Py_VISIT(state->happened);
     Py_VISIT(state->duplex_type);
     for (int i = 0; i < 3; i++) {
         Py_VISIT(state->update_types[i]);
@@ -167,6 +199,11 @@ module_clear(PyObject *module)
     Py_CLEAR(state->partial);
     Py_CLEAR(state->fileno);
     Py_CLEAR(state->gettimeout);
+    Py_CLEAR(state->impossible);
+    Py_CLEAR(state->happened);
+    Py_CLEAR(state->read_name);
+    Py_CLEAR(state->write_name);
+    Py_CLEAR(state->read_length);
     Py_CLEAR(state->duplex_type);
     for (int i = 0; i < 3; i++) {
         Py_CLEAR(state->update_types[i]);

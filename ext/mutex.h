@@ -8,6 +8,8 @@
 
 typedef SRWLOCK ku_mutex;
 
+#  define KU_MUTEX_INITIALIZER SRWLOCK_INIT
+
 static inline int
 ku_mutex_create(ku_mutex *mutex)
 {
@@ -32,6 +34,8 @@ ku_mutex_unlock(ku_mutex *mutex)
 #  include <pthread.h>
 
 typedef pthread_mutex_t ku_mutex;
+
+#  define KU_MUTEX_INITIALIZER PTHREAD_MUTEX_INITIALIZER
 
 /* 0, or not. */
 static inline int

@@ -1,7 +1,7 @@
 #include "traffic.h"
 
 #include "controls.h"
-#include "step.h"
+#include "policy.h"
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
 #define SSL_ERROR_SSL 1
@@ -49,14 +49,28 @@ step_failed(struct ku_call *call)
     return KU_ENDED;
 }
 
+/* A peer that was cut off is no more than silent to OpenSSL (record.c). */
 static enum ku_progress
 has_ended(struct ku_call *call)
 {
-    if (call->pump->ended.refusal == KU_OK) {
+    struct ku_pump *pump = call->pump;
+    if (pump->record != NULL && pump->record->why_cut != NULL
+        && pump->ended.refusal == KU_OK) {
+        pump->ended = ku_refused_because(KU_PEER_TOO_MUCH, pump->record->why_cut);
+        ku_monitor_announce(&pump->monitor);
+    }
+    if (pump->ended.refusal == KU_OK) {
         return KU_DONE;
     }
-    call->outcome = call->pump->ended;
+    call->outcome = pump->ended;
     return KU_ENDED;
+}
+
+/* With what no call of OpenSSL's tells by itself. */
+static enum ku_progress
+unless_ended(struct ku_call *call, enum ku_progress progress)
+{
+    return has_ended(call) == KU_ENDED ? KU_ENDED : progress;
 }
 
 /* One SSL_read_ex(). */
@@ -64,14 +78,20 @@ static enum ku_progress
 decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     *got = 0;
+    struct ku_record *record = call->pump->record;
     enum ku_progress progress = has_ended(call);
-    if (progress == KU_DONE) {
-        clear_errors(call->libssl);
-        call->pump->in_openssl++;
-        if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
-            progress = step_failed(call);
-        }
-        call->pump->in_openssl--;
+    if (progress != KU_DONE) {
+        return progress;
+    }
+    int begins = call->libssl->SSL_pending(call->ssl) == 0;
+    clear_errors(call->libssl);
+    call->pump->in_openssl++;
+    if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
+        progress = unless_ended(call, step_failed(call));
+    }
+    call->pump->in_openssl--;
+    if (record != NULL && *got > 0) {
+        ku_record_received(record, *got, begins);
     }
     return progress;
 }
@@ -168,6 +188,39 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     return KU_ENDED;
 }
 
+static enum ku_progress
+do_handshake(struct ku_call *call)
+{
+    enum ku_progress progress = has_ended(call);
+    if (progress == KU_DONE) {
+        clear_errors(call->libssl);
+        call->pump->in_openssl++;
+        if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
+            progress = unless_ended(call, step_failed(call));
+        }
+        call->pump->in_openssl--;
+    }
+    return progress;
+}
+
+/* What fails shows in the next call. */
+static void
+renew_if_due(struct ku_call *call)
+{
+    struct ku_record *record = call->pump->record;
+    if (record != NULL && ku_policy_at_rest(call->libssl, call->ssl, record)) {
+        (void)do_handshake(call);
+    }
+}
+
+enum ku_progress
+ku_pump_renew(struct ku_call *call)
+{
+    renew_if_due(call);
+    ku_pump_flush(call);
+    return KU_DONE;
+}
+
 /* --- reading and writing -------------------------------------------------------- */
 
 /* Would SSL_read_ex() do nothing but say that it wants to read?  Asking costs less:
@@ -241,6 +294,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     struct ku_pump *pump = call->pump;
     enum ku_progress progress = KU_DONE;
     size_t tried = 0;
+    renew_if_due(call);
     while (progress == KU_DONE) {
         progress = read_what_is_here(call, data, room, got);
         if (*got > 0) {
@@ -249,8 +303,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
                 progress = KU_DONE;
                 continue;
             }
-            ku_pump_flush(call);
-            return KU_DONE;
+            return ku_pump_renew(call);
         }
         /* Another thread may have brought something while we sent: look again,
            unless nothing more can be sent. */
@@ -343,7 +396,24 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     }
     call->pump->in_openssl--;
     call->pump->accepted += written;
+    if (call->pump->record != NULL && written > 0) {
+        ku_record_sent(call->pump->record, written);
+    }
     return progress;
+}
+
+/* As much of it as may go under the present keys, or new ones that are now
+   scheduled: a key update goes in front of it, a renegotiation is waited for. */
+static enum ku_progress
+admit(struct ku_call *call, size_t *n)
+{
+    struct ku_record *record = call->pump->record;
+    *n = *n < AT_ONCE ? *n : AT_ONCE;
+    if (record == NULL) {
+        return KU_DONE;
+    }
+    call->outcome = ku_policy_before_write(call->libssl, call->ssl, record, *n, n);
+    return call->outcome.refusal == KU_OK ? KU_DONE : KU_UNRENEWABLE;
 }
 
 /* It wants to read where it completes the first handshake. */
@@ -351,7 +421,11 @@ static enum ku_progress
 encrypt_some(struct ku_call *call, const char *data, size_t n)
 {
     for (;;) {
-        enum ku_progress progress = hold(call);
+        size_t length = n;
+        enum ku_progress progress = admit(call, &length);
+        if (progress == KU_DONE) {
+            progress = hold(call);
+        }
         if (progress == KU_DONE) {
             progress = has_ended(call);
         }
@@ -359,7 +433,7 @@ encrypt_some(struct ku_call *call, const char *data, size_t n)
             return progress;
         }
         unsigned long received = call->pump->received;
-        progress = encrypt_chunk(call, data, n < AT_ONCE ? n : AT_ONCE);
+        progress = encrypt_chunk(call, data, length);
         if (progress != KU_WANT_READ) {
             return progress;
         }
@@ -434,21 +508,6 @@ converse(struct ku_call *call, ku_stage stage)
             return progress;
         }
     }
-}
-
-static enum ku_progress
-do_handshake(struct ku_call *call)
-{
-    enum ku_progress progress = has_ended(call);
-    if (progress == KU_DONE) {
-        clear_errors(call->libssl);
-        call->pump->in_openssl++;
-        if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
-            progress = step_failed(call);
-        }
-        call->pump->in_openssl--;
-    }
-    return progress;
 }
 
 /* Of a renegotiation only reading survives data that is on its way. */

@@ -31,6 +31,7 @@
 
 #include "errors.h"
 #include "monitor.h"
+#include "record.h"
 #include "tlsbio.h"
 #include "wire.h"
 
@@ -57,6 +58,7 @@ struct ku_pump {
     uint32_t fingerprint;
     /* The fatal error that ended the connection: OpenSSL tells it once. */
     struct ku_outcome ended;
+    struct ku_record *record; /* as old as the SSL; NULL: none is kept */
 };
 
 /* What became of a call. */
@@ -69,6 +71,8 @@ enum ku_progress {
     KU_CLOSED_HERE,  /* another thread closed the connection */
     KU_ENDED,        /* OpenSSL's outcome tells how */
     KU_SYSTEM,       /* the system's error tells how */
+    KU_UNRENEWABLE,  /* keys must be changed and cannot: outcome tells why.  Once that
+                        is excused, call again, and it goes on where it was */
     KU_FULL,         /* so much data is in front that it is not read any further */
     KU_REENTERED,    /* this thread is in the middle of the same */
     KU_NO_MEMORY,
@@ -86,7 +90,8 @@ struct ku_call {
     int drains;         /* if it closes the socket it takes what has come before */
     int receives, sends, writes;  /* the roles it has */
     int error;          /* KU_SYSTEM */
-    struct ku_outcome outcome;  /* KU_ENDED */
+    struct ku_outcome outcome;  /* KU_ENDED, KU_UNRENEWABLE */
+    int events;         /* of the record, at its end */
 };
 
 /* 0, or -1 without memory. */
@@ -114,6 +119,10 @@ enum ku_progress ku_pump_write(struct ku_call *call, const char *data, size_t n)
    peer's. */
 enum ku_progress ku_pump_handshake(struct ku_call *call);
 enum ku_progress ku_pump_shutdown(struct ku_call *call);
+
+/* Schedule new keys if they are due, and send what that makes as far as the socket
+   takes it at once. */
+enum ku_progress ku_pump_renew(struct ku_call *call);
 
 /* Send all that OpenSSL has written. */
 enum ku_progress ku_pump_send(struct ku_call *call);

@@ -13,6 +13,11 @@ typedef struct {
     PyObject *partial;             /* functools.partial */
     PyObject *fileno;              /* _socket.socket.fileno */
     PyObject *gettimeout;          /* _socket.socket.gettimeout */
+    PyObject *impossible;          /* pykeyupdate.policy.impossible */
+    PyObject *happened;            /* pykeyupdate.events.happened */
+    PyObject *read_name;           /* the strings "read" and "write", and 1024 */
+    PyObject *write_name;
+    PyObject *read_length;
     PyTypeObject *duplex_type;     /* Duplex */
     BIO_METHOD *bio_method;        /* of managed connections; never freed */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */

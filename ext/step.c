@@ -32,7 +32,7 @@ ku_refused_because(enum ku_refusal refusal, const char *detail)
 }
 
 static struct ku_outcome
-held_step(ku_state *state, PyObject *sslobj, ku_step step, int argument)
+held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
 {
     struct ku_outcome outcome;
     HOLD(sslobj);
@@ -45,7 +45,7 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, int argument)
 
 static int
 take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-          int argument, int is_quiet, int *value)
+          intptr_t argument, int is_quiet, int *value)
 {
     PyObject *found = ku_sslobject_of(state, function, conn);
     if (found == NULL) {
@@ -80,14 +80,14 @@ take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
 
 int
 ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-             int argument, int *value)
+             intptr_t argument, int *value)
 {
     return take_step(state, function, conn, step, argument, 0, value);
 }
 
 int
 ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
-                   ku_step step, int argument, int *value)
+                   ku_step step, intptr_t argument, int *value)
 {
     return take_step(state, function, conn, step, argument, 1, value);
 }

@@ -25,9 +25,10 @@
 #define TLS1_2_VERSION 0x0303
 #define TLS1_3_VERSION 0x0304
 
-/* What is done with a connection while it is held. */
+/* What is done with a connection while it is held; the argument is a number, or a
+   pointer as one. */
 typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
-                                     int argument);
+                                     intptr_t argument);
 
 struct ku_outcome ku_ok(int value);
 struct ku_outcome ku_refused(enum ku_refusal refusal);
@@ -36,11 +37,11 @@ struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail
 /* Find, hold and prove the connection and take the step.  0 and its value, or -1
    with an exception that names `function` and the connection. */
 int ku_take_step(ku_state *state, const char *function, PyObject *conn,
-                 ku_step step, int argument, int *value);
+                 ku_step step, intptr_t argument, int *value);
 
 /* The same for what received data would stand in front of: of a managed socket it
    is put aside first, for the next recv(). */
 int ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
-                       ku_step step, int argument, int *value);
+                       ku_step step, intptr_t argument, int *value);
 
 #endif

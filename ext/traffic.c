@@ -65,6 +65,7 @@ ku_pump_end(struct ku_call *call)
     ku_give_up(pump, &pump->receiving, &call->receives);
     ku_give_up(pump, &pump->sending, &call->sends);
     ku_give_up(pump, &pump->writing, &call->writes);
+    call->events = pump->record != NULL ? ku_record_take_events(pump->record) : 0;
     if (pump->users > 0 && --pump->users == 0) {  /* 0 before: after a fork() */
         left_open = pump->left_open;
         pump->left_open = KU_NO_SOCKET;

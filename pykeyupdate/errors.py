@@ -90,6 +90,31 @@ class SharedConnectionError(NotPossibleError):
     """Another thread is always reading, beside which this cannot be done."""
 
 
+class NotManagedError(NotPossibleError):
+    """The connection is not a managed one (``manage()``, ``install()``)."""
+
+
+class RekeyImpossibleError(NotPossibleError, ssl.SSLError):
+    """A ``RekeyPolicy`` wants new keys, and this connection cannot have them.
+
+    An ``ssl.SSLError``: nothing more can be sent under the policy, and code around
+    sockets closes the connection.
+    """
+
+    library: Optional[str] = None  # type: ignore[assignment]
+    reason: Optional[str] = None  # type: ignore[assignment]
+
+
+class PeerLimitError(PyKeyUpdateError, ssl.SSLError):
+    """The peer has exceeded ``PeerLimits`` and was cut off; close the connection.
+
+    An ``ssl.SSLError``, so that code around sockets does.
+    """
+
+    library: Optional[str] = None  # type: ignore[assignment]
+    reason: Optional[str] = None  # type: ignore[assignment]
+
+
 class UnsupportedByLibraryError(NotPossibleError, NotImplementedError):
     """The TLS library of the ``ssl`` module does not have this function."""
 

@@ -1,4 +1,4 @@
-"""The controls as methods of ``ssl``'s classes, and managed sockets behind its hook.
+"""The controls as methods of ``ssl``'s classes, and managed ones behind its hooks.
 
 Theory of operation. ``install()`` adds attributes to the two classes and does nothing
 else: no class is replaced, no name is rebound and no method of ``ssl`` is overwritten.
@@ -10,9 +10,9 @@ Two things can stand in the way, and neither is destroyed: a method of the same 
 that is already there (a future Python's own, say) is left alone, and one that somebody
 put in place of ours afterwards is left there. Both are named in a ``PatchWarning``.
 
-Managed sockets come by the hook that ``ssl`` documents for it: a context makes sockets
-of its ``sslsocket_class``. ``manage()`` sets that of one context, ``install()`` the one
-that all contexts have by default.
+Managed connections come by the hook that ``ssl`` documents for it: a context makes
+sockets of its ``sslsocket_class`` and objects of its ``sslobject_class``. ``manage()``
+sets those of one context, ``install()`` the ones that all contexts have by default.
 """
 
 import contextlib
@@ -21,14 +21,20 @@ import ssl
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any, Optional
 
 from .errors import PatchWarning
 from .methods import METHODS
-from .sockets import SSLSocket
+from .policy import DEFAULT, PeerLimits, RekeyPolicy, rules
+from .sockets import RULES, Defaults, SSLObject, SSLSocket
 
 _MISSING = object()
 _CLASSES = (ssl.SSLSocket, ssl.SSLObject)
-_HOOK = "sslsocket_class"
+_HOOKS = (
+    ("sslsocket_class", ssl.SSLSocket, SSLSocket),
+    ("sslobject_class", ssl.SSLObject, SSLObject),
+)
+_UNSET: Any = object()
 
 # Reentrant, and free in a child: a signal handler may call install() too, and a thread
 # that holds the lock while another forks does not exist in the child.
@@ -43,32 +49,48 @@ _for_good = False  # install() was called, and no uninstall() since
 _contexts = 0  # `with installed()` blocks that have not ended
 
 
-def install(*, managed: bool = False) -> None:
+def install(
+    *,
+    managed: bool = False,
+    policy: Optional[RekeyPolicy] = _UNSET,
+    limits: Optional[PeerLimits] = _UNSET,
+) -> None:
     """Make the controls methods of every ``ssl.SSLSocket`` and ``ssl.SSLObject``.
 
     For applications: ``sock.key_update()`` is then ``pykeyupdate.key_update(sock)``, on
     connections that are already open too. Libraries should call the functions and
     leave other people's classes alone.
 
-    With ``managed``, all contexts make ``pykeyupdate.SSLSocket`` from now on, as
-    ``manage()`` has one context do (default ``False``, because it changes how every
-    socket of the process is read and written). Connections that are open stay as they
-    are.
+    With a ``policy``, ``limits`` or ``managed=True``, all contexts make managed
+    connections from now on, as ``manage()`` has one context do (not by default, because
+    it changes how every connection of the process is read and written). Where one of
+    the two is not given, it is ``RekeyPolicy()`` or ``PeerLimits()``; ``None`` is none.
+    A context that ``manage()`` was called for keeps what it was given. Connections that
+    are open stay as they are.
 
-    Nothing of ``ssl`` is replaced. Calling it again changes nothing. A method that is
-    already there under one of the names and is not pykeyupdate's stays, and so does
-    another class in the place of ``ssl.SSLSocket``, with a ``PatchWarning``.
-    Thread-safe.
+    Nothing of ``ssl`` is replaced. Calling it again changes nothing but the rules of
+    new connections, where it gives some. A method that is already there under one of
+    the names and is not pykeyupdate's stays, and so does another class in the place of
+    ``ssl.SSLSocket`` or ``ssl.SSLObject``, with a ``PatchWarning``. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
+    given = policy is not _UNSET or limits is not _UNSET
+    wanted = rules(
+        DEFAULT.policy if policy is _UNSET else policy,
+        DEFAULT.limits if limits is _UNSET else limits,
+    )
     with _lock:
         _for_good = True
-        strangers = _add() + (_add_hook() if managed else [])
+        strangers = _add()
+        if given:
+            Defaults.rules = wanted
+        if given or managed:
+            strangers += _add_hooks()
     _warn("install() left {} alone: it was there already", strangers)
 
 
 def uninstall() -> None:
-    """Take the methods away again, whoever installed them, and the managed sockets.
+    """Take the methods away again, whoever installed them, and the managed classes.
 
     ``vars()`` of ``ssl.SSLSocket``, ``ssl.SSLObject`` and ``ssl.SSLContext`` are then
     as before ``install()``. A method or class that somebody has put in place of ours
@@ -79,7 +101,8 @@ def uninstall() -> None:
     global _for_good  # noqa: PLW0603
     with _lock:
         _for_good = False
-        strangers = _remove() + _remove_hook()
+        Defaults.rules = DEFAULT
+        strangers = _remove() + _remove_hooks()
     _warn("uninstall() left {} alone: it is not pykeyupdate's", strangers)
 
 
@@ -115,52 +138,81 @@ def installed() -> Iterator[None]:
         _warn("installed() left {} alone: it is not pykeyupdate's", strangers, frames=4)
 
 
-def manage(context: ssl.SSLContext) -> None:
-    """Have a context make ``pykeyupdate.SSLSocket`` from now on.
+def manage(
+    context: ssl.SSLContext,
+    *,
+    policy: Optional[RekeyPolicy] = DEFAULT.policy,
+    limits: Optional[PeerLimits] = DEFAULT.limits,
+) -> None:
+    """Have a context make managed connections from now on.
 
-    Its sockets may be used by any number of threads at the same time, and are
-    ``ssl.SSLSocket`` in every other way; see ``SSLSocket``. Sockets that it has made
-    before stay as they are. Libraries may call it for contexts of their own.
+    Its sockets are ``pykeyupdate.SSLSocket``, which any number of threads may use at
+    the same time, and its objects (asyncio, trio, anyio) ``pykeyupdate.SSLObject``.
+    Both look after their keys as ``policy`` says (``RekeyPolicy()``, because RFC 9846
+    section 5.5 demands that much; ``None`` for no policy), hold their peer to
+    ``limits`` (``PeerLimits()``; ``None`` for none), and have ``stats()``. They are
+    ``ssl.SSLSocket`` and ``ssl.SSLObject`` in every other way.
 
-    On the wire: nothing. To undo it: ``del context.sslsocket_class``.
+    Connections that it has made before stay as they are. Calling it again gives new
+    connections new rules. Libraries may call it for contexts of their own.
 
-    Raises ``TypeError`` for what is no ``ssl.SSLContext``, and for a context whose
-    sockets are made by another class than ``ssl.SSLSocket``: derive that one from
-    ``pykeyupdate.SSLSocket``. Calling it again changes nothing. Thread-safe.
+    On the wire: nothing now; see ``RekeyPolicy``. To undo it:
+    ``del context.sslsocket_class, context.sslobject_class``.
+
+    Raises ``TypeError`` for what is no ``ssl.SSLContext``, no ``RekeyPolicy`` or no
+    ``PeerLimits``, and for a context whose connections are made by another class than
+    ``ssl``'s: derive that one from ``pykeyupdate.SSLSocket`` or ``SSLObject``.
+    Thread-safe.
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
     if not isinstance(context, ssl.SSLContext):
         raise TypeError(f"manage() takes an ssl.SSLContext, not {context!r}")
-    cls = context.sslsocket_class
-    if issubclass(cls, SSLSocket):
-        return
-    if cls is not ssl.SSLSocket:
-        raise TypeError(
-            f"manage({context!r}): its sslsocket_class is {cls!r}; derive that class "
-            "from pykeyupdate.SSLSocket instead"
-        )
-    context.sslsocket_class = SSLSocket
+    wanted = rules(policy, limits)
+    for name, _, ours in _HOOKS:
+        there = getattr(context, name)
+        if not _is_free(there) and not issubclass(there, ours):
+            raise TypeError(
+                f"manage({context!r}): its {name} is {there!r}; derive that class "
+                f"from pykeyupdate.{ours.__name__} instead"
+            )
+    setattr(context, RULES, wanted)
+    for name, _, ours in _HOOKS:
+        if _is_free(getattr(context, name)):
+            setattr(context, name, ours)
 
 
-def _add_hook() -> list[str]:
-    """Have all contexts make managed sockets; return what is in the way."""
-    there = vars(ssl.SSLContext)[_HOOK]
-    if there is ssl.SSLSocket:
-        setattr(ssl.SSLContext, _HOOK, SSLSocket)
-    return [] if there in (ssl.SSLSocket, SSLSocket) else [_describe_hook(there)]
+def _is_free(cls: type) -> bool:
+    """Return whether a class is ssl's own, or ours as ``install()`` puts it there."""
+    return any(cls in (theirs, ours) for _, theirs, ours in _HOOKS)
 
 
-def _remove_hook() -> list[str]:
-    """Give back ``ssl``'s own class; return what is there instead of ours."""
-    there = vars(ssl.SSLContext)[_HOOK]
-    if there is SSLSocket:
-        setattr(ssl.SSLContext, _HOOK, ssl.SSLSocket)
-    return [] if there in (ssl.SSLSocket, SSLSocket) else [_describe_hook(there)]
+def _add_hooks() -> list[str]:
+    """Have all contexts make managed connections; return what is in the way."""
+    strangers = []
+    for name, theirs, ours in _HOOKS:
+        there = vars(ssl.SSLContext)[name]
+        if there is theirs:
+            setattr(ssl.SSLContext, name, ours)
+        elif there is not ours:
+            strangers.append(_describe_hook(name, there))
+    return strangers
 
 
-def _describe_hook(there: object) -> str:
-    return f"ssl.SSLContext.{_HOOK} ({there!r})"
+def _remove_hooks() -> list[str]:
+    """Give back ``ssl``'s own classes; return what is there instead of ours."""
+    strangers = []
+    for name, theirs, ours in _HOOKS:
+        there = vars(ssl.SSLContext)[name]
+        if there is ours:
+            setattr(ssl.SSLContext, name, theirs)
+        elif there is not theirs:
+            strangers.append(_describe_hook(name, there))
+    return strangers
+
+
+def _describe_hook(name: str, there: object) -> str:
+    return f"ssl.SSLContext.{name} ({there!r})"
 
 
 def _add() -> list[str]:

@@ -1,9 +1,14 @@
-"""``SSLSocket``: an ``ssl.SSLSocket`` that any number of threads may use.
+"""The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-Theory of operation. OpenSSL allows one thread at a time in a connection. The ``ssl``
-module gives OpenSSL the socket itself, so a thread that waits for data waits *inside*
-OpenSSL, and another that sends meanwhile is inside as well: that works until a key
-changes, a session ticket comes or the socket has a timeout.
+Both have the extension keep a record beside them (``ext/record.c``), with the rules
+that their context was given: when to change keys, and what the peer may do. An
+``SSLObject`` is ``ssl.SSLObject`` with a ``read()`` and ``write()`` in C that look
+there. An ``SSLSocket`` is more: any number of threads may use it.
+
+Theory of operation of the socket. OpenSSL allows one thread at a time in a connection.
+The ``ssl`` module gives OpenSSL the socket itself, so a thread that waits for data
+waits *inside* OpenSSL, and another that sends meanwhile is inside as well: that works
+until a key changes, a session ticket comes or the socket has a timeout.
 
 Here OpenSSL reads and writes memory and never waits (``ext/pump.c`` says how reading,
 writing and waiting go together). All of that is in an object that stands where ``ssl``
@@ -16,10 +21,57 @@ shutdown, and closing while other threads are in it.
 import socket
 import ssl
 import sys
+import threading
+import weakref
 from typing import Any, Optional
 
 from . import _keyupdate
 from .methods import Methods
+from .policy import DEFAULT, Rules
+
+RULES = "_pykeyupdate_rules"
+"""The attribute of a managed context that holds its ``Rules``."""
+
+_sockets: "weakref.WeakSet[SSLSocket]" = weakref.WeakSet()
+_sockets_lock = threading.Lock()
+
+
+class Defaults:
+    """What contexts that were given no rules of their own make connections with."""
+
+    rules = DEFAULT
+
+
+def all_sockets() -> "list[SSLSocket]":
+    """Return the managed sockets that there are."""
+    with _sockets_lock:
+        return list(_sockets)
+
+
+def _rules_of(context: ssl.SSLContext) -> Rules:
+    return vars(context).get(RULES) or Defaults.rules
+
+
+class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
+    """An ``ssl.SSLObject`` that looks after its keys.
+
+    Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
+    BIOs: see ``manage()`` and ``install()``. It is used by one thread at a time, as
+    ``ssl.SSLObject``. ``read()`` and ``write()`` may make a KeyUpdate message, which
+    is in the outgoing BIO with the data.
+    """
+
+    _rules: Rules
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
+        made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
+        made._rules = _rules_of(made.context)
+        _keyupdate.keep(made._sslobj, made._rules.numbers)
+        return made  # type: ignore[no-any-return]
+
+    def _send_close_notify(self) -> None:
+        _keyupdate.close_notify(self, "write", 0)
 
 
 class SSLSocket(Methods, ssl.SSLSocket):
@@ -54,6 +106,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
     _check_connected: Any
 
     _duplex: Optional[_keyupdate.Duplex] = None
+    _rules: Rules
 
     @property
     def _sslobj(self) -> Optional[_keyupdate.Duplex]:
@@ -73,7 +126,22 @@ class SSLSocket(Methods, ssl.SSLSocket):
             owner=self,
             session=self._session,
         )
-        return _keyupdate.Duplex(inner, self)
+        self._rules = _rules_of(self._context)
+        _keyupdate.keep(inner, self._rules.numbers)
+        duplex = _keyupdate.Duplex(inner, self)
+        with _sockets_lock:
+            _sockets.add(self)
+        return duplex
+
+    def _send_close_notify(self) -> None:
+        _keyupdate.close_notify(self, "write", 0)
+        self._renew("write")
+
+    def _renew(self, function: str) -> None:
+        """Get new keys if they are due, and send what there is, without waiting."""
+        duplex = self._duplex
+        if duplex is not None:
+            duplex.renew(function)
 
     # -- handshakes and shutdowns ------------------------------------------------------
 

@@ -73,8 +73,8 @@ class Link(Witness):
             )
         else:
             if over == "managed":
-                pykeyupdate.manage(client_context)
-                pykeyupdate.manage(server_context)
+                pykeyupdate.manage(client_context, limits=None)
+                pykeyupdate.manage(server_context, limits=None)
             near, far = socket.socketpair()
             near.setblocking(False)
             far.setblocking(False)

@@ -285,6 +285,42 @@ def test_install_managed_is_for_all_contexts_and_taken_back(snapshot):
     assert made_by(old) is ssl.SSLSocket
 
 
+def test_both_hooks_and_rules_are_installed_and_taken_back(snapshot):
+    def rules():
+        made = ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"
+        )
+        return getattr(made, "_rules", None)
+
+    hourly, strict = (
+        pykeyupdate.RekeyPolicy.anssi(),
+        pykeyupdate.PeerLimits(renegotiation="never"),
+    )
+    assert rules() is None
+    pykeyupdate.install(policy=hourly)
+    assert rules()[:2] == (hourly, pykeyupdate.PeerLimits())
+    pykeyupdate.install(managed=True)
+    assert rules()[:2] == (hourly, pykeyupdate.PeerLimits())
+    pykeyupdate.install(policy=None, limits=strict)
+    assert rules()[:2] == (None, strict)
+    pykeyupdate.uninstall()
+    assert rules() is None
+    pykeyupdate.install(managed=True)
+    assert rules()[:2] == (pykeyupdate.RekeyPolicy(), pykeyupdate.PeerLimits())
+    pykeyupdate.uninstall()
+
+
+def test_a_context_keeps_what_it_was_given(snapshot):
+    context = ssl.create_default_context()
+    pykeyupdate.manage(context, policy=None)
+    pykeyupdate.install(policy=pykeyupdate.RekeyPolicy.niap())
+    try:
+        with make_socket(context) as sock:
+            assert sock._rules.policy is None
+    finally:
+        pykeyupdate.uninstall()
+
+
 def test_install_alone_manages_nothing(snapshot):
     pykeyupdate.install()
     assert made_by(ssl.create_default_context()) is ssl.SSLSocket
@@ -328,18 +364,17 @@ def test_manage_refuses_what_it_would_replace():
             pykeyupdate.manage(wrong)
 
 
-def test_another_class_in_the_hook_is_left_there(snapshot):
-    class Other(ssl.SSLSocket):
-        pass
-
-    original = ssl.SSLContext.sslsocket_class
-    ssl.SSLContext.sslsocket_class = Other
+@pytest.mark.parametrize("hook", ["sslsocket_class", "sslobject_class"])
+def test_another_class_in_the_hook_is_left_there(snapshot, hook):
+    original = vars(ssl.SSLContext)[hook]
+    other = type("Other", (original,), {})
+    setattr(ssl.SSLContext, hook, other)
     try:
-        with pytest.warns(pykeyupdate.PatchWarning, match=r"sslsocket_class.*Other"):
+        with pytest.warns(pykeyupdate.PatchWarning, match=rf"{hook}.*Other"):
             pykeyupdate.install(managed=True)
-        assert ssl.SSLContext.sslsocket_class is Other
-        with pytest.warns(pykeyupdate.PatchWarning, match=r"sslsocket_class.*Other"):
+        assert vars(ssl.SSLContext)[hook] is other
+        with pytest.warns(pykeyupdate.PatchWarning, match=rf"{hook}.*Other"):
             pykeyupdate.uninstall()
-        assert ssl.SSLContext.sslsocket_class is Other
+        assert vars(ssl.SSLContext)[hook] is other
     finally:
-        ssl.SSLContext.sslsocket_class = original
+        setattr(ssl.SSLContext, hook, original)

@@ -1,7 +1,9 @@
 """README.md: its code is run, its outputs compared, its commands and tables checked."""
 
+import ast
 import asyncio
 import contextlib
+import dataclasses
 import queue
 import re
 import socket
@@ -17,7 +19,7 @@ import pykeyupdate
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, MANAGE, THREADS = [
+PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, POLICY, INCIDENT, MANAGE, THREADS = [
     text for kind, text in BLOCKS if kind == "python"
 ]
 
@@ -126,6 +128,39 @@ def test_a_reader_thread_and_a_writer_on_a_managed_socket(example_org):
     assert not reader.is_alive()
     assert witness.said("server", "received").count(NOT_REQUESTED) == 3
     assert requests == [b"0", b"1", b"2"]
+
+
+def test_one_line_for_the_process_and_new_keys_everywhere(example_org, capsys):
+    _, context, witness, _, _ = example_org
+    try:
+        exec(POLICY, {})
+        with context.wrap_socket(
+            socket.create_connection(("example.org", 443)),
+            server_hostname="example.org",
+        ) as tls:
+            assert type(tls) is pykeyupdate.SSLSocket
+            assert pykeyupdate.stats(tls).sent.most_bytes == 10**11
+            witness.wire.clear()
+            names = {}
+            exec(INCIDENT, names)
+            names["new_keys_everywhere"]()
+            tls.sendall(b"hello")
+            assert tls.recv(100) == b"answer"
+    finally:
+        pykeyupdate.uninstall()
+    assert witness.said("server", "received") == [NOT_REQUESTED]
+    assert re.fullmatch(r"\d+ connections, \d+ updates\n", capsys.readouterr().out)
+
+
+def test_tables_of_rules_have_the_defaults():
+    text = README.read_text("utf-8")
+    for rules in (pykeyupdate.RekeyPolicy(), pykeyupdate.PeerLimits()):
+        for field in dataclasses.fields(rules):
+            (row,) = re.findall(rf"^\|[^|]*`{field.name}`.*$", text, re.MULTILINE)
+            names, defaults = (cell.strip() for cell in row.split("|")[1:3])
+            found = [ast.literal_eval(part.strip("` ")) for part in defaults.split(",")]
+            place = re.findall(r"`(\w+)`", names).index(field.name)
+            assert found[place % len(found)] == getattr(rules, field.name)
 
 
 def test_first_screen_is_one_screen():

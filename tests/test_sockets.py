@@ -66,7 +66,7 @@ def connect(make_contexts, threads):
         contexts[1].num_tickets = 0
         for name, context in zip(("client", "server"), contexts):
             if managed in (name, "both"):
-                pykeyupdate.manage(context)
+                pykeyupdate.manage(context, limits=None)
         if setup:
             setup(*contexts)
         near, far = plain or socket.socketpair()
@@ -344,7 +344,7 @@ def test_a_callback_may_schedule_and_nothing_breaks(connect, threads, version):
 def test_a_handshake_that_cannot_be_sent_wants_to_write(make_contexts):
     client, server = make_contexts("tls13")
     for context in (client, server):
-        pykeyupdate.manage(context)
+        pykeyupdate.manage(context, limits=None)
     near, far = small(1)
     for end in (near, far):
         end.setblocking(False)
@@ -366,7 +366,7 @@ def test_a_handshake_that_cannot_be_sent_wants_to_write(make_contexts):
 def test_sessions_are_resumed(make_contexts, threads):
     client, server = make_contexts("tls12")
     for context in (client, server):
-        pykeyupdate.manage(context)
+        pykeyupdate.manage(context, limits=None)
     session = None
     for resumed in (False, True):
         near, far = socket.socketpair()

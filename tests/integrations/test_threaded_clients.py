@@ -140,7 +140,7 @@ def contexts(make_contexts, version, traffic):
     """A client's and a server's, managed and watched."""
     made = make_contexts(version)
     for end, context in zip(("client", "server"), made):
-        pykeyupdate.manage(context)
+        pykeyupdate.manage(context, limits=None)
         traffic.watch(end, context)
     return made
 
@@ -306,7 +306,7 @@ def test_stomp(library, traffic, coilmq, trust_file):
     listener.on_message = lambda frame: traffic.take(frame.body)
     listener.on_error = lambda frame: traffic.failures.append(frame.body)
     connection.set_listener("", listener)
-    pykeyupdate.install(managed=True)  # it makes a context of its own
+    pykeyupdate.install(managed=True, limits=None)  # it makes a context of its own
     try:
         connection.connect(wait=True)
     finally:

@@ -114,7 +114,7 @@ def serve(managed, version, paths, seconds):
     context.options |= pykeyupdate.OP_ALLOW_CLIENT_RENEGOTIATION
     context.maximum_version = VERSIONS[version]
     if managed:
-        pykeyupdate.manage(context)
+        pykeyupdate.manage(context, limits=None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         command = [sys.executable, __file__, "--peer", port, str(paths[1]), version]

@@ -61,7 +61,7 @@ class Contexts:
             for context in (client, server):
                 context.minimum_version = context.maximum_version = version
                 if managed:
-                    pykeyupdate.manage(context)
+                    pykeyupdate.manage(context, limits=None)
                 if witness:
                     context._msg_callback = self._saw
             self.pairs[version] = client, server

@@ -1,0 +1,580 @@
+#include "managed.h"
+
+#include "controls.h"
+#include "policy.h"
+#include "sslobject.h"
+#include "step.h"
+
+/* m_clear() of the module has been there. */
+#define SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
+
+/* --- asking and telling ---------------------------------------------------------- */
+
+int
+ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
+               const struct ku_outcome *outcome)
+{
+    PyObject *reason = ku_reason(state, outcome);
+    PyObject *answer = NULL;
+    if (reason != NULL && state->impossible == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, SHUTTING_DOWN);
+        Py_DECREF(reason);
+    }
+    else if (reason != NULL) {
+        answer = PyObject_CallFunction(state->impossible, "OsO", conn, function,
+                                       reason);
+        Py_DECREF(reason);
+    }
+    Py_XDECREF(answer);
+    return answer != NULL ? 0 : -1;
+}
+
+void
+ku_managed_tell(ku_state *state, PyObject *conn, int events)
+{
+    PyObject *type, *value, *traceback;
+    if (state->happened == NULL) {
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *told = PyObject_CallFunction(state->happened, "Oi", conn, events);
+    if (told == NULL) {
+        PyErr_WriteUnraisable(conn);
+    }
+    Py_XDECREF(told);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* --- the managed SSLObject -------------------------------------------------------- */
+
+/* Its methods read() and write() are ssl.SSLObject's with what RekeyPolicy and
+   PeerLimits ask before and after; the bytes go the way they always do, through
+   the methods of the _SSLSocket inside, of whatever Python this is. */
+struct io {
+    ku_state *state;
+    PyObject *self, *inner;
+    SSL *ssl;
+    struct ku_record *record;
+    const char *function;
+};
+
+/* A no-op where there is no such thing (see step.c). */
+#ifdef Py_BEGIN_CRITICAL_SECTION
+#  define HOLD(object) Py_BEGIN_CRITICAL_SECTION(object)
+#  define RELEASE() Py_END_CRITICAL_SECTION()
+#else
+#  define HOLD(object) {
+#  define RELEASE() }
+#endif
+
+static PyObject *
+raise_cut(struct io *io)
+{
+    struct ku_outcome outcome =
+        ku_refused_because(KU_PEER_TOO_MUCH, io->record->why_cut);
+    return ku_raise(io->state, &outcome, io->function, io->self);
+}
+
+/* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
+static int
+begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *function)
+{
+    *io = (struct io){.self = self, .function = function};
+    io->state = PyType_GetModuleState(defining);
+    io->inner = io->state != NULL && io->state->sslobj_name != NULL
+                    ? PyObject_GetAttr(self, io->state->sslobj_name)
+                    : NULL;
+    if (io->inner == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_RuntimeError, SHUTTING_DOWN);
+        }
+        return -1;
+    }
+    if (Py_TYPE(io->inner) == io->state->sslobject_type) {
+        io->ssl = ku_sslobject_ssl(io->state, io->inner);
+    }
+    if (io->ssl != NULL) {
+        io->record = ku_record_of(io->ssl);
+    }
+    if (io->record == NULL) {
+        ku_refuse(io->state, KU_UNMANAGED, function, self);
+        return -1;
+    }
+    if (io->record->why_cut != NULL) {
+        raise_cut(io);
+        return -1;
+    }
+    return 0;
+}
+
+/* New keys that are due are made now: this sends them in memory, and what carries
+   the bytes looks after every read whether there are any. */
+static void
+rest(struct io *io)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    HOLD(io->inner);
+    if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
+        libssl->ERR_clear_error();
+        (void)libssl->SSL_do_handshake(io->ssl);
+        libssl->ERR_clear_error();
+    }
+    RELEASE();
+    if (PyErr_Occurred()) {  /* a message callback's (_ssl of 3.15) */
+        PyErr_WriteUnraisable(io->self);
+    }
+}
+
+/* The result of the method inside, and what is to be told; got < 0: it failed. */
+static PyObject *
+finish(struct io *io, PyObject *result, Py_ssize_t got)
+{
+    if (io->record->why_cut != NULL && got <= 0) {
+        PyErr_Clear();
+        Py_CLEAR(result);
+        raise_cut(io);
+    }
+    int events = ku_record_take_events(io->record);
+    if (events != 0) {
+        ku_managed_tell(io->state, io->self, events);
+    }
+    return result;
+}
+
+/* How much was read: the length of bytes, or a number. */
+static Py_ssize_t
+length_of(PyObject *result)
+{
+    return result == NULL          ? -1
+           : PyBytes_Check(result) ? PyBytes_Size(result)
+                                   : PyLong_AsSsize_t(result);
+}
+
+static PyObject *
+read_inner(struct io *io, PyObject *const *arguments, size_t count)
+{
+    PyObject *call[3] = {io->inner, count > 0 ? arguments[0] : io->state->read_length,
+                         count > 1 ? arguments[1] : NULL};
+    int into = count > 1 && arguments[1] != Py_None;
+    int begins = io->state->libssl.SSL_pending(io->ssl) == 0;
+    PyObject *result = PyObject_VectorcallMethod(
+        io->state->read_name, call, (size_t)(2 + into) | PY_VECTORCALL_ARGUMENTS_OFFSET,
+        NULL);
+    Py_ssize_t got = length_of(result);
+    if (got > 0) {
+        ku_record_received(io->record, (size_t)got, begins);
+    }
+    return finish(io, result, got);
+}
+
+/* read(len=1024, buffer=None), with keywords too. */
+static int
+read_arguments(PyObject *const *given, Py_ssize_t count, PyObject *names,
+               PyObject **arguments, size_t *found)
+{
+    Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
+    *found = (size_t)count;
+    if (count > 2) {
+        PyErr_SetString(PyExc_TypeError, "read() takes a length and maybe a buffer");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        arguments[i] = given[i];
+    }
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+        int which = PyUnicode_CompareWithASCIIString(name, "len") == 0      ? 0
+                    : PyUnicode_CompareWithASCIIString(name, "buffer") == 0 ? 1
+                                                                            : -1;
+        if (which < count) {
+            PyErr_Format(PyExc_TypeError, "read() got an unexpected argument %R", name);
+            return -1;
+        }
+        arguments[which] = given[count + i];
+        *found = (size_t)which + 1 > *found ? (size_t)which + 1 : *found;
+    }
+    return 0;
+}
+
+static PyObject *
+managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+             Py_ssize_t count, PyObject *names)
+{
+    struct io io;
+    PyObject *result = NULL;
+    if (begin(&io, defining, self, "read") == 0) {
+        PyObject *arguments[2] = {io.state->read_length, Py_None};
+        size_t found;
+        if (read_arguments(given, count, names, arguments, &found) == 0) {
+            result = read_inner(&io, arguments, found);
+        }
+        if (result != NULL) {
+            rest(&io);
+        }
+    }
+    Py_XDECREF(io.inner);
+    return result;
+}
+
+/* How many of n bytes may go now; -1 with an exception where none may. */
+static int
+admit(struct io *io, size_t n, size_t *room)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct ku_outcome outcome;
+    HOLD(io->inner);
+    outcome = ku_policy_before_write(libssl, io->ssl, io->record, n, room);
+    RELEASE();
+    if (outcome.refusal == KU_OK) {
+        return 0;
+    }
+    *room = n;
+    if (ku_managed_ask(io->state, io->self, io->function, &outcome) < 0) {
+        return -1;
+    }
+    ku_policy_excuse(io->record);
+    return 0;
+}
+
+static PyObject *
+write_inner(struct io *io, PyObject *data)
+{
+    PyObject *call[2] = {io->inner, data};
+    PyObject *result = PyObject_VectorcallMethod(
+        io->state->write_name, call, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_ssize_t written = result != NULL ? PyLong_AsSsize_t(result) : -1;
+    if (written > 0) {
+        ku_record_sent(io->record, (size_t)written);
+    }
+    return result;
+}
+
+/* In parts, each under other keys.  Memory takes all of each. */
+static PyObject *
+write_in_parts(struct io *io, const Py_buffer *view, size_t room)
+{
+    char *data = view->buf;
+    size_t left = (size_t)view->len;
+    for (;;) {
+        PyObject *part = PyMemoryView_FromMemory(data, (Py_ssize_t)room, PyBUF_READ);
+        PyObject *result = part != NULL ? write_inner(io, part) : NULL;
+        Py_XDECREF(part);
+        if (result == NULL) {
+            return NULL;
+        }
+        Py_DECREF(result);
+        data += room;
+        left -= room;
+        if (left == 0) {
+            return PyLong_FromSsize_t(view->len);
+        }
+        if (admit(io, left, &room) < 0) {
+            return NULL;
+        }
+    }
+}
+
+/* Below TLS 1.3 a write that has begun must be all or nothing: it may have to wait
+   for a renegotiation. */
+static PyObject *
+write_data(struct io *io, PyObject *data)
+{
+    Py_buffer view;
+    size_t room;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (admit(io, (size_t)view.len, &room) == 0) {
+        int whole = room >= (size_t)view.len
+                    || io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION;
+        result = whole ? write_inner(io, data) : write_in_parts(io, &view, room);
+    }
+    PyBuffer_Release(&view);
+    return finish(io, result, length_of(result));
+}
+
+static PyObject *
+managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+              Py_ssize_t count, PyObject *names)
+{
+    struct io io;
+    PyObject *result = NULL;
+    Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
+    if (count + named != 1
+        || (named == 1
+            && PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, 0), "data"))) {
+        PyErr_SetString(PyExc_TypeError, "write() takes data");
+        return NULL;
+    }
+    if (begin(&io, defining, self, "write") == 0) {
+        result = write_data(&io, given[0]);
+    }
+    Py_XDECREF(io.inner);
+    return result;
+}
+
+#define WITH_CLASS(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef methods[] = {
+    {"read", WITH_CLASS(managed_read), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "read($self, len=1024, buffer=None)\n--\n\nAs ssl.SSLObject.read()."},
+    {"write", WITH_CLASS(managed_write), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "write($self, data)\n--\n\nAs ssl.SSLObject.write()."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "The reading and writing of a managed SSLObject."},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pykeyupdate._keyupdate.ManagedObject",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = slots,
+};
+
+PyObject *
+ku_managed_object_type(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &spec, NULL);
+}
+
+/* --- the functions ---------------------------------------------------------------- */
+
+/* In the order of policy.py's numbers(). */
+static int
+parse_rules(PyObject *numbers, struct ku_rules *rules)
+{
+    unsigned long long limits[4];
+    long long times[5];
+    int aead, request, renegotiate, mode;
+    if (!PyArg_ParseTuple(numbers, "KKKKLLLLLIIIfpppi", &limits[0], &limits[1],
+                          &limits[2], &limits[3], &times[0], &times[1], &times[2],
+                          &times[3], &times[4], &rules->key_updates,
+                          &rules->key_updates_in_a_row, &rules->renegotiations,
+                          &rules->jitter, &aead, &request, &renegotiate, &mode)) {
+        return -1;
+    }
+    rules->sent_records = limits[0];
+    rules->sent_bytes = limits[1];
+    rules->received_records = limits[2];
+    rules->received_bytes = limits[3];
+    rules->age = times[0];
+    rules->idle = times[1];
+    rules->min_interval = times[2];
+    rules->key_update_window = times[3];
+    rules->renegotiation_window = times[4];
+    rules->aead_limit = (unsigned char)aead;
+    rules->request_peer = (unsigned char)request;
+    rules->renegotiate = (unsigned char)renegotiate;
+    rules->mode = (unsigned char)mode;
+    return 0;
+}
+
+static PyObject *
+py_keep(PyObject *module, PyObject *args)
+{
+    PyObject *inner, *numbers;
+    struct ku_rules rules = {0};
+    ku_state *state = PyModule_GetState(module);
+    if (!PyArg_ParseTuple(args, "OO!:keep", &inner, &PyTuple_Type, &numbers)
+        || parse_rules(numbers, &rules) < 0) {
+        return NULL;
+    }
+    SSL *ssl = Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner)
+                                                       : NULL;
+    if (ssl == NULL || ku_record_of(ssl) != NULL
+        || state->libssl.SSL_is_init_finished(ssl)) {
+        PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
+        return NULL;
+    }
+    if (ku_record_keep(ssl, &rules) == NULL) {
+        return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+static struct ku_outcome
+want_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t wanted)
+{
+    (void)libssl;
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    ku_atomic_set(&record->wanted, (long)wanted);
+    return ku_ok(0);
+}
+
+static struct ku_outcome
+allow_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t change)
+{
+    (void)libssl;
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    ku_record_allow(ssl, record, (int)change);
+    return ku_ok(0);
+}
+
+/* Nothing goes behind it. */
+static struct ku_outcome
+close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+{
+    (void)ignored;
+    libssl->ERR_clear_error();
+    (void)libssl->SSL_shutdown(ssl);
+    libssl->ERR_clear_error();
+    return ku_ok(0);
+}
+
+static PyObject *
+step_with_number(PyObject *module, PyObject *args, ku_step step)
+{
+    PyObject *conn;
+    const char *function;
+    int number, value;
+    if (!PyArg_ParseTuple(args, "Osi", &conn, &function, &number)
+        || ku_take_step(PyModule_GetState(module), function, conn, step, number, &value)
+               < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+py_want(PyObject *module, PyObject *args)
+{
+    return step_with_number(module, args, want_step);
+}
+
+static PyObject *
+py_allow(PyObject *module, PyObject *args)
+{
+    return step_with_number(module, args, allow_step);
+}
+
+static PyObject *
+py_close_notify(PyObject *module, PyObject *args)
+{
+    return step_with_number(module, args, close_notify_step);
+}
+
+static PyObject *
+py_want_all(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long last;
+    Py_ssize_t most;
+    int wanted;
+    if (!PyArg_ParseTuple(args, "Kni:want_all", &last, &most, &wanted)) {
+        return NULL;
+    }
+    uint64_t number = last;
+    size_t count = ku_record_want_all(&number, most > 0 ? (size_t)most : 0, wanted);
+    return Py_BuildValue("Kn", (unsigned long long)number, (Py_ssize_t)count);
+}
+
+static PyObject *
+tuple_of(const uint64_t counts[KU_COUNTS])
+{
+    PyObject *tuple = PyTuple_New(KU_COUNTS);
+    for (int i = 0; tuple != NULL && i < KU_COUNTS; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(counts[i]);
+        if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
+            Py_CLEAR(tuple);
+        }
+    }
+    return tuple;
+}
+
+/* Copy the record while the connection is held; 1: an answer is owed. */
+static struct ku_outcome
+copy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t copy)
+{
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    *(struct ku_record *)copy = *record;
+    return ku_ok(libssl->SSL_version(ssl) == TLS1_3_VERSION
+                 && libssl->SSL_is_init_finished(ssl)
+                 && ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE);
+}
+
+static PyObject *
+py_totals(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    uint64_t counts[KU_COUNTS], open, opened;
+    ku_record_totals(counts, &open, &opened);
+    return Py_BuildValue("NKK", tuple_of(counts), (unsigned long long)open,
+                         (unsigned long long)opened);
+}
+
+static PyObject *
+py_put_forward(PyObject *module, PyObject *seconds)
+{
+    (void)module;
+    long number = PyLong_AsLong(seconds);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    ku_record_put_forward((ku_time)number * 1000000);
+    Py_RETURN_NONE;
+}
+
+/* Records, bytes, age in seconds, and how many of the first two there may be. */
+static PyObject *
+use_of(const struct ku_record *record, const struct ku_keys *keys)
+{
+    double age =
+        record->connected ? (double)(ku_record_clock() - keys->since) / 1e6 : 0.0;
+    return Py_BuildValue("KKdKK", (unsigned long long)keys->records,
+                         (unsigned long long)keys->bytes, age,
+                         (unsigned long long)keys->most_records,
+                         (unsigned long long)keys->most_bytes);
+}
+
+static PyObject *
+py_usage(PyObject *module, PyObject *conn)
+{
+    struct ku_record record;
+    uint64_t counts[KU_COUNTS];
+    int owed;
+    if (ku_take_step(PyModule_GetState(module), "stats", conn, copy_step,
+                     (intptr_t)&record, &owed) < 0) {
+        return NULL;
+    }
+    for (int i = 0; i < KU_COUNTS; i++) {
+        counts[i] = record.counts[i];
+    }
+    return Py_BuildValue("NNNii", tuple_of(counts),
+                         use_of(&record, &record.sent),
+                         use_of(&record, &record.received), owed, record.outstanding);
+}
+
+PyMethodDef ku_managed[] = {
+    {"keep", py_keep, METH_VARARGS,
+     "keep(sslobj, rules, /)\n--\n\nKeep a record beside a new connection."},
+    {"want", py_want, METH_VARARGS,
+     "want(conn, function, wanted, /)\n--\n\nHave the next I/O get new keys."},
+    {"want_all", py_want_all, METH_VARARGS,
+     "want_all(last, most, wanted, /)\n--\n\n"
+     "The same for the next connections after number `last`."},
+    {"allow", py_allow, METH_VARARGS,
+     "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
+    {"close_notify", py_close_notify, METH_VARARGS,
+     "close_notify(conn, function, ignored, /)\n--\n\nMake a close_notify alert."},
+    {"usage", py_usage, METH_O,
+     "usage(conn, /)\n--\n\nWhat stats() is made of."},
+    {"totals", py_totals, METH_NOARGS,
+     "totals()\n--\n\nWhat totals() is made of."},
+    {"put_forward", py_put_forward, METH_O,
+     "put_forward(seconds, /)\n--\n\nPut the clock of ages and windows forward."},
+    {NULL, NULL, 0, NULL},
+};

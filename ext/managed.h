@@ -1,0 +1,22 @@
+/* Managed connections as Python has them: what RekeyPolicy, PeerLimits, stats() and
+   the managed SSLObject need of C, and where C asks and tells Python. */
+#ifndef PYKEYUPDATE_MANAGED_H
+#define PYKEYUPDATE_MANAGED_H
+
+#include "errors.h"
+
+/* The functions of pykeyupdate._keyupdate about them, ended by a NULL entry. */
+extern PyMethodDef ku_managed[];
+
+/* The type `_keyupdate.ManagedObject`, made for a module; a new reference. */
+PyObject *ku_managed_object_type(PyObject *module);
+
+/* Its keys must be changed and cannot be, for this reason: may it go on?  0: yes, -1
+   with an exception.  With the GIL, and outside of OpenSSL. */
+int ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
+                   const struct ku_outcome *outcome);
+
+/* Tell what has happened (enum ku_event).  An exception that is set stays. */
+void ku_managed_tell(ku_state *state, PyObject *conn, int events);
+
+#endif

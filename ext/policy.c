@@ -1,0 +1,205 @@
+#include "policy.h"
+
+#include "controls.h"
+
+#define SSL_KEY_UPDATE_NOT_REQUESTED 0
+#define SSL_KEY_UPDATE_REQUESTED 1
+
+#define WHILE_DEFERRED 65536  /* bytes to be written before it is tried again */
+
+/* --- what is due ----------------------------------------------------------------- */
+
+static int
+is_old(const struct ku_keys *keys, ku_time now)
+{
+    return keys->most_age != KU_NEVER && now - keys->since >= keys->most_age;
+}
+
+/* Does the peer use its keys for longer than ours would be used?  One request at a
+   time (RFC 9846 section 4.7.3). */
+static int
+peer_lags(const struct ku_record *record, ku_time now)
+{
+    const struct ku_keys *keys = &record->received;
+    return !record->outstanding
+           && (keys->records >= keys->most_records || keys->bytes >= keys->most_bytes
+               || is_old(keys, now));
+}
+
+/* Without asking for the time where there is no rule about it. */
+static ku_time
+time_for(const struct ku_record *record)
+{
+    return record->rules.age != KU_NEVER || record->rules.idle != KU_NEVER
+               ? ku_record_clock()
+               : 0;
+}
+
+/* Is there anything but the limits of what is written? */
+static int
+is_due(const struct ku_record *record, ku_time now)
+{
+    return ku_atomic_get(&record->wanted) != KU_NOT_WANTED
+           || is_old(&record->sent, now) || peer_lags(record, now);
+}
+
+static int
+was_idle(const struct ku_record *record, ku_time now)
+{
+    ku_time idle = record->rules.idle;
+    return idle != KU_NEVER && now - record->last_io >= idle;
+}
+
+static uint64_t
+left(uint64_t most, uint64_t used)
+{
+    return most == KU_NO_LIMIT ? KU_NO_LIMIT : most > used ? most - used : 0;
+}
+
+/* How many of n bytes fit into so many records? */
+static size_t
+in_records(const struct ku_record *record, uint64_t records, size_t n)
+{
+    return records >= n / record->fragment + 1 ? n : (size_t)records * record->fragment;
+}
+
+static size_t
+under_present_keys(const struct ku_record *record, size_t n)
+{
+    const struct ku_keys *keys = &record->sent;
+    size_t room = in_records(record, left(keys->most_records, keys->records), n);
+    uint64_t bytes = left(keys->most_bytes, keys->bytes);
+    return bytes < room ? (size_t)bytes : room;
+}
+
+/* --- and doing it ---------------------------------------------------------------- */
+
+/* A request of ours may not take the place of the answer that we owe. */
+static int
+update_type(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record)
+{
+    int asks = record->rules.request_peer
+               || ku_atomic_get(&record->wanted) == KU_WANTED_OF_BOTH
+               || peer_lags(record, time_for(record));
+    int owes = ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE;
+    return asks && !record->outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
+                                                 : SSL_KEY_UPDATE_NOT_REQUESTED;
+}
+
+static struct ku_outcome
+schedule(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record)
+{
+    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
+        return ku_schedule_key_update(libssl, ssl, update_type(libssl, ssl, record));
+    }
+    if (!record->rules.renegotiate) {
+        return ku_refused_because(KU_NOT_ALLOWED, libssl->SSL_get_version(ssl));
+    }
+    return ku_schedule_renegotiation(libssl, ssl, 0);
+}
+
+static int
+is_too_soon(const struct ku_record *record)
+{
+    return record->rules.min_interval > 0
+           && ku_record_clock() - record->last_update < record->rules.min_interval;
+}
+
+/* KU_OK: scheduled, by this call or before.  What cannot be told from data that is
+   still to come, as a failed connection, is left for OpenSSL to say. */
+static struct ku_outcome
+renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
+{
+    if (!must && is_too_soon(record)) {
+        return ku_refused(KU_SCHEDULED);
+    }
+    struct ku_outcome outcome = schedule(libssl, ssl, record);
+    if (outcome.refusal == KU_SCHEDULED) {
+        outcome = ku_ok(0);
+    }
+    if (outcome.refusal == KU_OK) {
+        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+    }
+    return outcome;
+}
+
+/* The connection is at its beginning or at its end: nothing is to be changed. */
+static int
+is_out_of_scope(const struct ku_libssl *libssl, SSL *ssl,
+                const struct ku_record *record)
+{
+    return !record->connected || record->excused || record->why_cut != NULL
+           || (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) != 0;
+}
+
+/* A client's renegotiation that begins with a write dies of data that is on its way.
+   A managed socket reads meanwhile; all others begin with their next read. */
+static int
+begins_with_a_read(const struct ku_libssl *libssl, SSL *ssl,
+                   const struct ku_record *record)
+{
+    return record->rules.renegotiate && !record->is_shared
+           && !libssl->SSL_is_server(ssl)
+           && libssl->SSL_version(ssl) != TLS1_3_VERSION;
+}
+
+struct ku_outcome
+ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
+                       struct ku_record *record, size_t n, size_t *room)
+{
+    ku_time now = time_for(record);
+    *room = under_present_keys(record, n);
+    int due = is_due(record, now) || was_idle(record, now) || (*room == 0 && n > 0);
+    if (!due || is_out_of_scope(libssl, ssl, record)) {
+        record->last_io = now;
+        *room = due ? n : *room;
+        return ku_ok(0);
+    }
+    if (begins_with_a_read(libssl, ssl, record)) {
+        ku_atomic_set(&record->wanted, KU_WANTED);
+        *room = n;
+        return ku_ok(0);
+    }
+    size_t at_most =
+        in_records(record, left(record->hard_records, record->sent.records),
+                   n < WHILE_DEFERRED ? n : WHILE_DEFERRED);
+    struct ku_outcome outcome = renew(libssl, ssl, record, at_most == 0 && n > 0);
+    if (outcome.refusal == KU_OK) {
+        struct ku_keys unused = record->sent;
+        record->sent.records = record->sent.bytes = 0;
+        *room = under_present_keys(record, n);
+        record->sent = unused;
+        return outcome;
+    }
+    if (ku_is_for_good(&outcome) || (at_most == 0 && n > 0)) {
+        return outcome;
+    }
+    ku_record_defer(record);
+    *room = at_most;
+    return ku_ok(0);
+}
+
+void
+ku_policy_excuse(struct ku_record *record)
+{
+    record->excused = 1;
+}
+
+int
+ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
+{
+    ku_time now = time_for(record);
+    if (!is_due(record, now) || is_out_of_scope(libssl, ssl, record)) {
+        record->last_io = now;
+        return 0;
+    }
+    struct ku_outcome outcome = renew(libssl, ssl, record, 0);
+    if (outcome.refusal == KU_OK) {
+        return libssl->SSL_version(ssl) == TLS1_3_VERSION
+               || libssl->SSL_is_server(ssl);
+    }
+    if (!ku_is_for_good(&outcome)) {
+        ku_record_defer(record);
+    }
+    return 0;
+}

@@ -1,0 +1,98 @@
+"""What happens on managed connections, told to the program and to the log.
+
+The extension notes what OpenSSL does and calls ``happened()`` afterwards, in the thread
+that read or wrote, when the call is over: a handler may use the connection, and what it
+raises hurts nobody.
+"""
+
+import enum
+import logging
+import threading
+from typing import Any, Callable, NamedTuple
+
+from .connections import name_of
+
+_log = logging.getLogger("pykeyupdate")
+
+
+class EventKind(enum.Enum):
+    """What has happened on a connection, since the last time one was told of it."""
+
+    KEY_UPDATE_SENT = "sends under new keys"
+    """A KeyUpdate message of ours has been made; what follows it has a new key."""
+    KEY_UPDATE_RECEIVED = "receives under new keys"
+    """A KeyUpdate message has been received."""
+    RENEGOTIATED = "has renegotiated"
+    """A renegotiation is complete (TLS 1.2 and below): both directions' keys."""
+    RENEGOTIATION_REFUSED = "has refused to renegotiate"
+    """The peer asked for a renegotiation and got a no_renegotiation alert."""
+    DEFERRED = "has to wait for new keys"
+    """New keys are due, but not now (``min_interval_seconds``, or OpenSSL's state)."""
+    CUT_OFF = "was cut off: its peer exceeds PeerLimits"
+    """The peer has exceeded ``PeerLimits``; the next call raises."""
+
+
+class Event(NamedTuple):
+    """Something that has happened, once or more often, on a connection."""
+
+    kind: EventKind
+    connection: Any
+    """The ``SSLSocket`` or ``SSLObject``."""
+
+
+Handler = Callable[[Event], object]
+
+_BITS = {1 << bit: kind for bit, kind in enumerate(EventKind)}  # enum ku_event
+_LEVELS = {
+    EventKind.RENEGOTIATED: logging.INFO,
+    EventKind.RENEGOTIATION_REFUSED: logging.WARNING,
+    EventKind.CUT_OFF: logging.WARNING,
+}
+_handlers: tuple[Handler, ...] = ()
+_lock = threading.Lock()
+
+
+def on_event(handler: Handler) -> Callable[[], None]:
+    """Have ``handler(Event)`` called for what happens on managed connections.
+
+    For all of the process; the event says on which. Called in the thread that reads or
+    writes the connection, when that call is over: it may use the connection, and it
+    delays that thread. What it raises is logged under ``pykeyupdate`` and goes no
+    further. Several handlers are called in the order in which they were added.
+
+    Returns a function that takes the handler away again. Thread-safe.
+    """
+    global _handlers  # noqa: PLW0603
+    if not callable(handler):
+        raise TypeError(f"on_event() takes a function, not {handler!r}")
+    with _lock:
+        _handlers = (*_handlers, handler)
+
+    def remove() -> None:
+        global _handlers  # noqa: PLW0603
+        with _lock:
+            _handlers = tuple(one for one in _handlers if one is not handler)
+
+    return remove
+
+
+def happened(conn: Any, events: int) -> None:
+    """Tell of events, given as the extension's bits."""
+    for bit, kind in _BITS.items():
+        if events & bit:
+            _tell(Event(kind, conn))
+
+
+def _tell(event: Event) -> None:
+    level = _LEVELS.get(event.kind, logging.DEBUG)
+    if _log.isEnabledFor(level):
+        _log.log(level, "%s %s", name_of(event.connection), event.kind.value)
+    for handler in _handlers:
+        _call(handler, event)
+
+
+def _call(handler: Handler, event: Event) -> None:
+    try:
+        handler(event)
+    except Exception:  # noqa: BLE001 (the connection's thread is not to suffer)
+        _log.exception("%r failed", handler)

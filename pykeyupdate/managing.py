@@ -1,0 +1,103 @@
+"""What a program asks of managed connections: new keys, and exceptions to the rules."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from . import _keyupdate
+from .errors import PyKeyUpdateError
+from .sockets import all_sockets
+from .stats import totals
+
+_PER_SECOND = 1000.0
+_BREATH = 0.02  # seconds between two batches
+
+
+def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
+    """Have a managed connection get new keys with its next read or write.
+
+    For other threads than the one that owns the connection: it sets a mark, and the
+    owner's next call does what ``RekeyPolicy`` does when a limit is reached, with or
+    without a policy. Where that cannot be now (``min_interval_seconds``, a write half
+    done) it stays wanted. ``request_peer`` asks for the peer's new keys too (default
+    ``False``, as for ``rekey()``). TLS 1.2 and below: only where the policy says
+    ``renegotiate=True``.
+
+    An owner that neither reads nor writes takes no notice. (Of an ``SSLSocket`` any
+    thread may call ``rekey()`` instead.)
+
+    Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
+    ``TypeError``). On the wire: nothing by itself. Thread-safe.
+    """
+    _keyupdate.want(conn, "request_rekey", 2 if request_peer else 1)
+
+
+def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
+    """Get new keys on all managed connections of the process; return how many.
+
+    For an incident. A managed ``SSLSocket`` gets them here and now, idle or not, as
+    far as its send buffer takes the message (27 bytes) at once; an ``SSLObject`` with
+    its owner's next read or write, as in ``request_rekey()``, which says more. It takes
+    on ``per_second`` connections a second (1000.0: their peers may be one machine) and
+    returns when all have been seen to; connections that are opened meanwhile have new
+    keys anyway. What is closed or cannot have new keys is passed over.
+
+    Thread-safe, and any thread may call it; not from an ``on_event()`` handler of a
+    connection that is waited for.
+    """
+    if not per_second > 0:
+        raise ValueError(f"rekey_all(): per_second must be above 0: {per_second!r}")
+    wanted = 2 if request_peer else 1
+    pace = _Pace(per_second)
+    count, last, end = 0, 0, totals().opened
+    for sock in all_sockets():
+        with contextlib.suppress(PyKeyUpdateError, OSError, ValueError):
+            _keyupdate.want(sock, "rekey_all", wanted)
+            sock._renew("rekey_all")
+            count += 1
+        pace.done(1)
+    while last < end:
+        last, some = _keyupdate.want_all(last, pace.batch, wanted)
+        if some == 0:
+            break
+        count += some
+        pace.done(some)
+    return count
+
+
+class _Pace:
+    """So many a second, in small batches."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second = per_second
+        self.batch = max(1, int(per_second * _BREATH))
+        self.begin = time.monotonic()
+        self.count = 0
+
+    def done(self, some: int) -> None:
+        self.count += some
+        ahead = self.begin + self.count / self.per_second - time.monotonic()
+        if ahead > _BREATH:
+            time.sleep(ahead)
+
+
+@contextlib.contextmanager
+def allow_renegotiation(conn: Any, /) -> Iterator[None]:
+    """Let the peer of a managed connection renegotiate for the length of a block.
+
+    TLS 1.2 and below. Inside, ``PeerLimits``' ``renegotiation`` and the context's
+    options count as ``"freely"`` (``OP_NO_RENEGOTIATION`` off, and on
+    ``OP_ALLOW_CLIENT_RENEGOTIATION``); afterwards they are as before. How often it may
+    is still limited. A renegotiation that has begun is not ended by the block's end.
+    Blocks may nest.
+
+    Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
+    ``TypeError``). On the wire: nothing. Threads: as ``rekey()``.
+    """
+    _keyupdate.allow(conn, "allow_renegotiation", 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(PyKeyUpdateError):  # closed meanwhile
+            _keyupdate.allow(conn, "allow_renegotiation", -1)

@@ -1,0 +1,18 @@
+"""For tests of programs: policies act at once, without waiting for the clock.
+
+``RekeyPolicy.tiny()`` has limits that a few messages reach.
+"""
+
+from . import _keyupdate
+
+
+def advance_clock(seconds: int) -> None:
+    """Put the clock of ages, intervals and windows forward, for all of the process.
+
+    Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and
+    ``min_interval_seconds`` is over. Whole seconds. Nothing else looks at this clock,
+    and it cannot be put back; a negative number raises ``ValueError``. Thread-safe.
+    """
+    if seconds < 0:
+        raise ValueError(f"advance_clock(): seconds must not be negative: {seconds!r}")
+    _keyupdate.put_forward(seconds)

@@ -1,0 +1,686 @@
+"""policy.py, ext/policy.c and ext/record.c: keys change when they must, to the record.
+
+What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
+"""
+
+import ctypes
+import dataclasses
+import logging
+import random
+import ssl
+import threading
+
+import pytest
+import table
+from link import (
+    CLIENT_HELLO,
+    HELLO_REQUEST,
+    NAMES,
+    NOT_REQUESTED,
+    REQUESTED,
+    Link,
+    Witness,
+)
+from wire import Wire
+
+import pykeyupdate
+from pykeyupdate import PeerLimits, RekeyPolicy, testing
+
+SIZES = [0, 1, 4, 100, 4096, 16383, 16384, 16385, 100_000]
+
+
+def at_once(**limits):
+    return RekeyPolicy(min_interval_seconds=0, **limits)
+
+
+@pytest.fixture(params=["object", "socket"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def make_wire(make_contexts, kind, role):
+    wires = []
+
+    def make(policy, version="tls13", limits=None, *, witness=None):
+        contexts = make_contexts(version)
+        if witness is not None:
+            witness.watch(role, contexts[role == "server"])
+        wire = Wire(contexts, kind, role, policy=policy, limits=limits)
+        wires.append(wire)
+        return wire.handshake()
+
+    yield make
+    for wire in wires:
+        wire.close()
+
+
+def some_data(seed, pieces=60):
+    """Return pieces of data of all kinds of lengths, none of them a KeyUpdate's."""
+    chance = random.Random(seed)
+    return [chance.randbytes(chance.choice(SIZES)) for _ in range(pieces)]
+
+
+# -- exactness -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 64])
+def test_never_more_than_n_records_under_one_key(make_wire, most):
+    wire = make_wire(at_once(sent_records=most))
+    for piece in some_data(most, pieces=100):
+        assert wire.write(piece) == piece
+    keys = wire.under_each_key()
+    assert len(keys) > 2
+    assert [len(records) for records in keys[:-1]] == [most] * (len(keys) - 1)
+    assert len(keys[-1]) <= most
+
+
+@pytest.mark.parametrize("most", [1, 1000, 16384, 100_000])
+def test_never_more_than_n_bytes_under_one_key(make_wire, most):
+    wire = make_wire(at_once(sent_bytes=most))
+    for piece in some_data(most, pieces=12 if most > 1 else 0) or [b"abc", b"de"]:
+        assert wire.write(piece) == piece
+    keys = wire.under_each_key()
+    assert len(keys) > 2
+    assert [sum(records) for records in keys[:-1]] == [most] * (len(keys) - 1)
+    assert sum(keys[-1]) <= most
+
+
+def test_records_are_counted_where_the_peer_wants_smaller_ones(make_contexts, kind):
+    """RFC 6066: a client may ask for records of 512 bytes."""
+    wire = Wire(make_contexts("tls13"), kind, "server", policy=at_once(sent_records=3))
+    set_length = table.libssl.SSL_ctrl
+    set_length.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_long,
+        ctypes.c_void_p,
+    ]
+    by_name = table.libssl.SSL_set_tlsext_max_fragment_length
+    by_name.argtypes = [ctypes.c_void_p, ctypes.c_uint8]
+    assert by_name(table.pointer(wire.peer), 1) == 1
+    wire.handshake()
+    data = bytes(20_000)
+    assert wire.write(data) == data
+    keys = wire.under_each_key()
+    assert max(max(records) for records in keys if records) <= 512
+    assert [len(records) for records in keys[:-1]] == [3] * (len(keys) - 1)
+    wire.close()
+
+
+def test_updates_that_others_begin_count_as_well(make_wire):
+    """After a key_update() of the program's, or an answer to the peer, it is N anew."""
+    wire = make_wire(at_once(sent_records=4))
+    for _ in range(3):
+        wire.write(b"data")
+    pykeyupdate.key_update(wire.end)
+    for _ in range(3):
+        wire.write(b"data")
+    pykeyupdate.key_update(wire.peer, pykeyupdate.KeyUpdateType.REQUESTED)
+    wire.peer_writes(b"question")
+    for _ in range(6):
+        wire.write(b"data")
+    assert [len(records) for records in wire.under_each_key()] == [3, 3, 4, 2]
+
+
+def test_nothing_changes_below_the_limits_nor_without_a_policy(make_wire):
+    for policy in (None, RekeyPolicy(), at_once(sent_records=61, aead_limit=False)):
+        wire = make_wire(policy)
+        for _ in range(60):
+            assert wire.write(b"data") == b"data"
+            assert wire.peer_writes(b"data") == b"data"
+        assert wire.key_updates() == 0
+        wire.close()
+
+
+# -- time ------------------------------------------------------------------------------
+
+
+def test_age_before_a_write(make_wire):
+    wire = make_wire(RekeyPolicy(age_seconds=3600))
+    wire.write(b"fresh data")
+    testing.advance_clock(3590)
+    wire.write(b"fresh data")
+    assert wire.key_updates() == 0
+    testing.advance_clock(11)
+    wire.write(b"old")
+    wire.write(b"fresh data")
+    assert [len(records) for records in wire.under_each_key()] == [2, 2]
+
+
+def test_age_after_a_read(make_wire):
+    """An end that only receives has new keys too, and asks the peer that lags."""
+    wire = make_wire(RekeyPolicy(age_seconds=3600))
+    testing.advance_clock(3601)
+    assert wire.peer_writes(b"data") == b"data"
+    assert wire.key_updates() == 1
+    assert pykeyupdate.stats(wire.end).counts.requests_sent == 0
+    testing.advance_clock(3602)
+    assert wire.peer_writes(b"data") == b"data"
+    assert pykeyupdate.stats(wire.end).counts.requests_sent == 1
+
+
+def test_idle(make_wire):
+    wire = make_wire(RekeyPolicy(idle_seconds=300))
+    wire.write(b"data")
+    for _ in range(3):
+        testing.advance_clock(200)
+        wire.write(b"data")
+    assert wire.key_updates() == 0
+    testing.advance_clock(301)
+    wire.write(b"data")
+    assert [len(records) for records in wire.under_each_key()] == [4, 1]
+
+
+def test_min_interval_comes_before_the_limits(make_wire):
+    wire = make_wire(RekeyPolicy(sent_records=2, min_interval_seconds=100))
+    for _ in range(10):
+        assert wire.write(b"data") == b"data"
+    assert [len(records) for records in wire.under_each_key()] == [2, 8]
+    assert pykeyupdate.stats(wire.end).counts.deferred == 1
+    testing.advance_clock(101)
+    wire.write(b"data")
+    wire.write(b"data")
+    assert [len(records) for records in wire.under_each_key()] == [2, 8, 2]
+
+
+def test_jitter_makes_limits_smaller_and_not_the_same(make_wire):
+    wire = make_wire(at_once(sent_records=100, jitter=0.5))
+    for _ in range(1500):
+        wire.write(b"data")
+    lengths = [len(records) for records in wire.under_each_key()[:-1]]
+    assert all(50 <= length <= 100 for length in lengths)
+    assert len(set(lengths)) > 3
+
+
+# -- the peer's keys -------------------------------------------------------------------
+
+
+def test_a_peer_that_lags_is_asked_once(make_wire, role):
+    wire = make_wire(at_once(received_records=5))
+    types = []
+    for number in range(12):
+        assert wire.peer_writes(b"%d" % number) == b"%d" % number
+        types.append(pykeyupdate.get_key_update_type(wire.peer))
+    # the peer reads our request after its fifth record, and answers with its sixth
+    asked = [number for number, kind in enumerate(types) if kind >= 0]
+    assert asked == [4, 9]
+    stats = pykeyupdate.stats(wire.end)
+    assert stats.counts.requests_sent == 2
+    assert stats.counts.key_updates_received == 2
+
+
+def test_one_request_is_outstanding_at_a_time(make_wire):
+    wire = make_wire(at_once(sent_records=2, request_peer=True))
+    for _ in range(9):
+        wire.write(b"data")
+    stats = pykeyupdate.stats(wire.end)
+    assert stats.counts.key_updates_sent == 4
+    assert stats.counts.requests_sent == 1
+    assert stats.request_outstanding
+    wire.peer_writes(b"data")  # brings the answer
+    assert not pykeyupdate.stats(wire.end).request_outstanding
+    for _ in range(2):
+        wire.write(b"data")
+    assert pykeyupdate.stats(wire.end).counts.requests_sent == 2
+
+
+def test_an_answer_that_is_owed_is_not_replaced_by_a_request(make_wire):
+    wire = make_wire(at_once(sent_records=2, request_peer=True))
+    wire.write(b"data")
+    wire.write(b"data")
+    pykeyupdate.key_update(wire.peer, pykeyupdate.KeyUpdateType.REQUESTED)
+    wire.peer_writes(b"data")
+    assert pykeyupdate.stats(wire.end).answer_owed
+    wire.write(b"data")  # new keys are due, and the answer gives them
+    assert pykeyupdate.get_key_update_type(wire.peer) < 0  # it was not asked in return
+    assert [len(records) for records in wire.under_each_key()] == [2, 1]
+
+
+# -- asked for -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [None, RekeyPolicy()])
+def test_request_rekey_is_taken_by_the_next_write(make_wire, policy):
+    wire = make_wire(policy)
+    thread = threading.Thread(target=pykeyupdate.request_rekey, args=(wire.end,))
+    thread.start()
+    thread.join(20)
+    wire.carry()
+    assert wire.key_updates() == 0
+    wire.write(b"data")
+    wire.write(b"data")
+    assert [len(records) for records in wire.under_each_key()] == [0, 2]
+
+
+def test_request_rekey_is_taken_by_the_next_read(make_wire):
+    wire = make_wire(None)
+    pykeyupdate.request_rekey(wire.end, request_peer=True)
+    wire.peer_writes(b"data")
+    assert wire.key_updates() == 1
+    assert pykeyupdate.get_key_update_type(wire.peer) == 0
+
+
+def test_rekey_all_reaches_every_managed_connection(make_contexts, make_link):
+    wires = [
+        Wire(make_contexts("tls13"), kind, "server").handshake()
+        for kind in ("object", "socket")
+        for _ in range(5)
+    ]
+    stock = make_link("tls13")
+    assert pykeyupdate.rekey_all() >= len(wires)
+    for wire in wires:
+        wire.carry()
+        assert wire.key_updates() == (1 if wire.kind == "socket" else 0)
+        assert wire.peer_writes(b"data") == b"data"
+        assert wire.write(b"data") == b"data"
+        assert wire.key_updates() == 1
+        wire.close()
+    assert stock.talks()
+    assert stock.wire == []
+
+
+def test_rekey_all_takes_its_time(make_contexts):
+    wires = [Wire(make_contexts("tls13"), "socket", "client") for _ in range(4)]
+    pace = []
+    real = pykeyupdate.managing.time.sleep
+    pykeyupdate.managing.time.sleep = pace.append
+    try:
+        assert pykeyupdate.rekey_all(per_second=1) >= 4
+    finally:
+        pykeyupdate.managing.time.sleep = real
+    assert sum(pace) > 3
+    with pytest.raises(ValueError, match="per_second must be above 0: 0"):
+        pykeyupdate.rekey_all(per_second=0)
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pykeyupdate.request_rekey,
+        pykeyupdate.stats,
+        lambda conn: pykeyupdate.allow_renegotiation(conn).__enter__(),
+    ],
+)
+def test_only_of_managed_connections(make_link, ask):
+    link = make_link("tls13")
+    with pytest.raises(pykeyupdate.NotManagedError, match="manage"):
+        ask(link.client)
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
+        ask(b"no connection")
+    assert link.talks()
+
+
+# -- TLS 1.2 ---------------------------------------------------------------------------
+
+
+def test_below_tls13_the_default_policy_does_nothing(make_wire):
+    wire = make_wire(RekeyPolicy(), "tls12")
+    assert wire.write(b"data") == b"data"
+    assert wire.peer_writes(b"data") == b"data"
+
+
+def test_impossible_raises_and_leaves_the_connection_as_it_was(make_wire):
+    wire = make_wire(at_once(sent_records=2), "tls12")
+    wire.write(b"one")
+    wire.write(b"two")
+    for _ in range(2):
+        with pytest.raises(
+            pykeyupdate.RekeyImpossibleError,
+            match=r"write\(.*TLSv1.2.*renegotiate=True",
+        ) as caught:
+            wire.end.write(b"three")
+        assert isinstance(caught.value, ssl.SSLError)
+        assert caught.value.errno == ssl.SSL_ERROR_SSL
+    wire.carry()
+    assert wire.peer_read_all() == b""
+    assert wire.peer_writes(b"still read") == b"still read"
+
+
+def test_impossible_closes(make_wire, caplog):
+    wire = make_wire(at_once(sent_records=1, on_impossible="close"), "tls12")
+    wire.write(b"one")
+    with pytest.raises(pykeyupdate.RekeyImpossibleError):
+        wire.end.write(b"two")
+    wire.carry()
+    assert wire.peer.read() == b""  # a close_notify: without one it is an error
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_impossible_is_ignored_with_one_warning(make_wire, caplog):
+    wire = make_wire(at_once(sent_records=1, on_impossible="ignore"), "tls12")
+    for _ in range(20):
+        assert wire.write(b"data") == b"data"
+    (record,) = caplog.records
+    assert record.name == "pykeyupdate"
+    assert "going on under the old ones" in record.getMessage()
+
+
+def test_impossible_asks_a_function(make_wire):
+    asked = []
+
+    def judge(conn, error):
+        asked.append((conn, type(error)))
+        if len(asked) > 1:
+            raise RuntimeError("no")
+
+    wire = make_wire(at_once(sent_records=1, on_impossible=judge), "tls12")
+    for _ in range(5):
+        assert wire.write(b"data") == b"data"
+    assert asked == [(wire.end, pykeyupdate.RekeyImpossibleError)]
+    other = make_wire(at_once(sent_records=1, on_impossible=judge), "tls12")
+    other.write(b"data")
+    with pytest.raises(RuntimeError, match="no"):
+        other.end.write(b"data")
+
+
+def test_renegotiates_where_the_policy_allows_it(make_contexts, kind, role):
+    contexts = make_contexts("tls12")
+    policy = at_once(sent_records=5, renegotiate=True)
+    pykeyupdate.manage(contexts[role == "server"], policy=policy)
+    link = Link(*contexts, over={"object": "memory", "socket": "socket"}[kind])
+    link.handshake()
+    other = {"client": "server", "server": "client"}[role]
+    for number in range(23):
+        data, got = b"%d" % number, b""
+        for _ in range(5):
+            try:
+                link.end(role).write(data)
+            except ssl.SSLWantReadError:  # the rest of the renegotiation
+                got += link.settle()[other]
+            else:
+                break
+        assert got + link.settle()[other] == data
+        link.end(other).write(b"answer")
+        assert link.settle()[role] == b"answer"
+    first = {"client": CLIENT_HELLO, "server": HELLO_REQUEST}[role]
+    assert 3 <= link.said(role).count(NAMES[first]) <= 5
+    assert link.said("client").count("Finished") >= 3
+    assert pykeyupdate.stats(link.end(role)).counts.renegotiations >= 3
+    link.close()
+
+
+# -- what a managed object still is ----------------------------------------------------
+
+
+def test_a_managed_object_reads_and_writes_as_ssls(make_wire, kind):
+    if kind == "socket":
+        pytest.skip("tests/test_sockets.py")
+    wire = make_wire(RekeyPolicy())
+    end = wire.end
+    assert isinstance(end, ssl.SSLObject)
+    for write in (
+        lambda: end.write(b"abc"),
+        lambda: end.write(data=bytearray(b"abc")),
+        lambda: end.write(memoryview(b"xabcx")[1:4]),
+    ):
+        assert write() == 3
+        wire.carry()
+        assert wire.peer_read_all() == b"abc"
+    buffer = bytearray(8)
+    for read, expected in (
+        (lambda: end.read(3), b"abc"),
+        (lambda: end.read(len=3), b"abc"),
+        (lambda: end.read(), b"abc"),
+        (lambda: end.read(2, buffer), 2),
+        (lambda: end.read(len=8, buffer=buffer), 3),
+        (lambda: end.read(3, None), b"abc"),
+    ):
+        wire.peer.write(b"abc")
+        wire.carry()
+        assert read() == expected
+        wire.read_all()
+    for wrong in (
+        lambda: end.read(1, None, 2),
+        lambda: end.read(what=1),
+        lambda: end.read(1, len=1),
+        lambda: end.read("a"),
+        lambda: end.write(),
+        lambda: end.write("text"),
+        lambda: end.write(b"", b""),
+        lambda: end.write(what=b""),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+    assert wire.write(b"fine") == b"fine"
+
+
+def test_a_managed_object_made_by_hand_is_refused(make_wire, kind):
+    bare = pykeyupdate.SSLObject.__new__(pykeyupdate.SSLObject)
+    with pytest.raises(AttributeError):
+        bare.read()
+    bare._sslobj = None
+    with pytest.raises(pykeyupdate.NotManagedError):
+        bare.write(b"")
+    bare._sslobj = (
+        ssl.create_default_context()
+        .wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+        ._sslobj
+    )
+    with pytest.raises(pykeyupdate.NotManagedError):
+        bare.read()
+
+
+# -- numbers and rules -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        (RekeyPolicy, {"sent_records": 0}),
+        (RekeyPolicy, {"sent_bytes": -1}),
+        (RekeyPolicy, {"received_records": 1.5}),
+        (RekeyPolicy, {"received_bytes": True}),
+        (RekeyPolicy, {"age_seconds": -1}),
+        (RekeyPolicy, {"idle_seconds": float("nan")}),
+        (RekeyPolicy, {"min_interval_seconds": None}),
+        (RekeyPolicy, {"min_interval_seconds": 1e300}),
+        (RekeyPolicy, {"jitter": 1}),
+        (RekeyPolicy, {"on_impossible": "shrug"}),
+        (PeerLimits, {"key_updates": -1}),
+        (PeerLimits, {"renegotiations": "3"}),
+        (PeerLimits, {"key_update_window_seconds": None}),
+        (PeerLimits, {"renegotiation": "sometimes"}),
+    ],
+)
+def test_wrong_numbers_are_named(cls, wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{cls.__name__}: {name} must be "):
+        cls(**wrong)
+
+
+def test_policies_are_frozen_and_take_keywords_only():
+    with pytest.raises(TypeError):
+        RekeyPolicy(5)
+    policy = RekeyPolicy(sent_records=5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        policy.sent_records = 6
+    assert dataclasses.replace(policy, jitter=0.5) == RekeyPolicy(
+        sent_records=5, jitter=0.5
+    )
+    assert hash(policy) == hash(RekeyPolicy(sent_records=5))
+    assert RekeyPolicy.rfc9846() == RekeyPolicy()
+    assert RekeyPolicy.anssi().sent_bytes == 10**11
+    assert RekeyPolicy.niap().age_seconds == 3600
+    assert RekeyPolicy.tiny().min_interval_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("suite", "sent", "received"),
+    [
+        ("TLS_AES_128_GCM_SHA256", 17_794_924, 20_760_745),
+        ("TLS_AES_256_GCM_SHA384", 17_794_924, 20_760_745),
+        ("TLS_CHACHA20_POLY1305_SHA256", None, None),
+    ],
+)
+def test_limits_of_the_cipher_suites(make_contexts, suite, sent, received):
+    """RFC 9846 5.5: 2^24.5 records; NSS' margins. Nobody waits
+    for so many here: tests/stress/aead.py does."""
+    assert int(2**24.5) == 23_726_566
+    client, server = make_contexts("tls13")
+    wire = Wire((client, server), "object", "client")
+    set_suites = table.libssl.SSL_set_ciphersuites
+    set_suites.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    assert set_suites(table.pointer(wire.end), suite.encode()) == 1
+    wire.handshake()
+    assert wire.end.cipher()[0] == suite
+    stats = pykeyupdate.stats(wire.end)
+    assert stats.sent.most_records == sent
+    assert stats.received.most_records == received
+    assert stats.sent.most_bytes is None
+
+
+def test_the_rules_are_those_of_the_context(make_contexts):
+    client, _ = make_contexts("tls13")
+    for wrong in ({"policy": 5}, {"limits": RekeyPolicy()}):
+        with pytest.raises(TypeError, match="must be a .* or None"):
+            pykeyupdate.manage(client, **wrong)
+        with pytest.raises(TypeError, match="must be a .* or None"):
+            pykeyupdate.install(**wrong)
+
+
+# -- what is told ----------------------------------------------------------------------
+
+
+def test_events_and_the_log(make_wire, caplog):
+    caplog.set_level(logging.DEBUG, "pykeyupdate")
+    seen = []
+    remove = pykeyupdate.on_event(seen.append)
+    broken = pykeyupdate.on_event(lambda event: 1 / 0)
+    try:
+        wire = make_wire(at_once(sent_records=1))
+        wire.write(b"data")
+        assert seen == []
+        wire.write(b"data")
+        pykeyupdate.key_update(wire.peer)
+        wire.peer_writes(b"data")
+    finally:
+        remove()
+        broken()
+    wire.write(b"data")
+    kind = pykeyupdate.EventKind
+    assert seen == [
+        (kind.KEY_UPDATE_SENT, wire.end),
+        (kind.KEY_UPDATE_RECEIVED, wire.end),
+    ]
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("sends under new keys" in message for message in messages) == 2
+    assert sum("failed" in message for message in messages) == 2
+    with pytest.raises(TypeError, match="takes a function"):
+        pykeyupdate.on_event(None)
+
+
+def test_a_handler_may_use_the_connection(make_wire):
+    def handler(event):
+        if event.kind is pykeyupdate.EventKind.KEY_UPDATE_SENT and not done:
+            done.append(True)
+            event.connection.write(b"from the handler")
+
+    done = []
+    remove = pykeyupdate.on_event(handler)
+    try:
+        wire = make_wire(at_once(sent_records=1))
+        wire.write(b"one")
+        assert wire.write(b"two") == b"twofrom the handler"
+    finally:
+        remove()
+    assert [len(records) for records in wire.under_each_key()] == [1, 1, 1]
+
+
+def test_stats_are_what_the_wire_has_seen(make_wire):
+    wire = make_wire(at_once(sent_records=3))
+    before = pykeyupdate.stats(wire.end)
+    assert before.counts == (0,) * 9
+    for piece in (b"a" * 10, b"b" * 40_000, b"c" * 20):
+        wire.write(piece)
+    for _ in range(4):
+        wire.peer_writes(b"d" * 17_000)
+    now = pykeyupdate.stats(wire.end)
+    keys = wire.under_each_key()
+    assert now.counts.key_updates_sent == len(keys) - 1
+    assert now.sent.records == len(keys[-1])
+    assert now.sent.bytes == sum(keys[-1])
+    assert now.received.records == 8
+    assert now.received.bytes == 4 * 17_000
+    testing.advance_clock(100)
+    assert 100 <= pykeyupdate.stats(wire.end).received.age_seconds < 130
+
+
+def test_totals_count_what_has_been_and_what_is(make_contexts):
+    before = pykeyupdate.totals()
+    wire = Wire(make_contexts("tls13"), "object", "client", policy=RekeyPolicy.tiny())
+    wire.handshake()
+    for _ in range(9):
+        wire.write(b"data")
+    now = pykeyupdate.totals()
+    assert now.open == before.open + 1
+    assert now.opened == before.opened + 1
+    assert now.counts.key_updates_sent == before.counts.key_updates_sent + 2
+    del wire
+    assert pykeyupdate.totals().open == before.open
+    assert pykeyupdate.totals().opened == now.opened
+
+
+def test_prometheus():
+    prometheus = pytest.importorskip("prometheus_client")
+    from pykeyupdate.prometheus import Collector
+
+    registry = prometheus.CollectorRegistry()
+    registry.register(Collector())
+    text = prometheus.generate_latest(registry).decode()
+    now = pykeyupdate.totals()
+    for line in (
+        f"pykeyupdate_key_updates_sent_total {float(now.counts.key_updates_sent)}",
+        f"pykeyupdate_connections_opened_total {float(now.opened)}",
+        f"pykeyupdate_connections {float(now.open)}",
+    ):
+        assert line in text.splitlines()
+
+
+# -- beside the SSL --------------------------------------------------------------------
+
+
+def test_a_copy_of_the_ssl_has_no_record_to_free(make_wire):
+    """SSL_dup() would copy the pointer, and both would free it."""
+    libssl = table.libssl
+    libssl.SSL_dup.restype = ctypes.c_void_p
+    libssl.SSL_dup.argtypes = libssl.SSL_free.argtypes = [ctypes.c_void_p]
+    wire = make_wire(RekeyPolicy())
+    copy = libssl.SSL_dup(table.pointer(inner_of(wire.end)))
+    assert copy
+    opened = pykeyupdate.totals().open
+    libssl.SSL_free(copy)
+    assert pykeyupdate.totals().open == opened
+    assert wire.write(b"data") == b"data"
+
+
+class Holder:
+    def __init__(self, inner):
+        self._sslobj = inner
+
+
+def inner_of(end):
+    return Holder(getattr(end._sslobj, "inner", end._sslobj))
+
+
+def test_the_clock_goes_forward_only():
+    with pytest.raises(ValueError, match="must not be negative: -1"):
+        testing.advance_clock(-1)
+
+
+def test_witnesses_agree(make_wire, role):
+    """The message callback tells the types of what the wire has counted."""
+    witness = Witness()
+    wire = make_wire(
+        at_once(sent_records=2, received_records=2, aead_limit=False), witness=witness
+    )
+    witness.wire.clear()
+    for _ in range(5):
+        wire.write(b"data")
+    assert witness.said(role) == [NOT_REQUESTED] * 2
+    wire.peer_writes(b"data")
+    wire.peer_writes(b"data")
+    assert witness.said(role) == [NOT_REQUESTED] * 2 + [REQUESTED]
+    assert wire.key_updates() == 3
