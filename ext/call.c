@@ -29,11 +29,15 @@ in_child(void)
 int
 ku_watch_forks(void)
 {
+    static ku_mutex once = KU_MUTEX_INITIALIZER;
     static int watching;
+    ku_mutex_lock(&once);
     if (!watching) {
         watching = pthread_atfork(NULL, in_parent, in_child) == 0;
     }
-    return watching ? 0 : -1;
+    int result = watching ? 0 : -1;
+    ku_mutex_unlock(&once);
+    return result;
 }
 #endif
 
@@ -287,7 +291,7 @@ ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action act
     }
     if (call.events != 0) {
         PyObject *owner = ku_owner_of(self);
-        ku_managed_tell(state, owner, call.events);
+        ku_managed_tell(state, owner, call.events, self->pump.record->why_cut);
         Py_DECREF(owner);
     }
     return result;

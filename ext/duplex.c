@@ -10,6 +10,7 @@
 #include "duplex.h"
 
 #include "call.h"
+#include "reading.h"
 #include "sslobject.h"
 #include "step.h"
 
@@ -42,61 +43,19 @@ read_action(struct ku_call *call, void *argument)
     return progress;
 }
 
-static PyObject *
-read_bytes(Duplex *self, Py_ssize_t length)
+static int
+fill(void *self, char *memory, size_t room, size_t *got)
 {
-    if (length < 0) {
-        PyErr_SetString(PyExc_ValueError, "size should not be negative");
-        return NULL;
-    }
-    length = length < MOST_READ ? length : MOST_READ;
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, length);
-    if (bytes == NULL || length == 0) {
-        return bytes;
-    }
-    struct reading reading = {PyBytes_AsString(bytes), (size_t)length, 0};
-    if (ku_call_perform(self, "read", NULL, read_action, &reading) == NULL) {
-        Py_DECREF(bytes);
-        return NULL;
-    }
-    if (reading.got != (size_t)length) {
-        _PyBytes_Resize(&bytes, (Py_ssize_t)reading.got);
-    }
-    return bytes;
-}
-
-static PyObject *
-read_into(Duplex *self, Py_ssize_t length, PyObject *buffer)
-{
-    Py_buffer view;
-    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
-        return NULL;
-    }
-    if (length <= 0 || length > view.len) {
-        length = view.len;
-    }
-    struct reading reading = {view.buf, (size_t)length, 0};
-    PyObject *done = Py_None;
-    if (length > 0) {
-        done = ku_call_perform(self, "read", NULL, read_action, &reading);
-    }
-    PyBuffer_Release(&view);
-    return done != NULL ? PyLong_FromSize_t(reading.got) : NULL;
+    struct reading reading = {memory, room, 0};
+    PyObject *done = ku_call_perform(self, "read", NULL, read_action, &reading);
+    *got = reading.got;
+    return done != NULL ? 0 : -1;
 }
 
 static PyObject *
 py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count < 1 || count > 2) {
-        PyErr_SetString(PyExc_TypeError, "read() takes a length and maybe a buffer");
-        return NULL;
-    }
-    Py_ssize_t length = PyNumber_AsSsize_t(arguments[0], PyExc_OverflowError);
-    if (length == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    return count == 1 ? read_bytes((Duplex *)self, length)
-                      : read_into((Duplex *)self, length, arguments[1]);
+    return ku_read(arguments, count, MOST_READ, fill, self);
 }
 
 static enum ku_progress

@@ -2,8 +2,22 @@
 
 #include "controls.h"
 #include "policy.h"
+#include "reading.h"
 #include "sslobject.h"
 #include "step.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
+#define BIO_CTRL_PENDING 10
+#define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_ZERO_RETURN 6
+#define SSL_READING 3
+#define SSL_RECEIVED_SHUTDOWN 2
+
+#define RECORD 16384  /* the most that SSL_read() gives at once */
 
 /* m_clear() of the module has been there. */
 #define SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
@@ -30,14 +44,15 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
 }
 
 void
-ku_managed_tell(ku_state *state, PyObject *conn, int events)
+ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut)
 {
     PyObject *type, *value, *traceback;
     if (state->happened == NULL) {
         return;
     }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told = PyObject_CallFunction(state->happened, "Oi", conn, events);
+    PyObject *told =
+        PyObject_CallFunction(state->happened, "Oiz", conn, events, why_cut);
     if (told == NULL) {
         PyErr_WriteUnraisable(conn);
     }
@@ -47,9 +62,14 @@ ku_managed_tell(ku_state *state, PyObject *conn, int events)
 
 /* --- the managed SSLObject -------------------------------------------------------- */
 
-/* Its methods read() and write() are ssl.SSLObject's with what RekeyPolicy and
-   PeerLimits ask before and after; the bytes go the way they always do, through
-   the methods of the _SSLSocket inside, of whatever Python this is. */
+/* Its methods read() and write() are ssl.SSLObject's, with what RekeyPolicy and
+   PeerLimits ask before and after.  They call OpenSSL directly: to go through those of
+   the _SSLSocket inside costs more than all that is asked. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *inner;  /* the _ssl._SSLSocket, as `_sslobj` */
+} ManagedObject;
+
 struct io {
     ku_state *state;
     PyObject *self, *inner;
@@ -57,6 +77,10 @@ struct io {
     struct ku_record *record;
     const char *function;
 };
+
+/* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
+   takes a tenth of the time of a small write. */
+#define LITTLE 4096
 
 /* A no-op where there is no such thing (see step.c). */
 #ifdef Py_BEGIN_CRITICAL_SECTION
@@ -81,16 +105,9 @@ begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *functio
 {
     *io = (struct io){.self = self, .function = function};
     io->state = PyType_GetModuleState(defining);
-    io->inner = io->state != NULL && io->state->sslobj_name != NULL
-                    ? PyObject_GetAttr(self, io->state->sslobj_name)
-                    : NULL;
-    if (io->inner == NULL) {
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, SHUTTING_DOWN);
-        }
-        return -1;
-    }
-    if (Py_TYPE(io->inner) == io->state->sslobject_type) {
+    io->inner = ((ManagedObject *)self)->inner;
+    Py_XINCREF(io->inner);
+    if (io->inner != NULL && Py_TYPE(io->inner) == io->state->sslobject_type) {
         io->ssl = ku_sslobject_ssl(io->state, io->inner);
     }
     if (io->ssl != NULL) {
@@ -125,55 +142,80 @@ rest(struct io *io)
     }
 }
 
-/* The result of the method inside, and what is to be told; got < 0: it failed. */
-static PyObject *
-finish(struct io *io, PyObject *result, Py_ssize_t got)
+/* What a call of OpenSSL's came to: 0, or -1 with an exception. */
+static int
+judge(struct io *io, int done, const struct ku_outcome *outcome)
 {
-    if (io->record->why_cut != NULL && got <= 0) {
-        PyErr_Clear();
-        Py_CLEAR(result);
+    if (PyErr_Occurred()) {
+        return -1;  /* a message callback's (_ssl of 3.15) */
+    }
+    if (done) {
+        return 0;
+    }
+    if (io->record->why_cut != NULL) {
         raise_cut(io);
     }
+    else {
+        ku_raise(io->state, outcome, io->function, io->self);
+    }
+    return -1;
+}
+
+/* Tell what has happened meanwhile. */
+static PyObject *
+finish(struct io *io, PyObject *result)
+{
     int events = ku_record_take_events(io->record);
     if (events != 0) {
-        ku_managed_tell(io->state, io->self, events);
+        ku_managed_tell(io->state, io->self, events, io->record->why_cut);
     }
     return result;
 }
 
-/* How much was read: the length of bytes, or a number. */
-static Py_ssize_t
-length_of(PyObject *result)
+/* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
+static int
+decrypt(struct io *io, char *memory, size_t room, size_t *got,
+        struct ku_outcome *outcome)
 {
-    return result == NULL          ? -1
-           : PyBytes_Check(result) ? PyBytes_Size(result)
-                                   : PyLong_AsSsize_t(result);
+    const struct ku_libssl *libssl = &io->state->libssl;
+    int begins = libssl->SSL_pending(io->ssl) == 0;
+    ku_clear_errors(libssl);
+    if (libssl->SSL_read_ex(io->ssl, memory, room, got) == 1) {
+        ku_record_received(io->record, *got, begins);
+        return 1;
+    }
+    *outcome = ku_failed_io(libssl, io->ssl);
+    return outcome->value == SSL_ERROR_ZERO_RETURN && io->record->why_cut == NULL
+           && libssl->SSL_get_shutdown(io->ssl) == SSL_RECEIVED_SHUTDOWN;
 }
 
-static PyObject *
-read_inner(struct io *io, PyObject *const *arguments, size_t count)
+static int
+fill(void *argument, char *memory, size_t room, size_t *got)
 {
-    PyObject *call[3] = {io->inner, count > 0 ? arguments[0] : io->state->read_length,
-                         count > 1 ? arguments[1] : NULL};
-    int into = count > 1 && arguments[1] != Py_None;
-    int begins = io->state->libssl.SSL_pending(io->ssl) == 0;
-    PyObject *result = PyObject_VectorcallMethod(
-        io->state->read_name, call, (size_t)(2 + into) | PY_VECTORCALL_ARGUMENTS_OFFSET,
-        NULL);
-    Py_ssize_t got = length_of(result);
-    if (got > 0) {
-        ku_record_received(io->record, (size_t)got, begins);
+    struct io *io = argument;
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done;
+    HOLD(io->inner);
+    BIO *bio = libssl->SSL_get_rbio(io->ssl);
+    if (libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL) <= LITTLE) {
+        done = decrypt(io, memory, room, got, &outcome);
     }
-    return finish(io, result, got);
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        done = decrypt(io, memory, room, got, &outcome);
+        Py_END_ALLOW_THREADS
+    }
+    RELEASE();
+    return judge(io, done, &outcome);
 }
 
 /* read(len=1024, buffer=None), with keywords too. */
 static int
 read_arguments(PyObject *const *given, Py_ssize_t count, PyObject *names,
-               PyObject **arguments, size_t *found)
+               PyObject **arguments)
 {
     Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
-    *found = (size_t)count;
     if (count > 2) {
         PyErr_SetString(PyExc_TypeError, "read() takes a length and maybe a buffer");
         return -1;
@@ -191,7 +233,6 @@ read_arguments(PyObject *const *given, Py_ssize_t count, PyObject *names,
             return -1;
         }
         arguments[which] = given[count + i];
-        *found = (size_t)which + 1 > *found ? (size_t)which + 1 : *found;
     }
     return 0;
 }
@@ -204,13 +245,14 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     PyObject *result = NULL;
     if (begin(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
-        size_t found;
-        if (read_arguments(given, count, names, arguments, &found) == 0) {
-            result = read_inner(&io, arguments, found);
+        if (read_arguments(given, count, names, arguments) == 0) {
+            Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
+            result = ku_read(arguments, found, RECORD, fill, &io);
         }
         if (result != NULL) {
             rest(&io);
         }
+        result = finish(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;
@@ -236,62 +278,79 @@ admit(struct io *io, size_t n, size_t *room)
     return 0;
 }
 
-static PyObject *
-write_inner(struct io *io, PyObject *data)
+static int
+encrypt(struct io *io, const char *data, size_t n, struct ku_outcome *outcome)
 {
-    PyObject *call[2] = {io->inner, data};
-    PyObject *result = PyObject_VectorcallMethod(
-        io->state->write_name, call, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_ssize_t written = result != NULL ? PyLong_AsSsize_t(result) : -1;
-    if (written > 0) {
-        ku_record_sent(io->record, (size_t)written);
+    const struct ku_libssl *libssl = &io->state->libssl;
+    size_t written = 0;
+    if (libssl->SSL_write_ex(io->ssl, data, n, &written) == 1) {
+        ku_record_sent(io->record, written);
+        return 1;
     }
-    return result;
+    *outcome = ku_failed_io(libssl, io->ssl);
+    if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->ssl) == SSL_READING
+        && !ku_has_failed(libssl, io->ssl)) {
+        outcome->value = SSL_ERROR_WANT_READ;  /* the error is an older one */
+    }
+    return 0;
 }
 
-/* In parts, each under other keys.  Memory takes all of each. */
-static PyObject *
-write_in_parts(struct io *io, const Py_buffer *view, size_t room)
+static int
+write_some(struct io *io, const char *data, size_t n)
 {
-    char *data = view->buf;
-    size_t left = (size_t)view->len;
-    for (;;) {
-        PyObject *part = PyMemoryView_FromMemory(data, (Py_ssize_t)room, PyBUF_READ);
-        PyObject *result = part != NULL ? write_inner(io, part) : NULL;
-        Py_XDECREF(part);
-        if (result == NULL) {
-            return NULL;
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done;
+    HOLD(io->inner);
+    if (n <= LITTLE) {
+        done = encrypt(io, data, n, &outcome);
+    }
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        done = encrypt(io, data, n, &outcome);
+        Py_END_ALLOW_THREADS
+    }
+    RELEASE();
+    return judge(io, done, &outcome);
+}
+
+/* In parts, each under other keys.  Memory takes all of each.  Below TLS 1.3 a write
+   that has begun must be all or nothing: it may have to wait for a renegotiation. */
+static int
+write_all(struct io *io, const char *data, size_t n)
+{
+    size_t room;
+    do {
+        if (admit(io, n, &room) < 0) {
+            return -1;
         }
-        Py_DECREF(result);
+        if (room < n && io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION) {
+            room = n;
+        }
+        if (write_some(io, data, room) < 0) {
+            return -1;
+        }
         data += room;
-        left -= room;
-        if (left == 0) {
-            return PyLong_FromSsize_t(view->len);
-        }
-        if (admit(io, left, &room) < 0) {
-            return NULL;
-        }
-    }
+        n -= room;
+    } while (n > 0);
+    return 0;
 }
 
-/* Below TLS 1.3 a write that has begun must be all or nothing: it may have to wait
-   for a renegotiation. */
 static PyObject *
 write_data(struct io *io, PyObject *data)
 {
     Py_buffer view;
-    size_t room;
+    if (PyBytes_CheckExact(data)) {  /* what it mostly is */
+        Py_ssize_t length = PyBytes_Size(data);
+        int result = write_all(io, PyBytes_AsString(data), (size_t)length);
+        return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
+    }
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    PyObject *result = NULL;
-    if (admit(io, (size_t)view.len, &room) == 0) {
-        int whole = room >= (size_t)view.len
-                    || io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION;
-        result = whole ? write_inner(io, data) : write_in_parts(io, &view, room);
-    }
+    Py_ssize_t length = view.len;
+    int result = write_all(io, view.buf, (size_t)length);
     PyBuffer_Release(&view);
-    return finish(io, result, length_of(result));
+    return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
 }
 
 static PyObject *
@@ -324,15 +383,51 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef members[] = {
+    {"_sslobj", T_OBJECT_EX, offsetof(ManagedObject, inner), 0,
+     "The _ssl._SSLSocket, which ssl's own methods use."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static int
+object_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((ManagedObject *)object)->inner);
+    return 0;
+}
+
+static int
+object_clear(PyObject *object)
+{
+    Py_CLEAR(((ManagedObject *)object)->inner);
+    return 0;
+}
+
+static void
+object_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)object_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
 static PyType_Slot slots[] = {
     {Py_tp_doc, "The reading and writing of a managed SSLObject."},
     {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {Py_tp_traverse, object_traverse},
+    {Py_tp_clear, object_clear},
+    {Py_tp_dealloc, object_dealloc},
     {0, NULL},
 };
 
 static PyType_Spec spec = {
     .name = "pykeyupdate._keyupdate.ManagedObject",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .basicsize = sizeof(ManagedObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };
 

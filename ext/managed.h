@@ -16,7 +16,8 @@ PyObject *ku_managed_object_type(PyObject *module);
 int ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
                    const struct ku_outcome *outcome);
 
-/* Tell what has happened (enum ku_event).  An exception that is set stays. */
-void ku_managed_tell(ku_state *state, PyObject *conn, int events);
+/* Tell what has happened (enum ku_event), and why the peer was cut off, or NULL.  An
+   exception that is set stays. */
+void ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut);
 
 #endif

@@ -75,7 +75,7 @@ import_names(ku_state *state)
     return complete ? 0 : -1;
 }
 
-/* What managed connections ask and tell, and how they call ssl's own methods. */
+/* What managed connections ask and tell. */
 static int
 import_managed_names(ku_state *state)
 {
@@ -83,12 +83,8 @@ import_managed_names(ku_state *state)
     if (state->impossible != NULL) {
         state->happened = import_from("pykeyupdate.events", "happened");
     }
-    state->read_name = PyUnicode_InternFromString("read");
-    state->write_name = PyUnicode_InternFromString("write");
     state->read_length = PyLong_FromLong(1024);
-    int complete = state->happened != NULL && state->read_name != NULL
-                   && state->write_name != NULL && state->read_length != NULL;
-    return complete ? 0 : -1;
+    return state->happened != NULL && state->read_length != NULL ? 0 : -1;
 }
 
 static int
@@ -201,8 +197,6 @@ module_clear(PyObject *module)
     Py_CLEAR(state->gettimeout);
     Py_CLEAR(state->impossible);
     Py_CLEAR(state->happened);
-    Py_CLEAR(state->read_name);
-    Py_CLEAR(state->write_name);
     Py_CLEAR(state->read_length);
     Py_CLEAR(state->duplex_type);
     for (int i = 0; i < 3; i++) {

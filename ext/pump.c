@@ -18,31 +18,17 @@
 
 /* --- OpenSSL's steps ------------------------------------------------------------ */
 
-/* An entry that somebody has left in this thread's error queue would make a fatal
-   error of "wants to read".  Looking is cheaper than clearing. */
-static void
-clear_errors(const struct ku_libssl *libssl)
-{
-    if (libssl->ERR_peek_last_error() != 0) {
-        libssl->ERR_clear_error();
-    }
-}
-
 /* What a failed step means.  A fatal error is kept: OpenSSL tells it once, and
    all threads in the connection shall know. */
 static enum ku_progress
 step_failed(struct ku_call *call)
 {
-    const struct ku_libssl *libssl = call->libssl;
-    int kind = libssl->SSL_get_error(call->ssl, 0);
-    if (kind == SSL_ERROR_WANT_READ) {
+    struct ku_outcome outcome = ku_failed_io(call->libssl, call->ssl);
+    if (outcome.value == SSL_ERROR_WANT_READ) {
         return KU_WANT_READ;
     }
-    call->outcome = (struct ku_outcome){.refusal = KU_IO, .value = kind};
-    call->outcome.error = libssl->ERR_peek_last_error();
-    call->outcome.verify_result = libssl->SSL_get_verify_result(call->ssl);
-    libssl->ERR_clear_error();
-    if (ku_has_failed(libssl, call->ssl)) {
+    call->outcome = outcome;
+    if (ku_has_failed(call->libssl, call->ssl)) {
         call->pump->ended = call->outcome;
         ku_monitor_announce(&call->pump->monitor);
     }
@@ -84,7 +70,7 @@ decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
         return progress;
     }
     int begins = call->libssl->SSL_pending(call->ssl) == 0;
-    clear_errors(call->libssl);
+    ku_clear_errors(call->libssl);
     call->pump->in_openssl++;
     if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
         progress = unless_ended(call, step_failed(call));
@@ -193,7 +179,7 @@ do_handshake(struct ku_call *call)
 {
     enum ku_progress progress = has_ended(call);
     if (progress == KU_DONE) {
-        clear_errors(call->libssl);
+        ku_clear_errors(call->libssl);
         call->pump->in_openssl++;
         if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
             progress = unless_ended(call, step_failed(call));
@@ -389,7 +375,7 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
         return KU_NO_MEMORY;
     }
     enum ku_progress progress = KU_DONE;
-    clear_errors(call->libssl);
+    ku_clear_errors(call->libssl);
     call->pump->in_openssl++;
     if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
         progress = step_failed(call);
@@ -534,7 +520,7 @@ shutdown_stage(struct ku_call *call)
             return progress;
         }
     }
-    clear_errors(libssl);
+    ku_clear_errors(libssl);
     call->pump->in_openssl++;
     int done = libssl->SSL_shutdown(call->ssl);
     if (done == 0) {

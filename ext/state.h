@@ -15,9 +15,7 @@ typedef struct {
     PyObject *gettimeout;          /* _socket.socket.gettimeout */
     PyObject *impossible;          /* pykeyupdate.policy.impossible */
     PyObject *happened;            /* pykeyupdate.events.happened */
-    PyObject *read_name;           /* the strings "read" and "write", and 1024 */
-    PyObject *write_name;
-    PyObject *read_length;
+    PyObject *read_length;         /* 1024 */
     PyTypeObject *duplex_type;     /* Duplex */
     BIO_METHOD *bio_method;        /* of managed connections; never freed */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */

@@ -31,6 +31,27 @@ ku_refused_because(enum ku_refusal refusal, const char *detail)
     return (struct ku_outcome){.refusal = refusal, .detail = detail};
 }
 
+void
+ku_clear_errors(const struct ku_libssl *libssl)
+{
+    if (libssl->ERR_peek_last_error() != 0) {
+        libssl->ERR_clear_error();
+    }
+}
+
+struct ku_outcome
+ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
+{
+    struct ku_outcome outcome = {.refusal = KU_IO};
+    outcome.value = libssl->SSL_get_error(ssl, 0);
+    outcome.error = libssl->ERR_peek_last_error();
+    if (outcome.error != 0) {
+        outcome.verify_result = libssl->SSL_get_verify_result(ssl);
+        libssl->ERR_clear_error();
+    }
+    return outcome;
+}
+
 static struct ku_outcome
 held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
 {

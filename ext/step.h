@@ -34,6 +34,14 @@ struct ku_outcome ku_ok(int value);
 struct ku_outcome ku_refused(enum ku_refusal refusal);
 struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail);
 
+/* What a failed SSL_read() or the like means (KU_IO), with the error queue emptied.
+   In the thread that called it, before anything else of OpenSSL's. */
+struct ku_outcome ku_failed_io(const struct ku_libssl *libssl, SSL *ssl);
+
+/* An entry that somebody has left in this thread's error queue would make a fatal
+   error of "wants to read".  Looking is cheaper than clearing. */
+void ku_clear_errors(const struct ku_libssl *libssl);
+
 /* Find, hold and prove the connection and take the step.  0 and its value, or -1
    with an exception that names `function` and the connection. */
 int ku_take_step(ku_state *state, const char *function, PyObject *conn,

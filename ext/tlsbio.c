@@ -1,5 +1,7 @@
 #include "tlsbio.h"
 
+#include "mutex.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,9 +194,8 @@ destroy(BIO *self)
     return 1;
 }
 
-/* Never freed: a BIO may outlive everything that could free its method. */
-BIO_METHOD *
-ku_tlsbio_method(const struct ku_libssl *libssl)
+static BIO_METHOD *
+make_method(const struct ku_libssl *libssl)
 {
     crypto.get_data = libssl->BIO_get_data;
     crypto.set_flags = libssl->BIO_set_flags;
@@ -207,6 +208,22 @@ ku_tlsbio_method(const struct ku_libssl *libssl)
         (void)libssl->BIO_meth_set_destroy(method, destroy);
     }
     return method;
+}
+
+/* One for all interpreters, which may be importing at the same time.  Never freed: a
+   BIO may outlive everything that could free its method. */
+BIO_METHOD *
+ku_tlsbio_method(const struct ku_libssl *libssl)
+{
+    static ku_mutex once = KU_MUTEX_INITIALIZER;
+    static BIO_METHOD *method;
+    ku_mutex_lock(&once);
+    if (method == NULL) {
+        method = make_method(libssl);
+    }
+    BIO_METHOD *result = method;
+    ku_mutex_unlock(&once);
+    return result;
 }
 
 int

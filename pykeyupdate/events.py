@@ -8,7 +8,7 @@ raises hurts nobody.
 import enum
 import logging
 import threading
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from .connections import name_of
 
@@ -28,7 +28,7 @@ class EventKind(enum.Enum):
     """The peer asked for a renegotiation and got a no_renegotiation alert."""
     DEFERRED = "has to wait for new keys"
     """New keys are due, but not now (``min_interval_seconds``, or OpenSSL's state)."""
-    CUT_OFF = "was cut off: its peer exceeds PeerLimits"
+    CUT_OFF = "was cut off, as its peer exceeds PeerLimits"
     """The peer has exceeded ``PeerLimits``; the next call raises."""
 
 
@@ -38,6 +38,8 @@ class Event(NamedTuple):
     kind: EventKind
     connection: Any
     """The ``SSLSocket`` or ``SSLObject``."""
+    detail: Optional[str] = None
+    """Of ``CUT_OFF``: what there was too much of, and the limit's name."""
 
 
 Handler = Callable[[Event], object]
@@ -76,17 +78,18 @@ def on_event(handler: Handler) -> Callable[[], None]:
     return remove
 
 
-def happened(conn: Any, events: int) -> None:
+def happened(conn: Any, events: int, why_cut: Optional[str]) -> None:
     """Tell of events, given as the extension's bits."""
     for bit, kind in _BITS.items():
         if events & bit:
-            _tell(Event(kind, conn))
+            _tell(Event(kind, conn, why_cut if kind is EventKind.CUT_OFF else None))
 
 
 def _tell(event: Event) -> None:
     level = _LEVELS.get(event.kind, logging.DEBUG)
     if _log.isEnabledFor(level):
-        _log.log(level, "%s %s", name_of(event.connection), event.kind.value)
+        text = event.kind.value + (f": {event.detail}" if event.detail else "")
+        _log.log(level, "%s %s", name_of(event.connection), text)
     for handler in _handlers:
         _call(handler, event)
 

@@ -1,9 +1,10 @@
-"""CPython's own tests with pykeyupdate's socket in place of the standard library's.
+"""CPython's own tests with pykeyupdate's classes in place of the standard library's.
 
     PYTHONPATH=. python tests/cpython.py [SUITE...]
 
-Each suite is run twice, with ``ssl.SSLContext.sslsocket_class`` as it is and as
-``pykeyupdate.SSLSocket``, set before a test is loaded, in processes of their own. A
+Each suite is run twice, with ``ssl.SSLContext.sslsocket_class`` and
+``sslobject_class`` as they are and as ``pykeyupdate.SSLSocket`` and ``SSLObject``, set
+before a test is loaded, in processes of their own. A
 test that fails with ours and not with the standard library's is printed with what it
 says, and makes the exit status 1. None is skipped but what CPython skips itself; the
 tests that need the internet are, as ``python -m test`` does by default.
@@ -73,6 +74,7 @@ def run_here(names, managed, report):
         import pykeyupdate
 
         ssl.SSLContext.sslsocket_class = pykeyupdate.SSLSocket
+        ssl.SSLContext.sslobject_class = pykeyupdate.SSLObject
     from test import support
 
     support.use_resources = []

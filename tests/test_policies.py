@@ -449,8 +449,10 @@ def test_a_managed_object_reads_and_writes_as_ssls(make_wire, kind):
 
 def test_a_managed_object_made_by_hand_is_refused(make_wire, kind):
     bare = pykeyupdate.SSLObject.__new__(pykeyupdate.SSLObject)
-    with pytest.raises(AttributeError):
+    with pytest.raises(pykeyupdate.NotManagedError):
         bare.read()
+    with pytest.raises(AttributeError):
+        bare.version()
     bare._sslobj = None
     with pytest.raises(pykeyupdate.NotManagedError):
         bare.write(b"")
@@ -562,8 +564,8 @@ def test_events_and_the_log(make_wire, caplog):
     wire.write(b"data")
     kind = pykeyupdate.EventKind
     assert seen == [
-        (kind.KEY_UPDATE_SENT, wire.end),
-        (kind.KEY_UPDATE_RECEIVED, wire.end),
+        (kind.KEY_UPDATE_SENT, wire.end, None),
+        (kind.KEY_UPDATE_RECEIVED, wire.end, None),
     ]
     messages = [record.getMessage() for record in caplog.records]
     assert sum("sends under new keys" in message for message in messages) == 2

@@ -4,6 +4,8 @@ import contextlib
 import socket
 import ssl
 
+from link import write_nothing
+
 import pykeyupdate
 
 APPLICATION_DATA = 23
@@ -93,15 +95,18 @@ class Wire:
     def write(self, data):
         """Write all of it, whatever the size of a socket's buffer; return what came."""
         got = b""
-        while True:
+        if not data:
+            write_nothing(self.end)
+        while data:
             try:
                 assert self.end.write(data) == len(data)
             except ssl.SSLWantWriteError:
                 self.carry()
                 got += self.peer_read_all()
             else:
-                self.carry()
-                return got + self.peer_read_all()
+                break
+        self.carry()
+        return got + self.peer_read_all()
 
     def read_all(self):
         return _read_all(self.end)

@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import faulthandler
 import gc
+import logging
 import random
 import resource
 import ssl
@@ -306,6 +307,7 @@ def main():
     seed = options.seed if options.seed is not None else random.randrange(2**32)
     print(f"seed {seed}", flush=True)
     faulthandler.enable()
+    logging.disable()  # peers that are cut off, and there are many
     faulthandler.dump_traceback_later(options.seconds + 300, exit=True)
     begun = time.monotonic()
     fuzzer = Fuzzer(seed)

@@ -9,6 +9,7 @@ of 1000 calls goes on gaining references.
 
 import contextlib
 import gc
+import logging
 import ssl
 import sys
 
@@ -17,6 +18,7 @@ from fuzz import NAMES
 from world import (
     PERFORMING,
     Contexts,
+    ManagedMemoryPair,
     ManagedPair,
     MemoryPair,
     SocketPair,
@@ -30,6 +32,11 @@ CALLS = 1000
 BATCHES = 6
 TOLERANCE = 20  # references a batch; one leak in each call is a thousand
 
+MANAGING = [
+    pykeyupdate.stats,
+    pykeyupdate.request_rekey,
+    lambda conn: pykeyupdate.allow_renegotiation(conn).__enter__(),
+]
 FUNCTIONS = [getattr(pykeyupdate, name) for name in NAMES]
 
 
@@ -66,6 +73,7 @@ def talk(pair):
     """Send and receive, and ask what is handed on to _ssl and what is refused."""
     near, far = pair.ends
     near.write(b"x" * 100)
+    pair.carry(0)
     far.read(100)
     near.pending(), near.version(), near.getpeercert(), near.context
     for refused in (lambda: near.read(1), lambda: near.recv(-1), near.dup):
@@ -105,6 +113,8 @@ def targets(contexts):
         "unconnected": unconnected,
         "managed, TLS 1.3": connect(ManagedPair(*tls13)).ends[0],
         "managed, TLS 1.2": connect(ManagedPair(*tls12)).ends[0],
+        "managed object, TLS 1.3": connect(ManagedMemoryPair(*tls13)).ends[0],
+        "managed object, TLS 1.2": connect(ManagedMemoryPair(*tls12)).ends[0],
         "None": None,
         "_sslobj is None": hostile.Gives(None),
         "_sslobj is an int": hostile.Gives(5),
@@ -121,9 +131,9 @@ def targets(contexts):
 def steps(contexts):
     """Yield a name, a step, and the step without pykeyupdate to compare it with."""
     for name, target in targets(contexts).items():
-        for function in FUNCTIONS + PERFORMING:
+        for function in FUNCTIONS + PERFORMING + MANAGING:
             yield (
-                f"{function.__name__}({name})",
+                f"{getattr(function, '__name__', function)}({name})",
                 lambda function=function, target=target: quietly(function, target),
                 lambda target=target: quietly(len, target),
             )
@@ -141,15 +151,8 @@ def steps(contexts):
                 lambda f=function, a=args, k=kwargs: quietly(f, *a, **k),
                 lambda a=args, k=kwargs: quietly(len, *a, **k),
             )
-    managed, stock = (
-        connect(make(*contexts.quiet[3])) for make in (ManagedPair, SocketPair)
-    )
-    yield "a managed socket", lambda: talk(managed), lambda: talk(stock)
-    yield (
-        "managed sockets that come and go",
-        lambda: come_and_go(ManagedPair, contexts.quiet[3]),
-        lambda: come_and_go(SocketPair, contexts.quiet[3]),
-    )
+    for managed, stock in ((ManagedPair, SocketPair), (ManagedMemoryPair, MemoryPair)):
+        yield from steps_of_pairs(managed, stock, contexts.quiet[3])
     pair, other = (connect(MemoryPair(*contexts.quiet[3])) for _ in range(2))
     yield (
         "key_update() and do_handshake()",
@@ -158,10 +161,31 @@ def steps(contexts):
     )
 
 
+def steps_of_pairs(managed, stock, contexts):
+    """Yield what is compared between a kind of managed pair and a stock one.
+
+    Twelve of them, as their rules go round: some keep to them, some are refused.
+    """
+    ours = [connect(managed(*contexts)) for _ in range(12)]
+    theirs = [connect(stock(*contexts)) for _ in range(12)]
+    for number, (our, their) in enumerate(zip(ours, theirs)):
+        yield (
+            f"{managed.__name__} {number}",
+            lambda our=our: quietly(talk, our),
+            lambda their=their: quietly(talk, their),
+        )
+    yield (
+        f"{managed.__name__}s that come and go",
+        lambda: come_and_go(managed, contexts),
+        lambda: come_and_go(stock, contexts),
+    )
+
+
 def main():
     if not hasattr(sys, "gettotalrefcount"):
         print("refleaks.py needs a debug build of Python")
         return 2
+    logging.disable()
     leaks = count = 0
     for name, step, baseline in steps(Contexts(on_message=None, on_name=None)):
         count += 1

@@ -58,13 +58,14 @@ python_noise() {
     done
 }
 
-# Of the interpreter and OpenSSL TSan sees nothing but what our code and libc do: the
-# reference counts that order a deallocation are not among that.
+# Of the interpreter and OpenSSL TSan sees nothing: the reference counts that order a
+# deallocation are not among what it knows, and what libc does for them is not ours.
 in_tsan() {
     printf '%s\n' race:duplex_dealloc race:_PyObjectStack race:libcrypto.so \
         race:libssl.so >"$work/tsan.supp"
     PYTHONPATH="$work/tsan" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
-        TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66" \
+        TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66 \
+ignore_noninstrumented_modules=1" \
         "$free_threaded_python" "$@"
 }
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pykeyupdate
+import pykeyupdate.testing
 
 _CERTIFICATE = """\
 import sys, trustme
@@ -180,15 +180,59 @@ class SocketPair:
             end.close()
 
 
+_POLICIES = [
+    None,
+    pykeyupdate.RekeyPolicy(),
+    pykeyupdate.RekeyPolicy.tiny(),
+    pykeyupdate.RekeyPolicy(
+        sent_records=2,
+        received_records=3,
+        age_seconds=60,
+        idle_seconds=30,
+        min_interval_seconds=0,
+        request_peer=True,
+        renegotiate=True,
+        on_impossible=lambda conn, error: conn.version(),
+    ),
+    pykeyupdate.RekeyPolicy(sent_bytes=50, jitter=0.5, on_impossible="close"),
+    pykeyupdate.RekeyPolicy(sent_bytes=5000, on_impossible="ignore"),
+]
+_LIMITS = [
+    None,
+    None,
+    pykeyupdate.PeerLimits(renegotiation="once"),
+    pykeyupdate.PeerLimits(renegotiation="never"),
+    pykeyupdate.PeerLimits(key_updates=3, key_updates_in_a_row=2, renegotiations=1),
+]
+
+
+@contextlib.contextmanager
+def managed(contexts):
+    """Have contexts make managed connections, each time with other rules."""
+    for context in contexts:
+        pykeyupdate.manage(context, policy=next(_policies), limits=next(_limits))
+    yield
+    for context in contexts:
+        del context.sslsocket_class, context.sslobject_class
+
+
+_policies, _limits = itertools.cycle(_POLICIES), itertools.cycle(_LIMITS)
+
+
 class ManagedPair(SocketPair):
     """Two managed sockets, otherwise the same."""
 
     def __init__(self, client_context, server_context, buffer=SMALL_BUFFER):
-        for context in (client_context, server_context):
-            context.sslsocket_class = pykeyupdate.SSLSocket
-        super().__init__(client_context, server_context, buffer)
-        for context in (client_context, server_context):
-            del context.sslsocket_class
+        with managed((client_context, server_context)):
+            super().__init__(client_context, server_context, buffer)
+
+
+class ManagedMemoryPair(MemoryPair):
+    """Two managed SSLObjects, otherwise the same."""
+
+    def __init__(self, client_context, server_context):
+        with managed((client_context, server_context)):
+            super().__init__(client_context, server_context)
 
 
 def BigSocketPair(client_context, server_context):  # noqa: N802
@@ -246,7 +290,7 @@ class World:
 
     def new_pair(self):
         contexts = self.rng.choice(self.contexts.pairs)
-        make = self.rng.choice((MemoryPair, SocketPair, ManagedPair))
+        make = self.rng.choice((MemoryPair, SocketPair, ManagedPair, ManagedMemoryPair))
         pair = make(*contexts)
         if self.sessions and self.rng.random() < 0.3:
             with contextlib.suppress(ValueError):
@@ -390,6 +434,40 @@ def _renew(world, pair, which):
         world.wrong = f"{renew}: {error!r}"
 
 
+def _ask_a_managed_one(world, pair, which):
+    """Do what only managed connections do: the same errors, and no others."""
+    end = pair.ends[which]
+    ask = world.rng.choice(_MANAGING)
+    try:
+        ask(end)
+    except (pykeyupdate.PyKeyUpdateError, OSError):
+        pass
+    except Exception as error:
+        world.wrong = f"{ask}: {error!r}"
+
+
+def _allow_renegotiation(end):
+    with pykeyupdate.allow_renegotiation(end):
+        end.read(100)
+
+
+def _rekey_all(end):
+    pykeyupdate.rekey_all(per_second=1e9)
+
+
+def _advance_clock(end):
+    pykeyupdate.testing.advance_clock(20)
+
+
+_MANAGING = [
+    pykeyupdate.stats,
+    pykeyupdate.request_rekey,
+    functools.partial(pykeyupdate.request_rekey, request_peer=True),
+    _allow_renegotiation,
+    _rekey_all,
+    _advance_clock,
+]
+
 _ACTIONS, _EACH = zip(
     (_handshake, 10),
     (_read, 16),
@@ -408,5 +486,6 @@ _ACTIONS, _EACH = zip(
     (_collect, 1),
     (_connect, 5),
     (_renew, 12),
+    (_ask_a_managed_one, 6),
 )
 _WEIGHTS = list(itertools.accumulate(_EACH))
