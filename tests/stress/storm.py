@@ -5,8 +5,9 @@
 Every run is one connection: a reader and a writer thread at each end, and one more
 that changes keys, as the writers do too; blocking sockets and such with a timeout, TCP
 and small buffers, TLS 1.3 (key updates of both kinds) and TLS 1.2 (renegotiations, from
-both ends). What is received is compared with what was sent, byte for byte. How many
-keys were changed is what OpenSSL's message callback saw.
+both ends), the default policy and one that changes keys every few records. What is
+received is compared with what was sent, byte for byte. How many keys were changed is
+what OpenSSL's message callback saw.
 
 The same is done with the standard library's own sockets, each run in a process of its
 own, and printed beside it. The exit status is 1 where a run of ours fails; a run that
@@ -16,6 +17,7 @@ makes no progress for a minute counts as a deadlock and shows where its threads 
 import argparse
 import contextlib
 import faulthandler
+import itertools
 import random
 import socket
 import ssl
@@ -38,8 +40,19 @@ DEADLOCK = 60  # seconds without an end
 STOCK_LIMIT = 30
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 KEY_UPDATE, CLIENT_HELLO = 24, 1
+POLICIES = [
+    pykeyupdate.RekeyPolicy(),
+    pykeyupdate.RekeyPolicy(
+        sent_records=25,
+        received_records=40,
+        min_interval_seconds=0,
+        request_peer=True,
+        renegotiate=True,
+    ),
+]
 KINDS = [
-    (version, timeout, over)
+    (version, timeout, over, policy)
+    for policy in (0, 1)
     for version in (TLS13, TLS12)
     for timeout in (None, 20.0)
     for over in ("tcp", "small")
@@ -52,7 +65,7 @@ class Contexts:
     def __init__(self, managed, chain_path, authority, *, witness=True):
         self.seen = Counter()
         self.pairs = {}
-        for version in (TLS12, TLS13):
+        for version, policy in itertools.product((TLS12, TLS13), (0, 1)):
             client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             client.load_verify_locations(cadata=authority)
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -61,10 +74,11 @@ class Contexts:
             for context in (client, server):
                 context.minimum_version = context.maximum_version = version
                 if managed:
-                    pykeyupdate.manage(context, limits=None)
+                    rules = {"policy": POLICIES[policy], "limits": None}
+                    pykeyupdate.manage(context, **rules)
                 if witness:
                     context._msg_callback = self._saw
-            self.pairs[version] = client, server
+            self.pairs[version, policy] = client, server
 
     def _saw(self, conn, direction, version, content_type, message_type, data):
         if content_type == 22 and direction == "write":
@@ -87,8 +101,8 @@ def sockets(over):
 
 
 def connect(contexts, kind):
-    version, timeout, over = kind
-    client, server = contexts.pairs[version]
+    version, timeout, over, policy = kind
+    client, server = contexts.pairs[version, policy]
     near, far = sockets(over)
     accepted = []
 
@@ -170,6 +184,9 @@ class Run:
             end = chance.choice(self.ends)
             self.change_keys(end, chance.random() < 0.5)
             end.version(), end.pending(), end.cipher()
+            if isinstance(end, pykeyupdate.SSLSocket):
+                pykeyupdate.stats(end)
+                pykeyupdate.request_rekey(end)
             with contextlib.suppress(ValueError):  # a handshake is under way
                 end.getpeercert()
 
