@@ -82,15 +82,6 @@ struct io {
    takes a tenth of the time of a small write. */
 #define LITTLE 4096
 
-/* A no-op where there is no such thing (see step.c). */
-#ifdef Py_BEGIN_CRITICAL_SECTION
-#  define HOLD(object) Py_BEGIN_CRITICAL_SECTION(object)
-#  define RELEASE() Py_END_CRITICAL_SECTION()
-#else
-#  define HOLD(object) {
-#  define RELEASE() }
-#endif
-
 static PyObject *
 raise_cut(struct io *io)
 {
@@ -130,13 +121,13 @@ static void
 rest(struct io *io)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
-    HOLD(io->inner);
+    KU_HOLD(io->inner);
     if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
         libssl->ERR_clear_error();
         (void)libssl->SSL_do_handshake(io->ssl);
         libssl->ERR_clear_error();
     }
-    RELEASE();
+    KU_RELEASE();
     if (PyErr_Occurred()) {  /* a message callback's (_ssl of 3.15) */
         PyErr_WriteUnraisable(io->self);
     }
@@ -196,7 +187,7 @@ fill(void *argument, char *memory, size_t room, size_t *got)
     const struct ku_libssl *libssl = &io->state->libssl;
     struct ku_outcome outcome = {.refusal = KU_OK};
     int done;
-    HOLD(io->inner);
+    KU_HOLD(io->inner);
     BIO *bio = libssl->SSL_get_rbio(io->ssl);
     if (libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL) <= LITTLE) {
         done = decrypt(io, memory, room, got, &outcome);
@@ -206,7 +197,7 @@ fill(void *argument, char *memory, size_t room, size_t *got)
         done = decrypt(io, memory, room, got, &outcome);
         Py_END_ALLOW_THREADS
     }
-    RELEASE();
+    KU_RELEASE();
     return judge(io, done, &outcome);
 }
 
@@ -264,9 +255,9 @@ admit(struct io *io, size_t n, size_t *room)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
     struct ku_outcome outcome;
-    HOLD(io->inner);
+    KU_HOLD(io->inner);
     outcome = ku_policy_before_write(libssl, io->ssl, io->record, n, room);
-    RELEASE();
+    KU_RELEASE();
     if (outcome.refusal == KU_OK) {
         return 0;
     }
@@ -300,7 +291,7 @@ write_some(struct io *io, const char *data, size_t n)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
     int done;
-    HOLD(io->inner);
+    KU_HOLD(io->inner);
     if (n <= LITTLE) {
         done = encrypt(io, data, n, &outcome);
     }
@@ -309,7 +300,7 @@ write_some(struct io *io, const char *data, size_t n)
         done = encrypt(io, data, n, &outcome);
         Py_END_ALLOW_THREADS
     }
-    RELEASE();
+    KU_RELEASE();
     return judge(io, done, &outcome);
 }
 

@@ -3,16 +3,6 @@
 #include "duplex.h"
 #include "sslobject.h"
 
-/* A no-op where there is no such thing: under the GIL before 3.13, and in the
-   limited API before 3.15 (which free-threaded builds before 3.15 lack). */
-#ifdef Py_BEGIN_CRITICAL_SECTION
-#  define HOLD(object) Py_BEGIN_CRITICAL_SECTION(object)
-#  define RELEASE() Py_END_CRITICAL_SECTION()
-#else
-#  define HOLD(object) {
-#  define RELEASE() }
-#endif
-
 struct ku_outcome
 ku_ok(int value)
 {
@@ -56,11 +46,11 @@ static struct ku_outcome
 held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
 {
     struct ku_outcome outcome;
-    HOLD(sslobj);
+    KU_HOLD(sslobj);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
                           : ku_refused(KU_NO_POINTER);
-    RELEASE();
+    KU_RELEASE();
     return outcome;
 }
 

@@ -25,6 +25,16 @@
 #define TLS1_2_VERSION 0x0303
 #define TLS1_3_VERSION 0x0304
 
+/* Hold an _ssl._SSLSocket: a no-op under the GIL before 3.13, and in the limited API
+   before 3.15 (which free-threaded builds before 3.15 lack). */
+#ifdef Py_BEGIN_CRITICAL_SECTION
+#  define KU_HOLD(sslobj) Py_BEGIN_CRITICAL_SECTION(sslobj)
+#  define KU_RELEASE() Py_END_CRITICAL_SECTION()
+#else
+#  define KU_HOLD(sslobj) {
+#  define KU_RELEASE() }
+#endif
+
 /* What is done with a connection while it is held; the argument is a number, or a
    pointer as one. */
 typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,

@@ -1,6 +1,6 @@
 from typing import Any, Final, Literal, TypedDict, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 from .constants import KeyUpdateType as KeyUpdateType
 
@@ -51,6 +51,7 @@ def usage(
 def totals() -> tuple[tuple[int, ...], int, int]: ...
 def put_forward(seconds: int, /) -> None: ...
 
+@disjoint_base
 class ManagedObject:
     def read(self, len: int = 1024, buffer: Any = None) -> Any: ...  # noqa: A002
     def write(self, data: Any) -> int: ...

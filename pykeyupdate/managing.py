@@ -83,7 +83,7 @@ class _Pace:
 
 
 @contextlib.contextmanager
-def allow_renegotiation(conn: Any, /) -> Iterator[None]:
+def allow_renegotiation(conn: Any) -> Iterator[None]:
     """Let the peer of a managed connection renegotiate for the length of a block.
 
     TLS 1.2 and below. Inside, ``PeerLimits``' ``renegotiation`` and the context's

@@ -85,7 +85,7 @@ def install(
         if given:
             Defaults.rules = wanted
         if given or managed:
-            strangers += _add_hooks()
+            strangers += _set_hooks(managed=True)
     _warn("install() left {} alone: it was there already", strangers)
 
 
@@ -102,7 +102,7 @@ def uninstall() -> None:
     with _lock:
         _for_good = False
         Defaults.rules = DEFAULT
-        strangers = _remove() + _remove_hooks()
+        strangers = _remove() + _set_hooks(managed=False)
     _warn("uninstall() left {} alone: it is not pykeyupdate's", strangers)
 
 
@@ -187,26 +187,15 @@ def _is_free(cls: type) -> bool:
     return any(cls in (theirs, ours) for _, theirs, ours in _HOOKS)
 
 
-def _add_hooks() -> list[str]:
-    """Have all contexts make managed connections; return what is in the way."""
+def _set_hooks(*, managed: bool) -> list[str]:
+    """Have all contexts make managed connections, or not; return what is in the way."""
     strangers = []
     for name, theirs, ours in _HOOKS:
+        old, new = (theirs, ours) if managed else (ours, theirs)
         there = vars(ssl.SSLContext)[name]
-        if there is theirs:
-            setattr(ssl.SSLContext, name, ours)
-        elif there is not ours:
-            strangers.append(_describe_hook(name, there))
-    return strangers
-
-
-def _remove_hooks() -> list[str]:
-    """Give back ``ssl``'s own classes; return what is there instead of ours."""
-    strangers = []
-    for name, theirs, ours in _HOOKS:
-        there = vars(ssl.SSLContext)[name]
-        if there is ours:
-            setattr(ssl.SSLContext, name, theirs)
-        elif there is not theirs:
+        if there is old:
+            setattr(ssl.SSLContext, name, new)
+        elif there is not new:
             strangers.append(_describe_hook(name, there))
     return strangers
 

@@ -288,7 +288,7 @@ def impossible(conn: Any, function: str, reason: str) -> None:
         f"{call(function, conn)}: its RekeyPolicy wants new keys before this is sent, "
         f"and cannot have them: {reason}",
     )
-    action = conn._rules.policy.on_impossible
+    action = (conn._rules.policy or _NO_POLICY).on_impossible
     if action == "close":
         _log.warning("%s; closing", error)
         conn._send_close_notify()
