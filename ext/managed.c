@@ -165,8 +165,8 @@ finish(struct io *io, PyObject *result)
 
 /* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
 static int
-decrypt(struct io *io, char *memory, size_t room, size_t *got,
-        struct ku_outcome *outcome)
+decrypt_some(struct io *io, char *memory, size_t room, size_t *got,
+             struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
     int begins = libssl->SSL_pending(io->ssl) == 0;
@@ -190,11 +190,11 @@ fill(void *argument, char *memory, size_t room, size_t *got)
     KU_HOLD(io->inner);
     BIO *bio = libssl->SSL_get_rbio(io->ssl);
     if (libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL) <= LITTLE) {
-        done = decrypt(io, memory, room, got, &outcome);
+        done = decrypt_some(io, memory, room, got, &outcome);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        done = decrypt(io, memory, room, got, &outcome);
+        done = decrypt_some(io, memory, room, got, &outcome);
         Py_END_ALLOW_THREADS
     }
     KU_RELEASE();
@@ -270,7 +270,7 @@ admit(struct io *io, size_t n, size_t *room)
 }
 
 static int
-encrypt(struct io *io, const char *data, size_t n, struct ku_outcome *outcome)
+encrypt_some(struct io *io, const char *data, size_t n, struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
     size_t written = 0;
@@ -293,11 +293,11 @@ write_some(struct io *io, const char *data, size_t n)
     int done;
     KU_HOLD(io->inner);
     if (n <= LITTLE) {
-        done = encrypt(io, data, n, &outcome);
+        done = encrypt_some(io, data, n, &outcome);
     }
     else {
         Py_BEGIN_ALLOW_THREADS
-        done = encrypt(io, data, n, &outcome);
+        done = encrypt_some(io, data, n, &outcome);
         Py_END_ALLOW_THREADS
     }
     KU_RELEASE();
