@@ -179,6 +179,8 @@ def steps_of_pairs(managed, stock, contexts):
         lambda: come_and_go(managed, contexts),
         lambda: come_and_go(stock, contexts),
     )
+    for pair in ours + theirs:
+        pair.close()
 
 
 def main():
