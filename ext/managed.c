@@ -64,10 +64,14 @@ ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut
 
 /* Its methods read() and write() are ssl.SSLObject's, with what RekeyPolicy and
    PeerLimits ask before and after.  They call OpenSSL directly: to go through those of
-   the _SSLSocket inside costs more than all that is asked. */
+   the _SSLSocket inside costs more than all that is asked.
+
+   Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
+   on it would be one of its own (350 bytes), because there are members in C. */
 typedef struct {
     PyObject_HEAD
     PyObject *inner;  /* the _ssl._SSLSocket, as `_sslobj` */
+    PyObject *rules;  /* as `_rules` */
 } ManagedObject;
 
 struct io {
@@ -377,6 +381,8 @@ static PyMethodDef methods[] = {
 static PyMemberDef members[] = {
     {"_sslobj", T_OBJECT_EX, offsetof(ManagedObject, inner), 0,
      "The _ssl._SSLSocket, which ssl's own methods use."},
+    {"_rules", T_OBJECT_EX, offsetof(ManagedObject, rules), 0,
+     "The Rules that it was made with."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -385,6 +391,7 @@ object_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((ManagedObject *)object)->inner);
+    Py_VISIT(((ManagedObject *)object)->rules);
     return 0;
 }
 
@@ -392,6 +399,7 @@ static int
 object_clear(PyObject *object)
 {
     Py_CLEAR(((ManagedObject *)object)->inner);
+    Py_CLEAR(((ManagedObject *)object)->rules);
     return 0;
 }
 

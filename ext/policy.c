@@ -60,6 +60,9 @@ left(uint64_t most, uint64_t used)
 static size_t
 in_records(const struct ku_record *record, uint64_t records, size_t n)
 {
+    if (n <= record->fragment) {
+        return records > 0 ? n : 0;  /* without dividing, as it mostly is */
+    }
     return records >= n / record->fragment + 1 ? n : (size_t)records * record->fragment;
 }
 

@@ -232,7 +232,9 @@ void
 ku_record_sent(struct ku_record *record, size_t bytes)
 {
     record->sent.bytes += bytes;
-    record->sent.records += (bytes + record->fragment - 1) / record->fragment;
+    record->sent.records += bytes > record->fragment
+                                ? (bytes - 1) / record->fragment + 1
+                                : bytes > 0;
 }
 
 void

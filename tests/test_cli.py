@@ -10,7 +10,7 @@ import pytest
 
 import pykeyupdate
 from pykeyupdate import cli
-from pykeyupdate.cli import bench_duplex, demo, doctor
+from pykeyupdate.cli import bench_duplex, bench_policy, demo, doctor
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
@@ -131,17 +131,44 @@ def test_bench_calls_compares_side_by_side(capsys):
         assert text in out
 
 
+@pytest.fixture
+def all_processors():
+    """Leave this process the processors that it may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if allowed:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.usefixtures("all_processors")
 def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
     monkeypatch.setattr(bench_duplex, "_ROUNDS", 1)
     monkeypatch.setattr(bench_duplex, "_BULK", 1 << 20)
     monkeypatch.setattr(bench_duplex, "_TURNS", 10)
     monkeypatch.setattr(bench_duplex, "_IDLE", 20)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    try:
-        assert cli.main(["bench", "duplex"]) == 0
-    finally:
-        if allowed:
-            os.sched_setaffinity(0, allowed)
+    assert cli.main(["bench", "duplex"]) == 0
     out = capsys.readouterr().out
     for text in ("receiving", "both ways", "ping-pong", "idle", "target"):
+        assert text in out
+
+
+@pytest.mark.usefixtures("all_processors")
+def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
+    monkeypatch.setattr(bench_policy, "_CONNECTIONS", 2)
+    monkeypatch.setattr(bench_policy, "_ROUNDS", 2)
+    monkeypatch.setattr(bench_policy, "_OPEN", 20)
+    made = {"stock": 0, "managed": 0}
+
+    def memory_connection(*contexts):
+        ends = connect(*contexts)
+        is_managed = {isinstance(end, pykeyupdate.SSLObject) for end in ends}
+        made["managed" if is_managed == {True} else "stock"] += 1
+        return ends
+
+    connect = bench_policy.local.memory_connection
+    monkeypatch.setattr(bench_policy.local, "memory_connection", memory_connection)
+    assert cli.main(["bench", "policy"]) == 0
+    assert made == {"stock": 7, "managed": 6}  # one shows the cipher
+    out = capsys.readouterr().out
+    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +512"):
         assert text in out

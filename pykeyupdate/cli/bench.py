@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from .. import KeyUpdateType, get_key_update_type, key_update
 from .._keyupdate import libssl
-from . import bench_duplex, doctor, local
+from . import bench_duplex, bench_policy, doctor, local
 
 _ROUNDS = 25
 _QUESTIONS = 5_000  # in a round
@@ -38,13 +38,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
     parser.add_argument(
         "what",
-        choices=["calls", "duplex"],
+        choices=["calls", "duplex", "policy"],
         help="calls: each call, and a whole cycle; "
-        "duplex: managed sockets beside ssl.SSLSocket",
+        "duplex: managed sockets beside ssl.SSLSocket; "
+        "policy: managed objects beside ssl.SSLObject",
     )
-    if parser.parse_args(argv).what == "duplex":
-        return bench_duplex.main(ssl.TLSVersion.TLSv1_3)
-    return bench_calls()
+    what = parser.parse_args(argv).what
+    if what == "calls":
+        return bench_calls()
+    main_of = {"duplex": bench_duplex.main, "policy": bench_policy.main}
+    return main_of[what](ssl.TLSVersion.TLSv1_3)
 
 
 def bench_calls() -> int:

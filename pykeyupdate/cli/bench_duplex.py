@@ -66,7 +66,7 @@ def main(version: ssl.TLSVersion) -> int:
                 stack.enter_context(_connected(client, pem, kind))
                 for kind in ("stock", "managed")
             )
-            _take_processor(0)
+            take_processor(0)
             print(doctor.version_line())
             cipher = stock.cipher()
             print(f"{stock.version()} {cipher[0] if cipher else ''} over TCP, loopback")
@@ -244,7 +244,7 @@ def resident() -> float:
     return int(pages) * resource.getpagesize()
 
 
-def _take_processor(number: int) -> None:
+def take_processor(number: int) -> None:
     """Stay on one processor, where the system lets a process choose."""
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
@@ -266,7 +266,7 @@ def allow_descriptors(number: int) -> None:
 
 def serve(pem: str, kind: str) -> None:
     """Do what the near end says, on any number of connections."""
-    _take_processor(-1)
+    take_processor(-1)
     allow_descriptors(_MOST_OPEN)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
