@@ -240,6 +240,9 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     PyObject *result = NULL;
     if (begin(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
+        if (ku_policy_is_wanted(io.record)) {
+            rest(&io);
+        }
         if (read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
             result = ku_read(arguments, found, RECORD, fill, &io);

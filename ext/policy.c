@@ -35,11 +35,17 @@ time_for(const struct ku_record *record)
                : 0;
 }
 
+int
+ku_policy_is_wanted(const struct ku_record *record)
+{
+    return ku_atomic_get(&record->wanted) != KU_NOT_WANTED;
+}
+
 /* Is there anything but the limits of what is written? */
 static int
 is_due(const struct ku_record *record, ku_time now)
 {
-    return ku_atomic_get(&record->wanted) != KU_NOT_WANTED
+    return ku_policy_is_wanted(record)
            || is_old(&record->sent, now) || peer_lags(record, now);
 }
 

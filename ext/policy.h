@@ -19,6 +19,9 @@ struct ku_outcome ku_policy_before_write(const struct ku_libssl *libssl, SSL *ss
                                          size_t *room);
 void ku_policy_excuse(struct ku_record *record);
 
+/* Has another thread asked for new keys?  They then do not wait for data. */
+int ku_policy_is_wanted(const struct ku_record *record);
+
 /* Schedule new keys if they are due, after a read or at any time.  Does it take an
    SSL_do_handshake() now?  It never waits for anything. */
 int ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl,

@@ -280,7 +280,9 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     struct ku_pump *pump = call->pump;
     enum ku_progress progress = KU_DONE;
     size_t tried = 0;
-    renew_if_due(call);
+    if (pump->record != NULL && ku_policy_is_wanted(pump->record)) {
+        renew_if_due(call);
+    }
     while (progress == KU_DONE) {
         progress = read_what_is_here(call, data, room, got);
         if (*got > 0) {
@@ -375,12 +377,14 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
         return KU_NO_MEMORY;
     }
     enum ku_progress progress = KU_DONE;
+    size_t flushed = call->bio->flushed;
     ku_clear_errors(call->libssl);
     call->pump->in_openssl++;
     if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
         progress = step_failed(call);
     }
     call->pump->in_openssl--;
+    call->bio->flushed = flushed;  /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
     if (call->pump->record != NULL && written > 0) {
         ku_record_sent(call->pump->record, written);

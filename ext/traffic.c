@@ -153,12 +153,10 @@ take_output(struct ku_call *call)
 
 /* One send(), outside the monitor; the number of bytes, or as ku_wire_send(). */
 static long
-send_outside(struct ku_call *call, int may_wait)
+send_outside(struct ku_call *call, size_t length, int may_wait)
 {
     struct ku_pump *pump = call->pump;
     const char *data = pump->unsent.memory + pump->unsent.start;
-    size_t length = pump->sent_apart > 0 ? pump->sent_apart
-                                         : ku_buffer_length(&pump->unsent);
     ku_monitor_leave(&pump->monitor);
     long sent = ku_wire_send(call->socket, data, length, may_wait && call->blocks,
                              &call->error);
@@ -198,12 +196,14 @@ send_output(struct ku_call *call, int may_wait)
         if (ku_buffer_length(&pump->unsent) == 0) {
             take_output(call);
         }
-        long sent = send_outside(call, may_wait);
+        size_t length = pump->sent_apart > 0 ? pump->sent_apart
+                                             : ku_buffer_length(&pump->unsent);
+        long sent = send_outside(call, length, may_wait);
         if (sent >= 0) {
             ku_buffer_drop(&pump->unsent, (size_t)sent);
             pump->sent_apart -= pump->sent_apart > 0 ? (size_t)sent : 0;
             ku_monitor_announce(&pump->monitor);
-            if (may_wait && call->blocks && ku_buffer_length(&pump->unsent) > 0) {
+            if (may_wait && call->blocks && (size_t)sent < length) {
                 return KU_INTERRUPTED;  /* or a send() that waits had sent all */
             }
         }

@@ -7,7 +7,9 @@ import ctypes
 import dataclasses
 import logging
 import random
+import socket
 import ssl
+import sys
 import threading
 
 import pytest
@@ -108,6 +110,28 @@ def test_records_are_counted_where_the_peer_wants_smaller_ones(make_contexts, ki
     wire.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its segments")
+def test_a_key_update_goes_in_the_segment_of_its_data(make_server):
+    """In one of its own it would wait for the other's acknowledgement (Nagle)."""
+    server, context = make_server("tls13")
+    pykeyupdate.manage(context, policy=at_once(sent_records=1))
+    plain = socket.create_connection(server.address, 20)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with context.wrap_socket(plain, server_hostname="localhost") as tls:
+        for number in range(5):
+            before = segments_sent(tls)
+            tls.sendall(b"data %d" % number)
+            assert tls.recv(100) == b"data %d" % number
+            assert segments_sent(tls) - before == 1
+        assert pykeyupdate.stats(tls).counts.key_updates_sent == 4
+
+
+def segments_sent(sock):
+    """tcpi_data_segs_out of struct tcp_info (linux/tcp.h)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    return int.from_bytes(info[156:160], sys.byteorder)
+
+
 def test_updates_that_others_begin_count_as_well(make_wire):
     """After a key_update() of the program's, or an answer to the peer, it is N anew."""
     wire = make_wire(at_once(sent_records=4))
@@ -158,6 +182,26 @@ def test_age_after_a_read(make_wire):
     testing.advance_clock(3602)
     assert wire.peer_writes(b"data") == b"data"
     assert pykeyupdate.stats(wire.end).counts.requests_sent == 1
+
+
+def test_age_without_data_changes_nothing(make_wire):
+    """An idle connection stays silent: a client's pool takes any byte for its end."""
+    wire = make_wire(RekeyPolicy(age_seconds=3600))
+    testing.advance_clock(4000)
+    assert wire.read_all() == b""
+    wire.carry()
+    assert wire.key_updates() == 0
+
+
+def test_age_where_a_read_brings_a_key_update_alone(make_wire, role):
+    """The read has no data to return, and its error is not lost among callbacks."""
+    wire = make_wire(RekeyPolicy(age_seconds=3600), witness=Witness())
+    testing.advance_clock(4000)
+    pykeyupdate.key_update(wire.peer)
+    wire.peer.do_handshake()
+    wire.carry()
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.end.read()
 
 
 def test_idle(make_wire):
@@ -238,6 +282,14 @@ def test_an_answer_that_is_owed_is_not_replaced_by_a_request(make_wire):
 
 
 # -- asked for -------------------------------------------------------------------------
+
+
+def test_request_rekey_is_taken_by_a_read_without_data(make_wire):
+    wire = make_wire(None)
+    pykeyupdate.request_rekey(wire.end)
+    assert wire.read_all() == b""
+    wire.carry()
+    assert wire.key_updates() == 1
 
 
 @pytest.mark.parametrize("policy", [None, RekeyPolicy()])
