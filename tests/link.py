@@ -41,14 +41,17 @@ class Witness:
 
     def watch(self, end, context):
         def callback(conn, direction, version, content_type, message_type, data):
-            if content_type == HANDSHAKE:
-                name = NAMES.get(data[0], f"message {data[0]}")
-                if data[0] == KEY_UPDATE:
-                    name = f"KeyUpdate({data[-1]})"
-                verb = "sent" if direction == "write" else "received"
-                self.wire.append((end, verb, name))
+            verb = "sent" if direction == "write" else "received"
+            self.saw(conn, end, verb, content_type, data)
 
         context._msg_callback = callback
+
+    def saw(self, conn, end, verb, content_type, data):
+        if content_type == HANDSHAKE:
+            name = NAMES.get(data[0], f"message {data[0]}")
+            if data[0] == KEY_UPDATE:
+                name = f"KeyUpdate({data[-1]})"
+            self.wire.append((end, verb, name))
 
     def said(self, end, verb="sent"):
         """Return what one end has said or heard since the last clear."""

@@ -1,4 +1,4 @@
-"""TLS servers of the standard library, in threads, and what they saw."""
+"""TLS servers in threads: the standard library's, and what they saw, and others."""
 
 import contextlib
 import socket
@@ -104,3 +104,58 @@ class HTTPServer(ThreadingHTTPServer, Witness):
 
     def handle_error(self, request, address):
         pass
+
+
+@contextlib.contextmanager
+def serving(server, *arguments):
+    """Have a server serve in a thread."""
+    thread = threading.Thread(target=server.serve_forever, args=arguments)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_serving(web, handler, context):
+    """Have an application of aiohttp serve, with a handler; return its port."""
+    app = web.Application()
+    app.router.add_post("/", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+class Uvicorn:
+    """uvicorn's server in a thread."""
+
+    def __init__(self, library, app, certificate, loop, **settings):
+        uvicorn = library("uvicorn")
+        library("websockets")
+        library("wsproto")
+        self.config = uvicorn.Config(
+            app, port=0, loop=loop, lifespan="off", log_level="critical", **settings
+        )
+        self.config.load()
+        self.config.ssl = certificate
+        self.server = uvicorn.Server(self.config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            threading.Event().wait(0.01)
+            assert self.thread.is_alive()
+        return self.server.servers[0].sockets[0].getsockname()[1]
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()

@@ -1,16 +1,18 @@
-"""A managed end, and a peer of the standard library that sees each of its records."""
+"""Who sees each record: a peer of the standard library, and OpenSSL's own callback."""
 
+import collections
 import contextlib
 import socket
 import ssl
 
-from link import write_nothing
+from link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
 
 import pykeyupdate
 
 APPLICATION_DATA = 23
 OVERHEAD = 17  # TLS 1.3: the type and the tag
 KEY_UPDATE_LENGTH = 5 + OVERHEAD  # no data in these tests is 5 bytes long
+HEADER, INNER_TYPE = 256, 257  # of records: what the message callback calls them
 
 
 class Wire:
@@ -146,3 +148,30 @@ def _read_all(end):
         while some := end.read(1 << 20):
             got += some
     return got
+
+
+class RecordWitness(Witness):
+    """What OpenSSL's message callback tells of records of data too, in TLS 1.3."""
+
+    def __init__(self):
+        super().__init__()
+        self.clear()
+
+    def clear(self):
+        """Forget all there was, for other connections to come."""
+        self.wire.clear()
+        self.keys = collections.defaultdict(lambda: [[]])
+        self.classes = collections.defaultdict(set)
+        self.headers = {}
+
+    def saw(self, conn, end, verb, content_type, data):
+        super().saw(conn, end, verb, content_type, data)
+        self.classes[end].add(type(conn))
+        keys = self.keys[end, verb]
+        if content_type == HEADER:
+            self.headers[end, verb] = data
+        elif content_type == INNER_TYPE and data[0] == APPLICATION_DATA:
+            length = int.from_bytes(self.headers[end, verb][3:5], "big")
+            keys[-1].append(length - OVERHEAD)
+        elif content_type == HANDSHAKE and data[0] == KEY_UPDATE:
+            keys.append([])

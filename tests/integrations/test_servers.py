@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from link import NOT_REQUESTED, Witness, der
-from servers import HTTPServer
+from servers import HTTPServer, Uvicorn, aiohttp_serving
 
 import pykeyupdate
 from pykeyupdate import aio
@@ -85,14 +85,9 @@ def test_http_server(contexts, heard):
 
 async def serve_aiohttp(web, handler, context, client, times):
     """Serve a client's requests, over one connection, with a handler."""
-    app = web.Application()
-    app.router.add_post("/", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    port = runner.addresses[0][1]
-    await asyncio.get_running_loop().run_in_executor(None, fetch, port, client, times)
-    await runner.cleanup()
+    async with aiohttp_serving(web, handler, context) as port:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, fetch, port, client, times)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -143,34 +138,6 @@ def skip_where_writes_wait(version, loop):
 
 # The client's: one that can write in a renegotiation.
 CLIENT_LOOP = "asyncio" if sys.version_info >= (3, 11) else "uvloop"
-
-
-class Uvicorn:
-    """uvicorn's server in a thread."""
-
-    def __init__(self, library, app, certificate, loop, **settings):
-        uvicorn = library("uvicorn")
-        library("websockets")
-        library("wsproto")
-        self.config = uvicorn.Config(
-            app, port=0, loop=loop, lifespan="off", log_level="critical", **settings
-        )
-        self.config.load()
-        self.config.ssl = certificate
-        self.server = uvicorn.Server(self.config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-
-    def __enter__(self):
-        self.thread.start()
-        while not self.server.started:
-            threading.Event().wait(0.01)
-            assert self.thread.is_alive()
-        return self.server.servers[0].sockets[0].getsockname()[1]
-
-    def __exit__(self, *_):
-        self.server.should_exit = True
-        self.thread.join(20)
-        assert not self.thread.is_alive()
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -20,6 +20,7 @@ import time
 
 import pytest
 from link import Witness
+from servers import serving
 
 import pykeyupdate
 
@@ -143,18 +144,6 @@ def contexts(make_contexts, version, traffic):
         pykeyupdate.manage(context, limits=None)
         traffic.watch(end, context)
     return made
-
-
-@contextlib.contextmanager
-def serving(server):
-    """Have a server serve in a thread."""
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join(STALLED)
 
 
 # -- MQTT: paho against mosquitto ------------------------------------------------------
