@@ -5,6 +5,7 @@
 #include "controls.h"
 
 #include "docstrings.h"
+#include "record.h"
 
 #include <string.h>
 
@@ -83,7 +84,8 @@ keys_in_kernel(const struct ku_libssl *libssl, SSL *ssl)
 enum ku_refusal
 ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
 {
-    if (ku_has_failed(libssl, ssl)) {
+    const struct ku_record *record = ku_record_of(ssl);
+    if (ku_has_failed(libssl, ssl) || (record != NULL && record->why_cut != NULL)) {
         return KU_FAILED;
     }
     return was_connected(libssl, ssl) ? KU_OK : KU_NO_HANDSHAKE;

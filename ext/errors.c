@@ -149,6 +149,10 @@ static const struct {
         "AlreadyPendingError",
         "this thread is in a step of this connection, from which the ssl module "
         "has called it; read, write and shake hands after that"},
+    [KU_BUSY] = {
+        "AlreadyPendingError",
+        "it is being read or written already, by another thread or around this very "
+        "call, and would break; use an SSLObject in one thread at a time"},
 };
 
 /* At shutdown module_clear() takes the module away, and Python sets the names in

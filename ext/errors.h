@@ -38,6 +38,7 @@ enum ku_refusal {
     KU_CERTIFICATE_REQUESTED,
     KU_DATA_IN_FRONT,
     KU_IN_CALLBACK,
+    KU_BUSY,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
     /* the connection itself failed or ended, during a handshake step */

@@ -53,7 +53,11 @@ ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *told =
         PyObject_CallFunction(state->happened, "Oiz", conn, events, why_cut);
-    if (told == NULL) {
+    if (told == NULL && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear();
+        PyErr_SetInterrupt();  /* what was read or written is not to be lost for it */
+    }
+    else if (told == NULL) {
         PyErr_WriteUnraisable(conn);
     }
     Py_XDECREF(told);
@@ -119,41 +123,72 @@ begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *functio
     return 0;
 }
 
-/* New keys that are due are made now: this sends them in memory, and what carries
-   the bytes looks after every read whether there are any. */
-static void
-rest(struct io *io)
+/* What is done in OpenSSL: 1, or 0 and the outcome. */
+typedef int (*action)(struct io *io, void *argument, struct ku_outcome *outcome);
+
+/* While one is under way any other is refused, of another thread's or of a callback's:
+   it would break the connection, or crash.  (ssl's own objects let it.) */
+static int
+in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
+           struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
+    if (io->record->busy) {
+        *outcome = ku_refused(KU_BUSY);
+        return 0;
+    }
+    io->record->busy = 1;
+    int keeps_gil = has_little_to_do && io->state->keeps_gil;
+    PyThreadState *thread = keeps_gil ? NULL : PyEval_SaveThread();
+    int done = action(io, argument, outcome);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+    io->record->busy = 0;
+    return done;
+}
+
+/* The same in a critical section: 0, or -1 with an exception. */
+static int
+perform(struct io *io, action action, void *argument, int has_little_to_do)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done;
     KU_HOLD(io->inner);
+    done = in_openssl(io, action, argument, has_little_to_do, &outcome);
+    KU_RELEASE();
+    if (PyErr_Occurred()) {
+        return -1;  /* a message callback's (_ssl of 3.15) */
+    }
+    if (!done && io->record->why_cut != NULL) {
+        raise_cut(io);
+    }
+    else if (!done) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+    }
+    return done ? 0 : -1;
+}
+
+static int
+renew(struct io *io, void *ignored, struct ku_outcome *outcome)
+{
+    (void)ignored, (void)outcome;
+    const struct ku_libssl *libssl = &io->state->libssl;
     if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
         libssl->ERR_clear_error();
         (void)libssl->SSL_do_handshake(io->ssl);
         libssl->ERR_clear_error();
     }
-    KU_RELEASE();
-    if (PyErr_Occurred()) {  /* a message callback's (_ssl of 3.15) */
-        PyErr_WriteUnraisable(io->self);
-    }
+    return 1;  /* what fails shows in the next call */
 }
 
-/* What a call of OpenSSL's came to: 0, or -1 with an exception. */
-static int
-judge(struct io *io, int done, const struct ku_outcome *outcome)
+/* New keys that are due are made now: this sends them in memory, and what carries
+   the bytes looks after every read whether there are any. */
+static void
+rest(struct io *io)
 {
-    if (PyErr_Occurred()) {
-        return -1;  /* a message callback's (_ssl of 3.15) */
+    if (perform(io, renew, NULL, 1) < 0) {
+        PyErr_WriteUnraisable(io->self);
     }
-    if (done) {
-        return 0;
-    }
-    if (io->record->why_cut != NULL) {
-        raise_cut(io);
-    }
-    else {
-        ku_raise(io->state, outcome, io->function, io->self);
-    }
-    return -1;
 }
 
 /* Tell what has happened meanwhile. */
@@ -167,16 +202,22 @@ finish(struct io *io, PyObject *result)
     return result;
 }
 
+struct reading {
+    char *memory;
+    size_t room, got;
+};
+
 /* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
 static int
-decrypt_some(struct io *io, char *memory, size_t room, size_t *got,
-             struct ku_outcome *outcome)
+decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
+    struct reading *reading = argument;
     int begins = libssl->SSL_pending(io->ssl) == 0;
     ku_clear_errors(libssl);
-    if (libssl->SSL_read_ex(io->ssl, memory, room, got) == 1) {
-        ku_record_received(io->record, *got, begins);
+    if (libssl->SSL_read_ex(io->ssl, reading->memory, reading->room, &reading->got)
+        == 1) {
+        ku_record_received(io->record, reading->got, begins);
         return 1;
     }
     *outcome = ku_failed_io(libssl, io->ssl);
@@ -189,20 +230,12 @@ fill(void *argument, char *memory, size_t room, size_t *got)
 {
     struct io *io = argument;
     const struct ku_libssl *libssl = &io->state->libssl;
-    struct ku_outcome outcome = {.refusal = KU_OK};
-    int done;
-    KU_HOLD(io->inner);
+    struct reading reading = {memory, room, 0};
     BIO *bio = libssl->SSL_get_rbio(io->ssl);
-    if (libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL) <= LITTLE) {
-        done = decrypt_some(io, memory, room, got, &outcome);
-    }
-    else {
-        Py_BEGIN_ALLOW_THREADS
-        done = decrypt_some(io, memory, room, got, &outcome);
-        Py_END_ALLOW_THREADS
-    }
-    KU_RELEASE();
-    return judge(io, done, &outcome);
+    long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
+    int result = perform(io, decrypt_some, &reading, waiting <= LITTLE);
+    *got = reading.got;
+    return result;
 }
 
 /* read(len=1024, buffer=None), with keywords too. */
@@ -276,12 +309,18 @@ admit(struct io *io, size_t n, size_t *room)
     return 0;
 }
 
+struct writing {
+    const char *data;
+    size_t n;
+};
+
 static int
-encrypt_some(struct io *io, const char *data, size_t n, struct ku_outcome *outcome)
+encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
+    const struct writing *writing = argument;
     size_t written = 0;
-    if (libssl->SSL_write_ex(io->ssl, data, n, &written) == 1) {
+    if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
         ku_record_sent(io->record, written);
         return 1;
     }
@@ -293,30 +332,13 @@ encrypt_some(struct io *io, const char *data, size_t n, struct ku_outcome *outco
     return 0;
 }
 
-static int
-write_some(struct io *io, const char *data, size_t n)
-{
-    struct ku_outcome outcome = {.refusal = KU_OK};
-    int done;
-    KU_HOLD(io->inner);
-    if (n <= LITTLE) {
-        done = encrypt_some(io, data, n, &outcome);
-    }
-    else {
-        Py_BEGIN_ALLOW_THREADS
-        done = encrypt_some(io, data, n, &outcome);
-        Py_END_ALLOW_THREADS
-    }
-    KU_RELEASE();
-    return judge(io, done, &outcome);
-}
-
 /* In parts, each under other keys.  Memory takes all of each.  Below TLS 1.3 a write
    that has begun must be all or nothing: it may have to wait for a renegotiation. */
 static int
 write_all(struct io *io, const char *data, size_t n)
 {
     size_t room;
+    int has_little_to_do = n <= LITTLE;  /* all parts together */
     do {
         if (admit(io, n, &room) < 0) {
             return -1;
@@ -324,7 +346,8 @@ write_all(struct io *io, const char *data, size_t n)
         if (room < n && io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION) {
             room = n;
         }
-        if (write_some(io, data, room) < 0) {
+        struct writing writing = {data, room};
+        if (perform(io, encrypt_some, &writing, has_little_to_do) < 0) {
             return -1;
         }
         data += room;
@@ -529,6 +552,17 @@ close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     return ku_ok(0);
 }
 
+/* After the end of a peer that was cut off OpenSSL itself would go on. */
+static struct ku_outcome
+check_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+{
+    (void)libssl, (void)ignored;
+    struct ku_record *record = ku_record_of(ssl);
+    return record != NULL && record->why_cut != NULL
+               ? ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut)
+               : ku_ok(0);
+}
+
 static PyObject *
 step_with_number(PyObject *module, PyObject *args, ku_step step)
 {
@@ -553,6 +587,12 @@ static PyObject *
 py_allow(PyObject *module, PyObject *args)
 {
     return step_with_number(module, args, allow_step);
+}
+
+static PyObject *
+py_check(PyObject *module, PyObject *args)
+{
+    return step_with_number(module, args, check_step);
 }
 
 static PyObject *
@@ -665,6 +705,8 @@ PyMethodDef ku_managed[] = {
      "The same for the next connections after number `last`."},
     {"allow", py_allow, METH_VARARGS,
      "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
+    {"check", py_check, METH_VARARGS,
+     "check(conn, function, ignored, /)\n--\n\nRefuse where the peer was cut off."},
     {"close_notify", py_close_notify, METH_VARARGS,
      "close_notify(conn, function, ignored, /)\n--\n\nMake a close_notify alert."},
     {"usage", py_usage, METH_O,

@@ -145,10 +145,20 @@ add_types(PyObject *module, ku_state *state)
                : -1;
 }
 
+/* _ssl's callbacks take the GIL by PyGILState_Ensure(), which before 3.12 takes it for
+   the main interpreter: in another one it waits for ever while this thread has it. */
+static int
+may_keep_gil(void)
+{
+    return PY_VERSION_HEX >= 0x030c0000
+           || PyInterpreterState_GetID(PyInterpreterState_Get()) == 0;
+}
+
 static int
 module_exec(PyObject *module)
 {
     ku_state *state = PyModule_GetState(module);
+    state->keeps_gil = may_keep_gil();
     if (import_names(state) < 0 || import_managed_names(state) < 0
         || import_update_types(module, state) < 0) {
         return -1;

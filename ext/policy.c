@@ -41,14 +41,6 @@ ku_policy_is_wanted(const struct ku_record *record)
     return ku_atomic_get(&record->wanted) != KU_NOT_WANTED;
 }
 
-/* Is there anything but the limits of what is written? */
-static int
-is_due(const struct ku_record *record, ku_time now)
-{
-    return ku_policy_is_wanted(record)
-           || is_old(&record->sent, now) || peer_lags(record, now);
-}
-
 static int
 was_idle(const struct ku_record *record, ku_time now)
 {
@@ -81,6 +73,22 @@ under_present_keys(const struct ku_record *record, size_t n)
     return bytes < room ? (size_t)bytes : room;
 }
 
+static size_t
+under_unused_keys(const struct ku_record *record, size_t n)
+{
+    const struct ku_keys *keys = &record->sent;
+    size_t room = in_records(record, keys->most_records, n);
+    return keys->most_bytes < room ? (size_t)keys->most_bytes : room;
+}
+
+/* How many of n bytes the cipher suite can still take, a little at a time. */
+static size_t
+at_most(const struct ku_record *record, size_t n)
+{
+    return in_records(record, left(record->hard_records, record->sent.records),
+                      n < WHILE_DEFERRED ? n : WHILE_DEFERRED);
+}
+
 /* --- and doing it ---------------------------------------------------------------- */
 
 /* A request of ours may not take the place of the answer that we owe. */
@@ -95,16 +103,43 @@ update_type(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *re
                                                  : SSL_KEY_UPDATE_NOT_REQUESTED;
 }
 
-static struct ku_outcome
-schedule(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record)
+/* What was wanted is, but for the peer's new keys where it was not asked. */
+static void
+fulfil(struct ku_record *record, int type)
 {
-    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
-        return ku_schedule_key_update(libssl, ssl, update_type(libssl, ssl, record));
+    if (type == SSL_KEY_UPDATE_REQUESTED || record->outstanding
+        || ku_atomic_get(&record->wanted) != KU_WANTED_OF_BOTH) {
+        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
     }
+}
+
+/* KU_OK: scheduled, by this call or before. */
+static struct ku_outcome
+update(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
+{
+    int type = update_type(libssl, ssl, record);
+    struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, type);
+    if (outcome.refusal == KU_SCHEDULED) {
+        type = SSL_KEY_UPDATE_NOT_REQUESTED;  /* maybe: ask again later */
+        outcome = ku_ok(0);
+    }
+    if (outcome.refusal == KU_OK) {
+        fulfil(record, type);
+    }
+    return outcome;
+}
+
+static struct ku_outcome
+renegotiate(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
+{
     if (!record->rules.renegotiate) {
         return ku_refused_because(KU_NOT_ALLOWED, libssl->SSL_get_version(ssl));
     }
-    return ku_schedule_renegotiation(libssl, ssl, 0);
+    struct ku_outcome outcome = ku_schedule_renegotiation(libssl, ssl, 0);
+    if (outcome.refusal == KU_OK) {
+        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+    }
+    return outcome;
 }
 
 static int
@@ -114,22 +149,15 @@ is_too_soon(const struct ku_record *record)
            && ku_record_clock() - record->last_update < record->rules.min_interval;
 }
 
-/* KU_OK: scheduled, by this call or before.  What cannot be told from data that is
-   still to come, as a failed connection, is left for OpenSSL to say. */
 static struct ku_outcome
 renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
 {
     if (!must && is_too_soon(record)) {
         return ku_refused(KU_SCHEDULED);
     }
-    struct ku_outcome outcome = schedule(libssl, ssl, record);
-    if (outcome.refusal == KU_SCHEDULED) {
-        outcome = ku_ok(0);
-    }
-    if (outcome.refusal == KU_OK) {
-        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
-    }
-    return outcome;
+    return libssl->SSL_version(ssl) == TLS1_3_VERSION
+               ? update(libssl, ssl, record)
+               : renegotiate(libssl, ssl, record);
 }
 
 /* The connection is at its beginning or at its end: nothing is to be changed. */
@@ -138,53 +166,75 @@ is_out_of_scope(const struct ku_libssl *libssl, SSL *ssl,
                 const struct ku_record *record)
 {
     return !record->connected || record->excused || record->why_cut != NULL
-           || (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) != 0;
+           || (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) != 0
+           || ku_has_failed(libssl, ssl);
+}
+
+/* An SSLObject below TLS 1.3: a write of it is all or nothing, as it may have to wait
+   for a renegotiation. */
+static int
+is_whole(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record)
+{
+    return !record->is_shared && libssl->SSL_version(ssl) != TLS1_3_VERSION;
 }
 
 /* A client's renegotiation that begins with a write dies of data that is on its way.
-   A managed socket reads meanwhile; all others begin with their next read. */
-static int
-begins_with_a_read(const struct ku_libssl *libssl, SSL *ssl,
-                   const struct ku_record *record)
+   A managed socket reads meanwhile; an SSLObject begins with its next read. */
+static struct ku_outcome
+renew_before_write(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record,
+                   int must)
 {
-    return record->rules.renegotiate && !record->is_shared
-           && !libssl->SSL_is_server(ssl)
-           && libssl->SSL_version(ssl) != TLS1_3_VERSION;
+    if (!record->rules.renegotiate || !is_whole(libssl, ssl, record)
+        || libssl->SSL_is_server(ssl)) {
+        return renew(libssl, ssl, record, must);
+    }
+    struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
+    if (may.refusal == KU_OK) {
+        ku_atomic_set(&record->wanted, KU_WANTED);
+        may = ku_refused(KU_READ_PENDING);
+    }
+    return may;
 }
 
+static int
+is_reached(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record,
+           ku_time now, size_t n, size_t room)
+{
+    return is_old(&record->sent, now) || peer_lags(record, now) || was_idle(record, now)
+           || (room < n && (room == 0 || is_whole(libssl, ssl, record)));
+}
+
+/* What another thread has asked for, and cannot be had, is no reason to refuse data. */
 struct ku_outcome
 ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
                        struct ku_record *record, size_t n, size_t *room)
 {
     ku_time now = time_for(record);
     *room = under_present_keys(record, n);
-    int due = is_due(record, now) || was_idle(record, now) || (*room == 0 && n > 0);
-    if (!due || is_out_of_scope(libssl, ssl, record)) {
+    int reached = is_reached(libssl, ssl, record, now, n, *room);
+    if (!reached && !ku_policy_is_wanted(record)) {
         record->last_io = now;
-        *room = due ? n : *room;
         return ku_ok(0);
     }
-    if (begins_with_a_read(libssl, ssl, record)) {
-        ku_atomic_set(&record->wanted, KU_WANTED);
+    if (is_out_of_scope(libssl, ssl, record)) {
         *room = n;
         return ku_ok(0);
     }
-    size_t at_most =
-        in_records(record, left(record->hard_records, record->sent.records),
-                   n < WHILE_DEFERRED ? n : WHILE_DEFERRED);
-    struct ku_outcome outcome = renew(libssl, ssl, record, at_most == 0 && n > 0);
+    int must = n > 0 && at_most(record, n) == 0;
+    struct ku_outcome outcome = renew_before_write(libssl, ssl, record, must);
     if (outcome.refusal == KU_OK) {
-        struct ku_keys unused = record->sent;
-        record->sent.records = record->sent.bytes = 0;
-        *room = under_present_keys(record, n);
-        record->sent = unused;
+        *room = under_unused_keys(record, n);
+    }
+    else if (ku_is_for_good(&outcome) && !reached) {
+        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+    }
+    else if (ku_is_for_good(&outcome) || must) {
         return outcome;
     }
-    if (ku_is_for_good(&outcome) || (at_most == 0 && n > 0)) {
-        return outcome;
+    else {
+        ku_record_defer(record);
+        *room = at_most(record, n);
     }
-    ku_record_defer(record);
-    *room = at_most;
     return ku_ok(0);
 }
 
@@ -198,8 +248,12 @@ int
 ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
 {
     ku_time now = time_for(record);
-    if (!is_due(record, now) || is_out_of_scope(libssl, ssl, record)) {
+    int reached = is_old(&record->sent, now) || peer_lags(record, now);
+    if (!reached && !ku_policy_is_wanted(record)) {
         record->last_io = now;
+        return 0;
+    }
+    if (is_out_of_scope(libssl, ssl, record)) {
         return 0;
     }
     struct ku_outcome outcome = renew(libssl, ssl, record, 0);
@@ -207,7 +261,10 @@ ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *re
         return libssl->SSL_version(ssl) == TLS1_3_VERSION
                || libssl->SSL_is_server(ssl);
     }
-    if (!ku_is_for_good(&outcome)) {
+    if (ku_is_for_good(&outcome)) {
+        ku_atomic_set(&record->wanted, KU_NOT_WANTED);  /* a write will say it */
+    }
+    else {
         ku_record_defer(record);
     }
     return 0;

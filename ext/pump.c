@@ -342,8 +342,8 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     }
     call->outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_SSL};
     call->outcome.detail = ": a send before this one ended half-way (a timeout, "
-                           "SSLWantWriteError, a signal); repeat it with the same "
-                           "data, or close the connection";
+                           "SSLWantWriteError, a signal, a RekeyPolicy); repeat it "
+                           "with the same data, or close the connection";
     call->outcome.error =
         (unsigned long)ERR_LIB_SSL << (call->libssl->version >= 0x30000000UL ? 23 : 24)
         | SSL_R_BAD_WRITE_RETRY;
@@ -517,6 +517,10 @@ static enum ku_progress
 shutdown_stage(struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->libssl;
+    struct ku_record *record = call->pump->record;
+    if (record != NULL && record->why_cut != NULL) {
+        return has_ended(call);  /* what else is here is no plaintext */
+    }
     if (ku_connection_state(libssl, call->ssl) == KU_OK && !ku_pump_holds(call)
         && !libssl->SSL_is_init_finished(call->ssl)) {
         enum ku_progress progress = do_handshake(call);

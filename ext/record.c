@@ -228,9 +228,11 @@ renew_received(struct ku_record *record, const SSL *ssl)
     record->received.most_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
 }
 
+/* Data of ours is progress too: a peer that only receives may still ask for keys. */
 void
 ku_record_sent(struct ku_record *record, size_t bytes)
 {
+    record->in_a_row = bytes > 0 ? 0 : record->in_a_row;
     record->sent.bytes += bytes;
     record->sent.records += bytes > record->fragment
                                 ? (bytes - 1) / record->fragment + 1
@@ -265,15 +267,23 @@ ku_record_take_events(struct ku_record *record)
 
 /* --- what OpenSSL tells ----------------------------------------------------------- */
 
-/* One more in the window; is it one too many? */
+/* One more; is it one too many for any time of that length?  What was in the window
+   before counts by the part of it that such a time still reaches into. */
 static int
 exceeds(struct ku_window *window, ku_time length, uint32_t most)
 {
     ku_time now = ku_record_clock();
-    if (window->count == 0 || now - window->began > length) {
+    if (now - window->began >= 2 * length) {
         *window = (struct ku_window){.began = now};
     }
-    return ++window->count > most && most != KU_ANY_NUMBER;
+    else if (now - window->began >= length) {
+        window->previous = window->count;
+        window->began += length;
+        window->count = 0;
+    }
+    double reaches = 1.0 - (double)(now - window->began) / (double)length;
+    window->count++;
+    return window->count + window->previous * reaches > most && most != KU_ANY_NUMBER;
 }
 
 static void
@@ -302,6 +312,7 @@ update_sent(struct ku_record *record, const SSL *ssl)
     if (record->requesting) {
         count(record, KU_REQUESTS_SENT);
         record->outstanding = 1;
+        record->answers++;
         record->requesting = 0;
     }
     renew_sent(record, ssl);
@@ -318,15 +329,20 @@ update_received(struct ku_record *record, SSL *ssl)
     if (ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_NOT_REQUESTED) {
         count(record, KU_REQUESTS_RECEIVED);
     }
-    if (record->outstanding) {
-        record->outstanding = 0;
+    record->outstanding = 0;
+    if (record->answers > 0) {
+        record->answers--;
         return;
     }
     const struct ku_rules *rules = &record->rules;
     if (exceeds(&record->updates, rules->key_update_window, rules->key_updates)) {
         cut(record, ssl, "key updates (PeerLimits.key_updates)");
     }
-    record->in_a_row = record->updates.count == 1 ? 1 : record->in_a_row + 1;
+    if (ku_record_clock() - record->row_began > rules->key_update_window) {
+        record->row_began = ku_record_clock();
+        record->in_a_row = 0;
+    }
+    record->in_a_row++;
     if (record->in_a_row > rules->key_updates_in_a_row
         && rules->key_updates_in_a_row != KU_ANY_NUMBER) {
         cut(record, ssl, "key updates in a row (PeerLimits.key_updates_in_a_row)");

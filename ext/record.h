@@ -46,10 +46,10 @@ struct ku_keys {
     ku_time most_age;
 };
 
-/* So many in the window that began then. */
+/* So many in the window that began then, and in the one before. */
 struct ku_window {
     ku_time began;
-    uint32_t count;
+    uint32_t count, previous;
 };
 
 /* What has happened, as bits, as in pykeyupdate/events.py. */
@@ -85,12 +85,14 @@ struct ku_record {
     uint64_t hard_records;  /* what the cipher suite is good for */
     ku_time last_update, last_io;
     struct ku_window updates, renegotiations;
+    ku_time row_began;
     uint64_t random;
     uint64_t options_before;
     const char *why_cut;    /* what the peer did too often, or NULL */
     ku_atomic wanted;       /* KU_WANTED*: asked for by another thread */
     uint32_t counts[KU_COUNTS];
-    uint32_t in_a_row;
+    uint32_t in_a_row;      /* key updates of the peer's without data */
+    uint32_t answers;       /* to requests of ours, that may still come */
     uint32_t fragment;      /* the most data in one record */
     int allowed;            /* depth of allow_renegotiation() */
     unsigned char events;   /* that nobody has been told of */
@@ -101,6 +103,7 @@ struct ku_record {
     unsigned char is_shared;    /* a managed socket's: new keys need no owner */
     unsigned char excused;      /* the present keys may be used on and on */
     unsigned char deferring;    /* new keys are due, and had to wait */
+    unsigned char busy;         /* an SSLObject's: a thread is reading or writing */
 };
 
 enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH };

@@ -19,6 +19,7 @@ typedef struct {
     PyTypeObject *duplex_type;     /* Duplex */
     BIO_METHOD *bio_method;        /* of managed connections; never freed */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
+    int keeps_gil;                 /* OpenSSL may be called with the GIL */
     Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;
 } ku_state;

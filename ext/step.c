@@ -47,9 +47,13 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
 {
     struct ku_outcome outcome;
     KU_HOLD(sslobj);
+    PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
                           : ku_refused(KU_NO_POINTER);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
     KU_RELEASE();
     return outcome;
 }

@@ -7,10 +7,10 @@ raises hurts nobody.
 
 import enum
 import logging
-import threading
 from typing import Any, Callable, NamedTuple, Optional
 
 from .connections import name_of
+from .locks import make_lock
 
 _log = logging.getLogger("pykeyupdate")
 
@@ -51,7 +51,7 @@ _LEVELS = {
     EventKind.CUT_OFF: logging.WARNING,
 }
 _handlers: tuple[Handler, ...] = ()
-_lock = threading.Lock()
+_lock = make_lock()
 
 
 def on_event(handler: Handler) -> Callable[[], None]:

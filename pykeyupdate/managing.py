@@ -11,6 +11,7 @@ from .sockets import all_sockets
 from .stats import totals
 
 _PER_SECOND = 1000.0
+_FASTEST = 1e6
 _BREATH = 0.02  # seconds between two batches
 
 
@@ -34,17 +35,18 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
 
 def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
-    """Get new keys on all managed connections of the process; return how many.
+    """Get new keys on all managed connections; return how many were asked.
 
     For an incident. A managed ``SSLSocket`` gets them here and now, idle or not, as
     far as its send buffer takes the message (27 bytes) at once; an ``SSLObject`` with
     its owner's next read or write, as in ``request_rekey()``, which says more. It takes
     on ``per_second`` connections a second (1000.0: their peers may be one machine) and
-    returns when all have been seen to; connections that are opened meanwhile have new
-    keys anyway. What is closed or cannot have new keys is passed over.
+    returns when all have been asked; connections that are opened meanwhile have new
+    keys anyway. What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
+    on as it is, and what is closed is passed over.
 
-    Thread-safe, and any thread may call it; not from an ``on_event()`` handler of a
-    connection that is waited for.
+    Of sub-interpreters the sockets are this one's, the objects all. Any thread may call
+    it, and a signal handler.
     """
     if not per_second > 0:
         raise ValueError(f"rekey_all(): per_second must be above 0: {per_second!r}")
@@ -71,7 +73,7 @@ class _Pace:
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
-        self.batch = max(1, int(per_second * _BREATH))
+        self.batch = max(1, int(min(per_second, _FASTEST) * _BREATH))
         self.begin = time.monotonic()
         self.count = 0
 

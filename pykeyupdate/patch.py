@@ -16,14 +16,13 @@ sets those of one context, ``install()`` the ones that all contexts have by defa
 """
 
 import contextlib
-import os
 import ssl
-import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
 from .errors import PatchWarning
+from .locks import make_lock
 from .methods import METHODS
 from .policy import DEFAULT, PeerLimits, RekeyPolicy, rules
 from .sockets import RULES, Defaults, SSLObject, SSLSocket
@@ -36,15 +35,7 @@ _HOOKS = (
 )
 _UNSET: Any = object()
 
-# Reentrant, and free in a child: a signal handler may call install() too, and a thread
-# that holds the lock while another forks does not exist in the child.
-_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire,
-        after_in_parent=_lock.release,
-        after_in_child=_lock.release,
-    )
+_lock = make_lock()
 _for_good = False  # install() was called, and no uninstall() since
 _contexts = 0  # `with installed()` blocks that have not ended
 

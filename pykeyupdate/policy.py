@@ -46,7 +46,9 @@ class RekeyPolicy:
         How many records, and bytes of data, go out under one key (``None``).
     received_records, received_bytes
         How many come in under one key before the peer is asked (``None``). Choose more
-        than what the peer does by itself (the presets: a sixth more).
+        than what the peer does by itself (the presets: a sixth more). On a connection
+        that only receives, a peer with BoringSSL, AWS-LC or rustls ends it after 32
+        such requests, as no data comes in between.
     age_seconds
         How old a key may be when data goes out or comes in (``None``). The peer is
         asked after a sixth more.
@@ -60,9 +62,10 @@ class RekeyPolicy:
         Ask for the peer's new key with each update (``False``: RFC 9846 has each side
         keep its own limits).
     jitter
-        The part of each limit that is left to chance, 0 to 1 (0.0): with 0.1 a limit is
-        90 to 100 % of what is given here, another one for each key, so that a fleet
-        that was started together does not rekey together.
+        The part of the limits of our own keys (``sent_*``, ``age_seconds``, the
+        suite's) that is left to chance, 0 to 1 (0.0): with 0.1 a limit is 90 to 100 %
+        of what is given here, another one for each key, so that a fleet that was
+        started together does not rekey together.
     aead_limit
         Keep what RFC 9846 section 5.5 demands (``True``): AES-GCM is good for 2^24.5
         full records, AES-CCM is taken to be for 2^23 (RFC 9147 section 4.5.3), and
@@ -70,16 +73,21 @@ class RekeyPolicy:
         changed at 3/4 of that and the peer asked at 7/8, as NSS does.
     renegotiate
         On TLS 1.2 and below, renegotiate (``False``, because a peer may answer a
-        renegotiation by closing; OpenSSL 3 servers do). A server can only ask for it
-        and goes on meanwhile, so its limits are not exact. Below TLS 1.3 the AEAD's
-        limit counts with this alone.
+        renegotiation by closing; OpenSSL 3 servers do, and ``PeerLimits`` at the other
+        end allows 3 in ten minutes). A server can only ask for it and goes on
+        meanwhile; a client that is an ``SSLObject`` begins with its next read; and no
+        write of an ``SSLObject`` is divided: such limits are not exact. Below TLS 1.3
+        the AEAD's limit counts with this alone.
     on_impossible
         What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
         (default) has the write raise ``RekeyImpossibleError`` and the connection stay
-        as it is; ``"close"`` sends a close_notify before that; ``"ignore"`` goes on,
+        as it is (of a write that reaches the limit in its middle, the beginning has
+        gone out); ``"close"`` sends a close_notify before that; ``"ignore"`` goes on,
         with one warning in the log; a function is called as ``f(connection, error)``
-        in the thread that writes, and to return is to ignore.
+        in the thread that writes, and to return is to ignore. (asyncio gives up a
+        connection on any error of a write, without sending what is left: there
+        ``"close"`` is as ``"raise"``.)
 
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
@@ -164,7 +172,8 @@ class RekeyPolicy:
         """Return limits that a test reaches at once: 4 records or 64 KiB, any age.
 
         New keys as often as that, and without an interval: for tests of a program
-        against peers of one's own. Some peers end the connection.
+        against peers of one's own. Others end the connection, and so does a managed one
+        with ``PeerLimits`` after some 480 updates: ``limits=None`` at the other end.
         """
         return cls(
             sent_records=4,
@@ -196,8 +205,8 @@ class PeerLimits:
         second, over a minute, so that bursts pass). Answers to our own requests do not
         count.
     key_updates_in_a_row
-        How many of these may come without data in between (32: BoringSSL, AWS-LC and
-        rustls have the same).
+        How many of these may come without data in between, theirs or ours, in such a
+        time (32: BoringSSL, AWS-LC and rustls have the same, for theirs alone).
     renegotiations, renegotiation_window_seconds
         How often the peer may begin a renegotiation (TLS 1.2 and below) in such a time,
         refused ones included (3 in 600 s: Node.js' defaults).
@@ -233,7 +242,7 @@ class PeerLimits:
         for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
             _check_count(self, name, values[name], least=0)
         for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
-            _check_seconds(self, name, values[name], optional=False)
+            _check_seconds(self, name, values[name], optional=False, least=1)
         if renegotiation not in _MODES:
             _refuse(self, "renegotiation", renegotiation, "'never', 'once' or 'freely'")
         _set(self, values)
@@ -326,13 +335,18 @@ def _check_count(
 
 
 def _check_seconds(
-    instance: object, name: str, value: Optional[float], *, optional: bool = True
+    instance: object,
+    name: str,
+    value: Optional[float],
+    *,
+    optional: bool = True,
+    least: int = 0,
 ) -> None:
     if value is None and optional:
         return
-    if not _is_number(value) or not 0 <= value <= _LONGEST:  # type: ignore[operator]
+    if not _is_number(value) or not least <= value <= _LONGEST:  # type: ignore[operator]
         either = ", or None" if optional else ""
-        _refuse(instance, name, value, f"seconds from 0 to 100 years{either}")
+        _refuse(instance, name, value, f"seconds from {least} to 100 years{either}")
 
 
 def _count(value: Optional[int], no_limit: int = NO_LIMIT) -> int:

@@ -21,11 +21,11 @@ shutdown, and closing while other threads are in it.
 import socket
 import ssl
 import sys
-import threading
 import weakref
 from typing import Any, Optional
 
 from . import _keyupdate
+from .locks import make_lock
 from .methods import Methods
 from .policy import DEFAULT, Rules
 
@@ -33,7 +33,7 @@ RULES = "_pykeyupdate_rules"
 """The attribute of a managed context that holds its ``Rules``."""
 
 _sockets: "weakref.WeakSet[SSLSocket]" = weakref.WeakSet()
-_sockets_lock = threading.Lock()
+_sockets_lock = make_lock()
 
 
 class Defaults:
@@ -56,9 +56,13 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     """An ``ssl.SSLObject`` that looks after its keys.
 
     Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
-    BIOs: see ``manage()`` and ``install()``. It is used by one thread at a time, as
-    ``ssl.SSLObject``. ``read()`` and ``write()`` may make a KeyUpdate message, which
-    is in the outgoing BIO with the data.
+    BIOs: see ``manage()`` and ``install()``. ``read()`` and ``write()`` may make a
+    KeyUpdate message, which is in the outgoing BIO with the data.
+
+    It is used by one thread at a time, as ``ssl.SSLObject``; here two that meet get
+    ``AlreadyPendingError`` instead of a crash, and so does a callback of ``ssl``'s that
+    reads or writes its own connection. What a ``_msg_callback`` raises does not come
+    out of ``read()`` and ``write()`` before Python 3.15.
     """
 
     _rules: Rules
@@ -69,6 +73,16 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         made._rules = _rules_of(made.context)
         _keyupdate.keep(made._sslobj, made._rules.numbers)
         return made  # type: ignore[no-any-return]
+
+    def do_handshake(self) -> None:
+        """Perform the handshake, or what is scheduled; see ``ssl.SSLObject``."""
+        _keyupdate.check(self, "do_handshake", 0)
+        super().do_handshake()
+
+    def unwrap(self) -> None:
+        """Shut TLS down; see ``ssl.SSLObject``."""
+        _keyupdate.check(self, "unwrap", 0)
+        super().unwrap()
 
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write", 0)

@@ -5,14 +5,19 @@
 
 from . import _keyupdate
 
+_LONGEST = 100 * 365 * 86400
+
 
 def advance_clock(seconds: int) -> None:
     """Put the clock of ages, intervals and windows forward, for all of the process.
 
     Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and
-    ``min_interval_seconds`` is over. Whole seconds. Nothing else looks at this clock,
-    and it cannot be put back; a negative number raises ``ValueError``. Thread-safe.
+    ``min_interval_seconds`` is over. Whole seconds, up to 100 years. Nothing else looks
+    at this clock, and it cannot be put back: a negative number raises ``ValueError``.
+    Thread-safe.
     """
-    if seconds < 0:
-        raise ValueError(f"advance_clock(): seconds must not be negative: {seconds!r}")
+    if not 0 <= seconds <= _LONGEST:
+        raise ValueError(
+            f"advance_clock(): seconds must be from 0 to 100 years: {seconds!r}"
+        )
     _keyupdate.put_forward(seconds)

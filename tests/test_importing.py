@@ -28,6 +28,7 @@ def run(*arguments, path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
 
 
@@ -169,6 +170,39 @@ def test_sub_interpreters_with_their_own_gil():
     if run_in(STOCK).returncode != 0:
         pytest.skip("this Python's ssl module crashes in sub-interpreters by itself")
     result = run_in(STOCK + OURS)
+    assert result.returncode == 0, result.stderr
+
+
+CALLED_BACK = """
+import sys; sys.path[:] = {path!r}
+import ssl
+MANAGE
+context, server = (ssl.SSLContext(p) for p in (ssl.PROTOCOL_TLS_CLIENT,
+                                               ssl.PROTOCOL_TLS_SERVER))
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+server.load_cert_chain(CHAIN)
+server._msg_callback = context._msg_callback = lambda *_: None
+a, b = ssl.MemoryBIO(), ssl.MemoryBIO()
+ends = context.wrap_bio(a, b), server.wrap_bio(b, a, server_side=True)
+for end in ends * 2:
+    try: end.do_handshake()
+    except ssl.SSLWantReadError: pass
+for _ in range(9):
+    ends[0].write(b"data")
+    assert ends[1].read() == b"data"
+"""
+
+
+def test_callbacks_in_sub_interpreters(certificate, tmp_path):
+    """Before 3.12 the ssl module's take the GIL as if in the main interpreter."""
+    chain = tmp_path / "chain.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(chain))
+    code = CALLED_BACK.replace("CHAIN", repr(str(chain)))
+    run_in = partial(run, "-c", IN_SUB_INTERPRETERS, path=PACKAGE.parent)
+    if run_in(code.replace("MANAGE", "")).returncode != 0:
+        pytest.skip("this Python's ssl module crashes in sub-interpreters by itself")
+    tiny = "import pykeyupdate as k; k.install(policy=k.RekeyPolicy.tiny())"
+    result = run_in(code.replace("MANAGE", tiny))
     assert result.returncode == 0, result.stderr
 
 

@@ -332,6 +332,40 @@ def test_rekey_all_reaches_every_managed_connection(make_contexts, make_link):
     assert stock.wire == []
 
 
+@pytest.mark.parametrize("policy", [None, RekeyPolicy()])
+def test_what_is_asked_for_and_cannot_be_had_is_no_harm(make_wire, policy):
+    """Below TLS 1.3 nobody renegotiates unasked, and data goes on."""
+    wire = make_wire(policy, "tls12")
+    pykeyupdate.request_rekey(wire.end)
+    pykeyupdate.rekey_all(per_second=float("inf"))
+    for _ in range(3):
+        assert wire.write(b"data") == b"data"
+        assert wire.peer_writes(b"data") == b"data"
+    pykeyupdate.request_rekey(wire.end)
+    if wire.kind == "object":
+        wire.incoming.write(b"no TLS")
+    else:
+        wire.far.sendall(b"no TLS")
+    with pytest.raises(ssl.SSLError):
+        wire.end.read()
+    with pytest.raises(ssl.SSLError) as caught:
+        wire.end.write(b"data")
+    assert not isinstance(caught.value, pykeyupdate.RekeyImpossibleError)
+
+
+def test_both_sides_keys_are_asked_for_after_the_answer_that_is_owed(make_wire):
+    wire = make_wire(RekeyPolicy(min_interval_seconds=0))
+    pykeyupdate.key_update(wire.peer, pykeyupdate.KeyUpdateType.REQUESTED)
+    wire.peer_writes(b"data")
+    pykeyupdate.request_rekey(wire.end, request_peer=True)
+    wire.write(b"data")
+    assert pykeyupdate.get_key_update_type(wire.peer) < 0
+    wire.write(b"data")
+    assert pykeyupdate.get_key_update_type(wire.peer) == 0
+    wire.write(b"data")
+    assert wire.key_updates() == 2
+
+
 def test_rekey_all_takes_its_time(make_contexts):
     wires = [Wire(make_contexts("tls13"), "socket", "client") for _ in range(4)]
     pace = []
@@ -426,6 +460,33 @@ def test_impossible_asks_a_function(make_wire):
     other.write(b"data")
     with pytest.raises(RuntimeError, match="no"):
         other.end.write(b"data")
+
+
+def test_no_write_of_an_object_goes_beyond_a_limit_unnoticed(make_wire):
+    """It is not divided below TLS 1.3, so it is refused before its first byte."""
+    wire = make_wire(at_once(sent_bytes=1000), "tls12")
+    assert wire.write(b"d" * 1000) == b"d" * 1000
+    with pytest.raises(pykeyupdate.RekeyImpossibleError):
+        wire.end.write(b"d")
+    other = make_wire(at_once(sent_bytes=1000), "tls12")
+    with pytest.raises(pykeyupdate.RekeyImpossibleError):
+        other.end.write(b"d" * 1_000_000)
+    other.carry()
+    assert len(other.peer_read_all()) == (0 if other.kind == "object" else 1000)
+
+
+def test_a_client_that_may_not_renegotiate_says_so(make_contexts, kind):
+    contexts = make_contexts("tls12")
+    contexts[0].options |= ssl.OP_NO_RENEGOTIATION
+    wire = Wire(
+        contexts, kind, "client", policy=at_once(sent_records=2, renegotiate=True)
+    )
+    wire.handshake()
+    wire.write(b"data")
+    wire.write(b"data")
+    with pytest.raises(pykeyupdate.RekeyImpossibleError, match="OP_NO_RENEGOTIATION"):
+        wire.end.write(b"data")
+    wire.close()
 
 
 def test_renegotiates_where_the_policy_allows_it(make_contexts, kind, role):
@@ -626,6 +687,51 @@ def test_events_and_the_log(make_wire, caplog):
         pykeyupdate.on_event(None)
 
 
+def test_an_interrupt_in_a_handler_is_an_interrupt(make_wire):
+    """And what was written has been written."""
+
+    def handler(event):
+        if event.kind is pykeyupdate.EventKind.KEY_UPDATE_SENT:
+            raise KeyboardInterrupt
+
+    remove = pykeyupdate.on_event(handler)
+    try:
+        wire = make_wire(at_once(sent_records=1))
+        wire.write(b"one")
+        with pytest.raises(KeyboardInterrupt):
+            wire.write(b"two")
+            for _ in range(1000):
+                pass
+    finally:
+        remove()
+    wire.carry()
+    assert wire.peer_read_all() in (b"two", b"")
+
+
+def test_an_object_is_used_by_one_call_at_a_time(make_contexts, role, kind):
+    """ssl's own crashes in OpenSSL where a callback reads its own connection."""
+    if kind == "socket":
+        pytest.skip("tests/test_sockets.py")
+    said = []
+
+    def callback(conn, *_):
+        for call in (lambda: conn.write(b"more"), lambda: conn.read(1)):
+            try:
+                call()
+            except pykeyupdate.AlreadyPendingError as error:
+                said.append(str(error))
+
+    contexts = make_contexts("tls13")
+    wire = Wire(contexts, kind, role, policy=None).handshake()
+    other = Wire(contexts, kind, role, policy=None)
+    other.handshake()
+    contexts[role == "server"]._msg_callback = callback
+    wire.end.context = contexts[role == "server"]  # gives it the callback
+    wire.write(b"data")
+    assert said
+    assert "one thread at a time" in said[0]
+
+
 def test_a_handler_may_use_the_connection(make_wire):
     def handler(event):
         if event.kind is pykeyupdate.EventKind.KEY_UPDATE_SENT and not done:
@@ -720,7 +826,7 @@ def inner_of(end):
 
 
 def test_the_clock_goes_forward_only():
-    with pytest.raises(ValueError, match="must not be negative: -1"):
+    with pytest.raises(ValueError, match="must be from 0 to 100 years: -1"):
         testing.advance_clock(-1)
 
 
