@@ -7,6 +7,8 @@
 #include "handshake.h"
 
 #include "controls.h"
+#include "managed.h"
+#include "record.h"
 
 #ifdef _WIN32
 #  include <windows.h>
@@ -131,6 +133,10 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     outcome.error = libssl->ERR_peek_last_error();
     outcome.verify_result = libssl->SSL_get_verify_result(ssl);
     libssl->ERR_clear_error();
+    const struct ku_record *record = ku_record_of(ssl);
+    if (record != NULL && record->why_cut != NULL && got <= 0) {
+        return ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut);
+    }
     if (outcome.value == SSL_ERROR_NONE || outcome.value == SSL_ERROR_WANT_READ
         || outcome.value == SSL_ERROR_WANT_WRITE) {
         return ku_ok(outcome.value);
@@ -246,11 +252,13 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
     PyObject *conn;
     const char *function;
     int value;
-    if (!PyArg_ParseTuple(args, "Os", &conn, &function)
-        || take(PyModule_GetState(module), function, conn, step, 0, &value) < 0) {
+    ku_state *state = PyModule_GetState(module);
+    if (!PyArg_ParseTuple(args, "Os", &conn, &function)) {
         return NULL;
     }
-    return PyLong_FromLong(value);
+    int result = take(state, function, conn, step, 0, &value);
+    ku_managed_tell_of(state, conn);
+    return result == 0 ? PyLong_FromLong(value) : NULL;
 }
 
 #define KU_FUNCTION(name, take)                           \

@@ -64,6 +64,31 @@ ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut
     PyErr_Restore(type, value, traceback);
 }
 
+void
+ku_managed_tell_of(ku_state *state, PyObject *conn)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *sslobj = ku_sslobject_of(state, "tell", conn);
+    PyObject *owner = NULL;
+    struct ku_record *record = NULL;
+    if (sslobj != NULL && Py_TYPE(sslobj) == state->sslobject_type) {
+        SSL *ssl = ku_sslobject_ssl(state, sslobj);
+        record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    }
+    int events = record != NULL ? ku_record_take_events(record) : 0;
+    if (events != 0) {
+        owner = PyObject_GetAttrString(sslobj, "owner");
+    }
+    if (owner != NULL) {
+        ku_managed_tell(state, owner, events, record->why_cut);
+        Py_DECREF(owner);
+    }
+    Py_XDECREF(sslobj);
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+}
+
 /* --- the managed SSLObject -------------------------------------------------------- */
 
 /* Its methods read() and write() are ssl.SSLObject's, with what RekeyPolicy and

@@ -20,4 +20,8 @@ int ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
    exception that is set stays. */
 void ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut);
 
+/* The same of what has happened in a step (step.h) that the owner of an SSLObject has
+   taken.  A managed socket's calls tell by themselves. */
+void ku_managed_tell_of(ku_state *state, PyObject *conn);
+
 #endif

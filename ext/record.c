@@ -384,6 +384,7 @@ peer_renegotiates(struct ku_record *record, SSL *ssl)
 static void
 handshake_began(struct ku_record *record, SSL *ssl)
 {
+    record->renegotiates = record->connected;
     if (record->connected && !ku_renegotiates(&libssl, ssl)) {
         record->by_peer = 1;
         peer_renegotiates(record, ssl);
@@ -410,9 +411,10 @@ handshake_done(struct ku_record *record, SSL *ssl)
     if (ku_renegotiates(&libssl, ssl)) {
         return;  /* no more than a HelloRequest */
     }
-    if (record->why_cut != NULL) {
-        return;
+    if (record->why_cut != NULL || !record->renegotiates) {
+        return;  /* refused: OpenSSL calls that done, too */
     }
+    record->renegotiates = 0;
     connected(record, ssl);
     count(record, record->by_peer ? KU_PEER_RENEGOTIATIONS : KU_RENEGOTIATIONS);
     if (record->by_peer && record->rules.mode == KU_ONCE && !record->allowed) {
@@ -426,12 +428,15 @@ static void
 renegotiation_refused(struct ku_record *record, SSL *ssl)
 {
     count(record, KU_REFUSALS);
-    record->events |= KU_REFUSED;
+    record->renegotiates = 0;
     if (record->by_peer) {
         record->by_peer = 0;  /* it has been counted when it began */
     }
     else {
         peer_renegotiates(record, ssl);
+    }
+    if (record->why_cut == NULL) {
+        record->events |= KU_REFUSED;  /* or there is one thing to tell, which is more */
     }
 }
 

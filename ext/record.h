@@ -97,6 +97,7 @@ struct ku_record {
     int allowed;            /* depth of allow_renegotiation() */
     unsigned char events;   /* that nobody has been told of */
     unsigned char connected;    /* a first handshake is complete */
+    unsigned char renegotiates; /* a renegotiation is under way, and not refused */
     unsigned char by_peer;      /* the renegotiation under way */
     unsigned char requesting;   /* the KeyUpdate under way asks for an answer */
     unsigned char outstanding;  /* ours has been asked for, and not come */

@@ -17,6 +17,9 @@ libssl.ERR_peek_error.restype = ctypes.c_ulong
 libssl.SSL_get_wbio.restype = ctypes.c_void_p
 libssl.SSL_get_wbio.argtypes = [ctypes.c_void_p]
 libssl.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
+libssl.SSL_renegotiate.argtypes = [ctypes.c_void_p]
+libssl.SSL_get_options.restype = ctypes.c_uint64
+libssl.SSL_get_options.argtypes = [ctypes.c_void_p]
 libssl.BIO_ctrl.restype = ctypes.c_long
 libssl.BIO_ctrl.argtypes = [
     ctypes.c_void_p,
@@ -31,9 +34,10 @@ Control = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 
 
 def pointer(connection):
-    """Return the SSL* of a connection, as a number."""
+    """Return the SSL* of a connection, managed or not, as a number."""
     offset = object.__basicsize__ + WORD
-    return ctypes.c_void_p.from_address(id(connection._sslobj) + offset).value
+    inner = getattr(connection._sslobj, "inner", connection._sslobj)
+    return ctypes.c_void_p.from_address(id(inner) + offset).value
 
 
 def state():

@@ -14,6 +14,11 @@ from link import Witness
 
 import pykeyupdate
 
+VERSION = {"tls13": "-tls1_3", "tls12": "-tls1_2"}
+PRIORITY = {
+    "tls13": "NORMAL:-VERS-ALL:+VERS-TLS1.3",
+    "tls12": "NORMAL:-VERS-ALL:+VERS-TLS1.2",
+}
 PATIENCE = 20.0  # seconds; what is waited for takes milliseconds
 
 
@@ -153,3 +158,55 @@ def read_until():
         return data
 
     return read
+
+
+@pytest.fixture
+def s_server(program, free_port, pem, client_of):
+    def start(version, *options):
+        server = program(
+            *("openssl", "s_server", VERSION[version], *options),
+            *("-accept", f"127.0.0.1:{free_port}", "-cert", pem[1], "-key", pem[1]),
+        )
+        return server, *client_of(free_port, version)
+
+    return start
+
+
+@pytest.fixture
+def s_client(program, pem, server_for):
+    def start(version):
+        port, accept = server_for(version)
+        client = program(
+            *("openssl", "s_client", VERSION[version], "-connect", f"127.0.0.1:{port}"),
+            *("-CAfile", pem[0], "-servername", "localhost"),
+        )
+        return client, *accept()
+
+    return start
+
+
+@pytest.fixture
+def gnutls_serv(program, free_port, pem, client_of):
+    def start(version, *options, priority="", allow=0):
+        server = program(
+            *("gnutls-serv", "--echo", "--port", free_port, *options),
+            *("--priority", PRIORITY[version] + priority, "--disable-client-cert"),
+            *("--x509certfile", pem[1], "--x509keyfile", pem[1]),
+        )
+        return server, *client_of(free_port, version, allow)
+
+    return start
+
+
+@pytest.fixture
+def gnutls_cli(program, pem, server_for):
+    def start(version, priority=""):
+        port, accept = server_for(version)
+        client = program(
+            *("gnutls-cli", "--inline-commands", "--port", port),
+            *("--priority", PRIORITY[version] + priority, "--x509cafile", pem[0]),
+            *("--verify-hostname", "localhost", "127.0.0.1"),
+        )
+        return client, *accept()
+
+    return start

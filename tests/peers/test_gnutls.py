@@ -12,37 +12,6 @@ from pykeyupdate import KeyUpdateType
 
 OP_LEGACY_SERVER_CONNECT = 0x4  # ssl exports it since Python 3.12
 WITHOUT_RFC_5746 = ":%DISABLE_SAFE_RENEGOTIATION"
-PRIORITY = {
-    "tls13": "NORMAL:-VERS-ALL:+VERS-TLS1.3",
-    "tls12": "NORMAL:-VERS-ALL:+VERS-TLS1.2",
-}
-
-
-@pytest.fixture
-def gnutls_serv(program, free_port, pem, client_of):
-    def start(version, *options, priority="", allow=0):
-        server = program(
-            *("gnutls-serv", "--echo", "--port", free_port, *options),
-            *("--priority", PRIORITY[version] + priority, "--disable-client-cert"),
-            *("--x509certfile", pem[1], "--x509keyfile", pem[1]),
-        )
-        return server, *client_of(free_port, version, allow)
-
-    return start
-
-
-@pytest.fixture
-def gnutls_cli(program, pem, server_for):
-    def start(version, priority=""):
-        port, accept = server_for(version)
-        client = program(
-            *("gnutls-cli", "--inline-commands", "--port", port),
-            *("--priority", PRIORITY[version] + priority, "--x509cafile", pem[0]),
-            *("--verify-hostname", "localhost", "127.0.0.1"),
-        )
-        return client, *accept()
-
-    return start
 
 
 def echoes(connection, data=b"hello\n"):

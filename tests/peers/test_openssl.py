@@ -13,39 +13,6 @@ from link import NOT_REQUESTED, REQUESTED
 
 from pykeyupdate import KeyUpdateType
 
-VERSION = {"tls13": "-tls1_3", "tls12": "-tls1_2"}
-
-
-@pytest.fixture
-def s_server(program, free_port, pem, client_of):
-    def start(version, *options):
-        server = program(
-            *(
-                "openssl",
-                "s_server",
-                VERSION[version],
-                "-accept",
-                f"127.0.0.1:{free_port}",
-            ),
-            *("-cert", pem[1], "-key", pem[1], *options),
-        )
-        return server, *client_of(free_port, version)
-
-    return start
-
-
-@pytest.fixture
-def s_client(program, pem, server_for):
-    def start(version):
-        port, accept = server_for(version)
-        client = program(
-            *("openssl", "s_client", VERSION[version], "-connect", f"127.0.0.1:{port}"),
-            *("-CAfile", pem[0], "-servername", "localhost"),
-        )
-        return client, *accept()
-
-    return start
-
 
 def says_hello(connection, data=b"hello\n"):
     """s_server -rev reverses each line."""
