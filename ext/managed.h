@@ -1,5 +1,5 @@
-/* Managed connections as Python has them: what RekeyPolicy, PeerLimits, stats() and
-   the managed SSLObject need of C, and where C asks and tells Python. */
+/* Managed connections as Python has them: what manage(), stats() and the like need of
+   C, and where C asks and tells Python. */
 #ifndef PYKEYUPDATE_MANAGED_H
 #define PYKEYUPDATE_MANAGED_H
 
@@ -7,9 +7,6 @@
 
 /* The functions of pykeyupdate._keyupdate about them, ended by a NULL entry. */
 extern PyMethodDef ku_managed[];
-
-/* The type `_keyupdate.ManagedObject`, made for a module; a new reference. */
-PyObject *ku_managed_object_type(PyObject *module);
 
 /* Its keys must be changed and cannot be, for this reason: may it go on?  0: yes, -1
    with an exception.  With the GIL, and outside of OpenSSL. */

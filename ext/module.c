@@ -23,8 +23,8 @@
    buffer.c and clock.c.
 
    And a managed connection, socket or object, looks after its keys: record.c is what
-   is kept beside it and what its peer may do, policy.c when its keys are due, and
-   managed.c what Python sees of both.
+   is kept beside it and what its peer may do, policy.c when its keys are due,
+   managed.c what Python sees of both, and object.c how an SSLObject reads and writes.
 
    This file puts them together at import: make a connection with _ssl, prove the
    layout on it without following a pointer, find libssl, and let that libssl
@@ -38,6 +38,7 @@
 #include "duplex.h"
 #include "handshake.h"
 #include "managed.h"
+#include "object.h"
 #include "record.h"
 #include "sslobject.h"
 #include "tlsbio.h"
@@ -133,7 +134,7 @@ add_types(PyObject *module, ku_state *state)
         PyErr_NoMemory();
         return -1;
     }
-    PyObject *object = ku_managed_object_type(module);
+    PyObject *object = ku_object_type(module);
     int result = object != NULL
                      ? PyObject_SetAttrString(module, "ManagedObject", object)
                      : -1;

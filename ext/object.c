@@ -1,0 +1,418 @@
+/* pykeyupdate._keyupdate.ManagedObject: the reading and writing of a managed SSLObject.
+
+   read() and write() are ssl.SSLObject's, with what RekeyPolicy and PeerLimits ask
+   before and after.  They call OpenSSL directly: to go through those of the _SSLSocket
+   inside costs more than all that is asked. */
+#include "object.h"
+
+#include "controls.h"
+#include "managed.h"
+#include "policy.h"
+#include "reading.h"
+#include "sslobject.h"
+#include "step.h"
+
+#include <stddef.h>
+#include <structmember.h>
+
+/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
+#define BIO_CTRL_PENDING 10
+#define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_ZERO_RETURN 6
+#define SSL_READING 3
+#define SSL_RECEIVED_SHUTDOWN 2
+
+#define RECORD 16384  /* the most that SSL_read() gives at once */
+
+/* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
+   on it would be one of its own (350 bytes), because there are members in C. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *inner;  /* the _ssl._SSLSocket, as `_sslobj` */
+    PyObject *rules;  /* as `_rules` */
+} ManagedObject;
+
+struct io {
+    ku_state *state;
+    PyObject *self, *inner;
+    SSL *ssl;
+    struct ku_record *record;
+    const char *function;
+};
+
+/* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
+   takes a tenth of the time of a small write. */
+#define LITTLE 4096
+
+static PyObject *
+raise_cut(struct io *io)
+{
+    struct ku_outcome outcome =
+        ku_refused_because(KU_PEER_TOO_MUCH, io->record->why_cut);
+    return ku_raise(io->state, &outcome, io->function, io->self);
+}
+
+/* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
+static int
+begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *function)
+{
+    *io = (struct io){.self = self, .function = function};
+    io->state = PyType_GetModuleState(defining);
+    io->inner = ((ManagedObject *)self)->inner;
+    Py_XINCREF(io->inner);
+    if (io->inner != NULL && Py_TYPE(io->inner) == io->state->sslobject_type) {
+        io->ssl = ku_sslobject_ssl(io->state, io->inner);
+    }
+    if (io->ssl != NULL) {
+        io->record = ku_record_of(io->ssl);
+    }
+    if (io->record == NULL) {
+        ku_refuse(io->state, KU_UNMANAGED, function, self);
+        return -1;
+    }
+    if (io->record->why_cut != NULL) {
+        raise_cut(io);
+        return -1;
+    }
+    return 0;
+}
+
+/* What is done in OpenSSL: 1, or 0 and the outcome. */
+typedef int (*action)(struct io *io, void *argument, struct ku_outcome *outcome);
+
+/* While one is under way any other is refused, of another thread's or of a callback's:
+   it would break the connection, or crash.  (ssl's own objects let it.) */
+static int
+in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
+           struct ku_outcome *outcome)
+{
+    if (io->record->busy) {
+        *outcome = ku_refused(KU_BUSY);
+        return 0;
+    }
+    io->record->busy = 1;
+    int keeps_gil = has_little_to_do && io->state->keeps_gil;
+    PyThreadState *thread = keeps_gil ? NULL : PyEval_SaveThread();
+    int done = action(io, argument, outcome);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+    io->record->busy = 0;
+    return done;
+}
+
+/* The same in a critical section: 0, or -1 with an exception. */
+static int
+perform(struct io *io, action action, void *argument, int has_little_to_do)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done;
+    KU_HOLD(io->inner);
+    done = in_openssl(io, action, argument, has_little_to_do, &outcome);
+    KU_RELEASE();
+    if (PyErr_Occurred()) {
+        return -1;  /* a message callback's (_ssl of 3.15) */
+    }
+    if (!done && io->record->why_cut != NULL) {
+        raise_cut(io);
+    }
+    else if (!done) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+    }
+    return done ? 0 : -1;
+}
+
+static int
+renew(struct io *io, void *ignored, struct ku_outcome *outcome)
+{
+    (void)ignored, (void)outcome;
+    const struct ku_libssl *libssl = &io->state->libssl;
+    if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
+        libssl->ERR_clear_error();
+        (void)libssl->SSL_do_handshake(io->ssl);
+        libssl->ERR_clear_error();
+    }
+    return 1;  /* what fails shows in the next call */
+}
+
+/* New keys that are due are made now: this sends them in memory, and what carries
+   the bytes looks after every read whether there are any. */
+static void
+rest(struct io *io)
+{
+    if (perform(io, renew, NULL, 1) < 0) {
+        PyErr_WriteUnraisable(io->self);
+    }
+}
+
+/* Tell what has happened meanwhile. */
+static PyObject *
+finish(struct io *io, PyObject *result)
+{
+    int events = ku_record_take_events(io->record);
+    if (events != 0) {
+        ku_managed_tell(io->state, io->self, events, io->record->why_cut);
+    }
+    return result;
+}
+
+struct reading {
+    char *memory;
+    size_t room, got;
+};
+
+/* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
+static int
+decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct reading *reading = argument;
+    int begins = libssl->SSL_pending(io->ssl) == 0;
+    ku_clear_errors(libssl);
+    if (libssl->SSL_read_ex(io->ssl, reading->memory, reading->room, &reading->got)
+        == 1) {
+        ku_record_received(io->record, reading->got, begins);
+        return 1;
+    }
+    *outcome = ku_failed_io(libssl, io->ssl);
+    return outcome->value == SSL_ERROR_ZERO_RETURN && io->record->why_cut == NULL
+           && libssl->SSL_get_shutdown(io->ssl) == SSL_RECEIVED_SHUTDOWN;
+}
+
+static int
+fill(void *argument, char *memory, size_t room, size_t *got)
+{
+    struct io *io = argument;
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct reading reading = {memory, room, 0};
+    BIO *bio = libssl->SSL_get_rbio(io->ssl);
+    long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
+    int result = perform(io, decrypt_some, &reading, waiting <= LITTLE);
+    *got = reading.got;
+    return result;
+}
+
+/* read(len=1024, buffer=None), with keywords too. */
+static int
+read_arguments(PyObject *const *given, Py_ssize_t count, PyObject *names,
+               PyObject **arguments)
+{
+    Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
+    if (count > 2) {
+        PyErr_SetString(PyExc_TypeError, "read() takes a length and maybe a buffer");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        arguments[i] = given[i];
+    }
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GetItem(names, i);
+        int which = PyUnicode_CompareWithASCIIString(name, "len") == 0      ? 0
+                    : PyUnicode_CompareWithASCIIString(name, "buffer") == 0 ? 1
+                                                                            : -1;
+        if (which < count) {
+            PyErr_Format(PyExc_TypeError, "read() got an unexpected argument %R", name);
+            return -1;
+        }
+        arguments[which] = given[count + i];
+    }
+    return 0;
+}
+
+static PyObject *
+managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+             Py_ssize_t count, PyObject *names)
+{
+    struct io io;
+    PyObject *result = NULL;
+    if (begin(&io, defining, self, "read") == 0) {
+        PyObject *arguments[2] = {io.state->read_length, Py_None};
+        if (ku_policy_is_wanted(io.record)) {
+            rest(&io);
+        }
+        if (read_arguments(given, count, names, arguments) == 0) {
+            Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
+            result = ku_read(arguments, found, RECORD, fill, &io);
+        }
+        if (result != NULL) {
+            rest(&io);
+        }
+        result = finish(&io, result);
+    }
+    Py_XDECREF(io.inner);
+    return result;
+}
+
+/* How many of n bytes may go now; -1 with an exception where none may. */
+static int
+admit(struct io *io, size_t n, size_t *room)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct ku_outcome outcome;
+    KU_HOLD(io->inner);
+    outcome = ku_policy_before_write(libssl, io->ssl, io->record, n, room);
+    KU_RELEASE();
+    if (outcome.refusal == KU_OK) {
+        return 0;
+    }
+    *room = n;
+    if (ku_managed_ask(io->state, io->self, io->function, &outcome) < 0) {
+        return -1;
+    }
+    ku_policy_excuse(io->record);
+    return 0;
+}
+
+struct writing {
+    const char *data;
+    size_t n;
+};
+
+static int
+encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct writing *writing = argument;
+    size_t written = 0;
+    if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
+        ku_record_sent(io->record, written);
+        return 1;
+    }
+    *outcome = ku_failed_io(libssl, io->ssl);
+    if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->ssl) == SSL_READING
+        && !ku_has_failed(libssl, io->ssl)) {
+        outcome->value = SSL_ERROR_WANT_READ;  /* the error is an older one */
+    }
+    return 0;
+}
+
+/* In parts, each under other keys.  Memory takes all of each.  Below TLS 1.3 a write
+   that has begun must be all or nothing: it may have to wait for a renegotiation. */
+static int
+write_all(struct io *io, const char *data, size_t n)
+{
+    size_t room;
+    int has_little_to_do = n <= LITTLE;  /* all parts together */
+    do {
+        if (admit(io, n, &room) < 0) {
+            return -1;
+        }
+        if (room < n && io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION) {
+            room = n;
+        }
+        struct writing writing = {data, room};
+        if (perform(io, encrypt_some, &writing, has_little_to_do) < 0) {
+            return -1;
+        }
+        data += room;
+        n -= room;
+    } while (n > 0);
+    return 0;
+}
+
+static PyObject *
+write_data(struct io *io, PyObject *data)
+{
+    Py_buffer view;
+    if (PyBytes_CheckExact(data)) {  /* what it mostly is */
+        Py_ssize_t length = PyBytes_Size(data);
+        int result = write_all(io, PyBytes_AsString(data), (size_t)length);
+        return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
+    }
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Py_ssize_t length = view.len;
+    int result = write_all(io, view.buf, (size_t)length);
+    PyBuffer_Release(&view);
+    return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
+}
+
+static PyObject *
+managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+              Py_ssize_t count, PyObject *names)
+{
+    struct io io;
+    PyObject *result = NULL;
+    Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
+    if (count + named != 1
+        || (named == 1
+            && PyUnicode_CompareWithASCIIString(PyTuple_GetItem(names, 0), "data"))) {
+        PyErr_SetString(PyExc_TypeError, "write() takes data");
+        return NULL;
+    }
+    if (begin(&io, defining, self, "write") == 0) {
+        result = write_data(&io, given[0]);
+    }
+    Py_XDECREF(io.inner);
+    return result;
+}
+
+#define WITH_CLASS(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef methods[] = {
+    {"read", WITH_CLASS(managed_read), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "read($self, len=1024, buffer=None)\n--\n\nAs ssl.SSLObject.read()."},
+    {"write", WITH_CLASS(managed_write), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "write($self, data)\n--\n\nAs ssl.SSLObject.write()."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"_sslobj", T_OBJECT_EX, offsetof(ManagedObject, inner), 0,
+     "The _ssl._SSLSocket, which ssl's own methods use."},
+    {"_rules", T_OBJECT_EX, offsetof(ManagedObject, rules), 0,
+     "The Rules that it was made with."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static int
+object_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((ManagedObject *)object)->inner);
+    Py_VISIT(((ManagedObject *)object)->rules);
+    return 0;
+}
+
+static int
+object_clear(PyObject *object)
+{
+    Py_CLEAR(((ManagedObject *)object)->inner);
+    Py_CLEAR(((ManagedObject *)object)->rules);
+    return 0;
+}
+
+static void
+object_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    (void)object_clear(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "The reading and writing of a managed SSLObject."},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {Py_tp_traverse, object_traverse},
+    {Py_tp_clear, object_clear},
+    {Py_tp_dealloc, object_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pykeyupdate._keyupdate.ManagedObject",
+    .basicsize = sizeof(ManagedObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+PyObject *
+ku_object_type(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &spec, NULL);
+}
