@@ -165,15 +165,24 @@ close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     return ku_ok(0);
 }
 
-/* After the end of a peer that was cut off OpenSSL itself would go on. */
+/* Before (1) and after (0) what ssl's own methods do with an SSLObject.  When a peer was
+   cut off OpenSSL itself would go on. */
 static struct ku_outcome
-check_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+occupy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t occupied)
 {
-    (void)libssl, (void)ignored;
+    (void)libssl;
     struct ku_record *record = ku_record_of(ssl);
-    return record != NULL && record->why_cut != NULL
-               ? ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut)
-               : ku_ok(0);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    if (occupied && record->why_cut != NULL) {
+        return ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut);
+    }
+    if (occupied && record->busy) {
+        return ku_refused(KU_BUSY);
+    }
+    record->busy = (unsigned char)occupied;
+    return ku_ok(0);
 }
 
 static PyObject *
@@ -203,9 +212,9 @@ py_allow(PyObject *module, PyObject *args)
 }
 
 static PyObject *
-py_check(PyObject *module, PyObject *args)
+py_occupy(PyObject *module, PyObject *args)
 {
-    return step_with_number(module, args, check_step);
+    return step_with_number(module, args, occupy_step);
 }
 
 static PyObject *
@@ -318,8 +327,9 @@ PyMethodDef ku_managed[] = {
      "The same for the next connections after number `last`."},
     {"allow", py_allow, METH_VARARGS,
      "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
-    {"check", py_check, METH_VARARGS,
-     "check(conn, function, ignored, /)\n--\n\nRefuse where the peer was cut off."},
+    {"occupy", py_occupy, METH_VARARGS,
+     "occupy(conn, function, occupied, /)\n--\n\n"
+     "Keep other calls away, or refuse; and let them in again."},
     {"close_notify", py_close_notify, METH_VARARGS,
      "close_notify(conn, function, ignored, /)\n--\n\nMake a close_notify alert."},
     {"usage", py_usage, METH_O,

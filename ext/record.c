@@ -436,7 +436,7 @@ renegotiation_refused(struct ku_record *record, SSL *ssl)
         peer_renegotiates(record, ssl);
     }
     if (record->why_cut == NULL) {
-        record->events |= KU_REFUSED;  /* or there is one thing to tell, which is more */
+        record->events |= KU_REFUSED;  /* a cut says more */
     }
 }
 

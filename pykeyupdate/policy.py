@@ -197,8 +197,9 @@ class PeerLimits:
     answer where one is requested) and, where renegotiation is allowed at all, any
     number of handshakes. A peer that exceeds a limit is cut off in the middle of the
     ``SSL_read()`` that takes its messages: OpenSSL reads no further record, the next
-    call raises ``PeerLimitError`` (an ``ssl.SSLError``), the log has one warning, and
-    all that is left is to close. What had been received before is still returned.
+    read or write raises ``PeerLimitError`` (an ``ssl.SSLError``), the log has one
+    warning, and all that is left is to close. What had been received before is still
+    returned.
 
     key_updates, key_update_window_seconds
         How many KeyUpdate messages may come in such a time (480 in 60 s: GnuTLS' 8 in a

@@ -18,10 +18,12 @@ what ``ssl`` leaves to its inner object and a socket's waiting: the handshake, t
 shutdown, and closing while other threads are in it.
 """
 
+import contextlib
 import socket
 import ssl
 import sys
 import weakref
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from . import _keyupdate
@@ -76,13 +78,22 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
 
     def do_handshake(self) -> None:
         """Perform the handshake, or what is scheduled; see ``ssl.SSLObject``."""
-        _keyupdate.check(self, "do_handshake", 0)
-        super().do_handshake()
+        with self._occupied("do_handshake"):
+            super().do_handshake()
 
     def unwrap(self) -> None:
         """Shut TLS down; see ``ssl.SSLObject``."""
-        _keyupdate.check(self, "unwrap", 0)
-        super().unwrap()
+        with self._occupied("unwrap"):
+            super().unwrap()
+
+    @contextlib.contextmanager
+    def _occupied(self, function: str) -> Iterator[None]:
+        """Refuse other calls meanwhile, and all where the peer was cut off."""
+        _keyupdate.occupy(self, function, 1)
+        try:
+            yield
+        finally:
+            _keyupdate.occupy(self, function, 0)
 
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write", 0)
