@@ -10,13 +10,9 @@
 #include <string.h>
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define SSL_KEY_UPDATE_NOT_REQUESTED 0
-#define SSL_KEY_UPDATE_REQUESTED 1
-#define SSL_RECEIVED_SHUTDOWN 2
 #define SSL3_VERSION 0x0300
 #define SSL_CTRL_GET_TOTAL_RENEGOTIATIONS 12
 #define SSL_CTRL_GET_RI_SUPPORT 76
-#define SSL_OP_NO_RENEGOTIATION ((uint64_t)1 << 30)
 #define BIO_CTRL_GET_KTLS_SEND 73  /* since 3.0; 1.1.1 has no kTLS */
 #define BIO_CTRL_GET_KTLS_RECV 76
 #define SSL_R_BAD_WRITE_RETRY 127

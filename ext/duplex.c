@@ -18,7 +18,6 @@
 
 /* Constants of OpenSSL's public headers, and so of ssl. */
 #define SSL_ERROR_ZERO_RETURN 6
-#define SSL_RECEIVED_SHUTDOWN 2
 
 #define MOST_READ (256 * 1024)  /* allocated for one call, whatever it asks for */
 

@@ -42,7 +42,8 @@ static const struct {
         "the connection is closed or unwrapped; open a new one"},
     [KU_FAILED] = {
         "ConnectionFailedError",
-        "a fatal TLS error ended this connection; close it and open a new one"},
+        "a fatal TLS error, or its PeerLimits, ended this connection; close it and "
+        "open a new one"},
     [KU_CLOSE_SENT] = {
         "CloseNotifyError",
         "close_notify has been sent and nothing may follow it; finish unwrap() "
@@ -62,7 +63,8 @@ static const struct {
     [KU_FORBIDDEN] = {
         "RenegotiationForbiddenError",
         "OP_NO_RENEGOTIATION is set (kernel TLS and PeerLimits set it too); clear it "
-        "in the context's options before connecting"},
+        "in the context's options before connecting, or, of a managed connection, "
+        "change PeerLimits.renegotiation or use allow_renegotiation()"},
     [KU_INSECURE] = {
         "InsecureRenegotiationError",
         "the peer does not support secure renegotiation (RFC 5746); open a new "
@@ -168,8 +170,7 @@ exception_class(ku_state *state, const char *name)
         }
         Py_DECREF(class);
     }
-    PyErr_SetString(PyExc_RuntimeError,
-                    "pykeyupdate: the interpreter is shutting down");
+    PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
     return NULL;
 }
 

@@ -53,10 +53,14 @@ struct ku_outcome {
     unsigned long error;  /* KU_OPENSSL, KU_IO: last entry of the error queue */
     int system_error;     /* KU_IO: errno, or Windows' last error */
     long verify_result;   /* KU_IO: SSL_get_verify_result() */
-    const char *detail;   /* KU_NEEDS_*: the version · KU_MISSING: the function ·
+    const char *detail;   /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
+                             KU_MISSING: the function ·
                              KU_PEER_TOO_MUCH: of what · KU_IO: more of the message,
                              or NULL */
 };
+
+/* Where module_clear() has been. */
+#define KU_SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
 
 /* Will it be the same later on this connection? */
 int ku_is_for_good(const struct ku_outcome *outcome);

@@ -1,12 +1,9 @@
 #include "managed.h"
 
 #include "controls.h"
-#include "policy.h"
+#include "record.h"
 #include "sslobject.h"
 #include "step.h"
-
-/* m_clear() of the module has been there. */
-#define SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
 
 /* --- asking and telling ---------------------------------------------------------- */
 
@@ -17,7 +14,7 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
     PyObject *reason = ku_reason(state, outcome);
     PyObject *answer = NULL;
     if (reason != NULL && state->impossible == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, SHUTTING_DOWN);
+        PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
         Py_DECREF(reason);
     }
     else if (reason != NULL) {
@@ -77,7 +74,7 @@ ku_managed_tell_of(ku_state *state, PyObject *conn)
 
 /* --- the functions ---------------------------------------------------------------- */
 
-/* In the order of policy.py's numbers(). */
+/* In the order of policy.py's _numbers(). */
 static int
 parse_rules(PyObject *numbers, struct ku_rules *rules)
 {
@@ -165,8 +162,8 @@ close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     return ku_ok(0);
 }
 
-/* Before (1) and after (0) what ssl's own methods do with an SSLObject.  When a peer was
-   cut off OpenSSL itself would go on. */
+/* Before (1) and after (0) what ssl's own methods do with an SSLObject.  When a peer
+   was cut off OpenSSL itself would go on. */
 static struct ku_outcome
 occupy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t occupied)
 {

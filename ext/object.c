@@ -21,7 +21,6 @@
 #define SSL_ERROR_WANT_READ 2
 #define SSL_ERROR_ZERO_RETURN 6
 #define SSL_READING 3
-#define SSL_RECEIVED_SHUTDOWN 2
 
 #define RECORD 16384  /* the most that SSL_read() gives at once */
 
@@ -287,8 +286,7 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
     return 0;
 }
 
-/* In parts, each under other keys.  Memory takes all of each.  Below TLS 1.3 a write
-   that has begun must be all or nothing: it may have to wait for a renegotiation. */
+/* In parts, each under other keys.  Memory takes all of each. */
 static int
 write_all(struct io *io, const char *data, size_t n)
 {
@@ -297,9 +295,6 @@ write_all(struct io *io, const char *data, size_t n)
     do {
         if (admit(io, n, &room) < 0) {
             return -1;
-        }
-        if (room < n && io->state->libssl.SSL_version(io->ssl) != TLS1_3_VERSION) {
-            room = n;
         }
         struct writing writing = {data, room};
         if (perform(io, encrypt_some, &writing, has_little_to_do) < 0) {

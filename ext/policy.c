@@ -2,9 +2,6 @@
 
 #include "controls.h"
 
-#define SSL_KEY_UPDATE_NOT_REQUESTED 0
-#define SSL_KEY_UPDATE_REQUESTED 1
-
 #define WHILE_DEFERRED 65536  /* bytes to be written before it is tried again */
 
 /* --- what is due ----------------------------------------------------------------- */
@@ -153,7 +150,7 @@ static struct ku_outcome
 renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
 {
     if (!must && is_too_soon(record)) {
-        return ku_refused(KU_SCHEDULED);
+        return ku_refused(KU_SCHEDULED);  /* as good as any: it only has to wait */
     }
     return libssl->SSL_version(ssl) == TLS1_3_VERSION
                ? update(libssl, ssl, record)
@@ -222,8 +219,9 @@ ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
     }
     int must = n > 0 && at_most(record, n) == 0;
     struct ku_outcome outcome = renew_before_write(libssl, ssl, record, must);
+    int whole = is_whole(libssl, ssl, record);
     if (outcome.refusal == KU_OK) {
-        *room = under_unused_keys(record, n);
+        *room = whole ? n : under_unused_keys(record, n);
     }
     else if (ku_is_for_good(&outcome) && !reached) {
         ku_atomic_set(&record->wanted, KU_NOT_WANTED);
@@ -233,7 +231,7 @@ ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
     }
     else {
         ku_record_defer(record);
-        *room = at_most(record, n);
+        *room = whole ? n : at_most(record, n);
     }
     return ku_ok(0);
 }

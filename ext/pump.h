@@ -124,17 +124,16 @@ enum ku_progress ku_pump_shutdown(struct ku_call *call);
    takes it at once. */
 enum ku_progress ku_pump_renew(struct ku_call *call);
 
-/* Send all that OpenSSL has written. */
+/* Send all that OpenSSL has written; or as far as the socket takes it at once, unless
+   another thread sends. */
 enum ku_progress ku_pump_send(struct ku_call *call);
+void ku_pump_flush(struct ku_call *call);
 
 /* Receive something, or wait until another thread has, unless something has been
    since `received` was read.  OpenSSL has not seen it yet.  `keeps`: what comes may
    be data, and ku_pump_settle() follows. */
 enum ku_progress ku_pump_receive(struct ku_call *call, unsigned long received,
                                  int keeps);
-
-/* The same as far as the socket takes it at once, unless another thread sends. */
-void ku_pump_flush(struct ku_call *call);
 
 /* Let OpenSSL take its steps with what has been received, and keep the data.  What
    it writes is not sent yet. */

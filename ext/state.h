@@ -1,5 +1,6 @@
-/* What one interpreter's copy of the module owns.  There is no other global
-   state: no static PyObject *, no cached pointer to a connection. */
+/* What one interpreter's copy of the module owns.  No Python object is anywhere else,
+   and no pointer to a connection.  (The process has, beside these, record.c's list of
+   records and sums, and call.c's counts of forks.) */
 #ifndef PYKEYUPDATE_STATE_H
 #define PYKEYUPDATE_STATE_H
 
@@ -17,7 +18,7 @@ typedef struct {
     PyObject *happened;            /* pykeyupdate.events.happened */
     PyObject *read_length;         /* 1024 */
     PyTypeObject *duplex_type;     /* Duplex */
-    BIO_METHOD *bio_method;        /* of managed connections; never freed */
+    BIO_METHOD *bio_method;        /* of managed sockets; never freed */
     PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
     int keeps_gil;                 /* OpenSSL may be called with the GIL */
     Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */

@@ -2,9 +2,9 @@
 
    The connection's _ssl._SSLSocket is found (Python code may run).  It is held in
    a critical section, where the SSL* is taken and proved, the questions are asked
-   and OpenSSL is called: one step, without Python code of ours and without
-   releasing the GIL.  The pointer does not outlive it.  Then, out of the section,
-   a value or an exception is made.
+   and OpenSSL is called: one step, without Python code of ours and, but for
+   sub-interpreters before 3.12 (module.c), without releasing the GIL.  The pointer
+   does not outlive it.  Then, out of the section, a value or an exception is made.
 
    A critical section (a no-op under the GIL) excludes the attached parts of
    _ssl's methods, as in _ssl's verify_client_post_handshake().  Nothing can
@@ -20,7 +20,11 @@
 /* Constants of OpenSSL's public headers that more than one file needs, the same
    from 1.1.1 to 4.0. */
 #define SSL_KEY_UPDATE_NONE (-1)
+#define SSL_KEY_UPDATE_NOT_REQUESTED 0
+#define SSL_KEY_UPDATE_REQUESTED 1
 #define SSL_SENT_SHUTDOWN 1
+#define SSL_RECEIVED_SHUTDOWN 2
+#define SSL_OP_NO_RENEGOTIATION ((uint64_t)1 << 30)
 #define SSL_WRITING 2
 #define TLS1_2_VERSION 0x0303
 #define TLS1_3_VERSION 0x0304

@@ -1,4 +1,4 @@
-/* What OpenSSL reads from and writes to in a managed connection: memory.
+/* What OpenSSL reads from and writes to in a managed socket: memory.
 
    OpenSSL has memory BIOs of its own (ssl.MemoryBIO is one).  These differ in two
    ways.  They give their memory back as soon as it is empty: a thousand idle

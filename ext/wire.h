@@ -1,4 +1,4 @@
-/* The socket beneath a managed connection: bytes in, bytes out, and waiting. */
+/* What is beneath a managed socket: bytes in, bytes out, and waiting. */
 #ifndef PYKEYUPDATE_WIRE_H
 #define PYKEYUPDATE_WIRE_H
 

@@ -3,11 +3,12 @@
 ``PyKeyUpdateError`` is the base of everything pykeyupdate raises by itself. Below it
 two classes tell the two reactions apart: ``NotNowError`` (try again after the next
 I/O) and ``NotPossibleError`` (never on this connection). A refused call leaves the
-connection as it was.
+connection as it was. ``PeerLimitError`` is neither: the connection has ended.
 
 Most of them are not ``OSError`` (and so not ``ssl.SSLError``) on purpose: code around
 sockets catches those and closes the connection, and here nothing is wrong with it.
-Only what OpenSSL itself refused is an ``ssl.SSLError``.
+What OpenSSL itself refused is an ``ssl.SSLError``, and so is what ends a managed
+connection, ``PeerLimitError`` and ``RekeyImpossibleError``.
 """
 
 import ssl
@@ -35,7 +36,7 @@ class HandshakeNotDoneError(NotNowError, ValueError):
 
 
 class AlreadyPendingError(NotNowError):
-    """A key update, renegotiation or post-handshake message is already under way."""
+    """A key update, renegotiation, other message or call is already under way."""
 
 
 class WritePendingError(NotNowError):
@@ -55,7 +56,7 @@ class ConnectionClosedError(NotPossibleError, ValueError):
 
 
 class ConnectionFailedError(NotPossibleError):
-    """A fatal TLS error ended the connection; only closing it is left."""
+    """A fatal TLS error, or ``PeerLimits``, ended the connection; close it."""
 
 
 class CloseNotifyError(NotPossibleError):
@@ -67,7 +68,7 @@ class WrongProtocolVersionError(NotPossibleError):
 
 
 class RenegotiationForbiddenError(NotPossibleError):
-    """``ssl.OP_NO_RENEGOTIATION`` is set on this side."""
+    """``ssl.OP_NO_RENEGOTIATION`` is set on this side (``PeerLimits`` may set it)."""
 
 
 class InsecureRenegotiationError(NotPossibleError):
@@ -140,4 +141,4 @@ class DeferredByOpenSSLError(NotNowError, ssl.SSLError):
 
 
 class PatchWarning(RuntimeWarning):
-    """``install()`` or ``uninstall()`` met a method that is not pykeyupdate's."""
+    """``install()`` or ``uninstall()`` met a method or class that is not ours."""

@@ -24,11 +24,12 @@ class EventKind(enum.Enum):
     """A KeyUpdate message has been received."""
     RENEGOTIATED = "has renegotiated"
     """A renegotiation is complete (TLS 1.2 and below): both directions' keys."""
-    RENEGOTIATION_REFUSED = "has refused to renegotiate"
-    """The peer asked for a renegotiation and got a no_renegotiation alert."""
+    RENEGOTIATION_REFUSED = "has refused its peer a renegotiation"
+    """The peer asked for a renegotiation and got a no_renegotiation alert, over which
+    most peers close. ``PeerLimits.renegotiation`` and the context's options decide."""
     DEFERRED = "has to wait for new keys"
     """New keys are due, but not now (``min_interval_seconds``, or OpenSSL's state)."""
-    CUT_OFF = "was cut off, as its peer exceeds PeerLimits"
+    CUT_OFF = "was cut off, as its peer exceeds PeerLimits (close it, or raise them)"
     """The peer has exceeded ``PeerLimits``; the next call raises."""
 
 
@@ -62,7 +63,11 @@ def on_event(handler: Handler) -> Callable[[], None]:
     delays that thread. What it raises is logged under ``pykeyupdate`` and goes no
     further. Several handlers are called in the order in which they were added.
 
-    Returns a function that takes the handler away again. Thread-safe.
+    An ``SSLObject`` does not know its peer's address: its transport or stream does (of
+    asyncio's, ``get_extra_info("ssl_object")`` is the event's ``connection``).
+
+    Returns a function that takes the handler away again. Raises ``TypeError`` for what
+    cannot be called. On the wire: nothing. Thread-safe.
     """
     global _handlers  # noqa: PLW0603
     if not callable(handler):
@@ -98,4 +103,4 @@ def _call(handler: Handler, event: Event) -> None:
     try:
         handler(event)
     except Exception:  # noqa: BLE001 (the connection's thread is not to suffer)
-        _log.exception("%r failed", handler)
+        _log.exception("on_event() handler %r failed over %s", handler, event.kind)

@@ -62,7 +62,10 @@ def install(
     Nothing of ``ssl`` is replaced. Calling it again changes nothing but the rules of
     new connections, where it gives some. A method that is already there under one of
     the names and is not pykeyupdate's stays, and so does another class in the place of
-    ``ssl.SSLSocket`` or ``ssl.SSLObject``, with a ``PatchWarning``. Thread-safe.
+    ``ssl.SSLSocket`` or ``ssl.SSLObject``, with a ``PatchWarning``.
+
+    Raises ``TypeError`` for what is no ``RekeyPolicy`` or no ``PeerLimits``. On the
+    wire: nothing now. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
     given = policy is not _UNSET or limits is not _UNSET
@@ -138,7 +141,8 @@ def manage(
     """Have a context make managed connections from now on.
 
     Its sockets are ``pykeyupdate.SSLSocket``, which any number of threads may use at
-    the same time, and its objects (asyncio, trio, anyio) ``pykeyupdate.SSLObject``.
+    the same time, and its objects (asyncio, uvloop, trio, anyio)
+    ``pykeyupdate.SSLObject``.
     Both look after their keys as ``policy`` says (``RekeyPolicy()``, because RFC 9846
     section 5.5 demands that much; ``None`` for no policy), hold their peer to
     ``limits`` (``PeerLimits()``; ``None`` for none), and have ``stats()``. They are

@@ -40,13 +40,14 @@ class RekeyPolicy:
     outstanding at a time (RFC 9846 section 4.7.3).
 
     Never more than so much goes out under one key, exactly; ``min_interval_seconds``
-    alone comes before these limits, and the cipher suite's own comes before that.
+    alone comes before these limits, and the cipher suite's own comes before that. (On
+    TLS 1.2 they are not exact everywhere: see ``renegotiate``.)
 
     sent_records, sent_bytes
         How many records, and bytes of data, go out under one key (``None``).
     received_records, received_bytes
         How many come in under one key before the peer is asked (``None``). Choose more
-        than what the peer does by itself (the presets: a sixth more). On a connection
+        than what the peer does by itself (``anssi()``: a sixth more). On a connection
         that only receives, a peer with BoringSSL, AWS-LC or rustls ends it after 32
         such requests, as no data comes in between.
     age_seconds
@@ -63,9 +64,10 @@ class RekeyPolicy:
         keep its own limits).
     jitter
         The part of the limits of our own keys (``sent_*``, ``age_seconds``, the
-        suite's) that is left to chance, 0 to 1 (0.0): with 0.1 a limit is 90 to 100 %
-        of what is given here, another one for each key, so that a fleet that was
-        started together does not rekey together.
+        suite's) that is left to chance, from 0 to less than 1 (0.0, as a limit is
+        mostly meant to be that number): with 0.1 it is 90 to 100 % of what is given
+        here, another one for each key, so that a fleet that was started together does
+        not rekey together.
     aead_limit
         Keep what RFC 9846 section 5.5 demands (``True``): AES-GCM is good for 2^24.5
         full records, AES-CCM is taken to be for 2^23 (RFC 9147 section 4.5.3), and
@@ -81,16 +83,21 @@ class RekeyPolicy:
     on_impossible
         What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
-        (default) has the write raise ``RekeyImpossibleError`` and the connection stay
-        as it is (of a write that reaches the limit in its middle, the beginning has
-        gone out); ``"close"`` sends a close_notify before that; ``"ignore"`` goes on,
-        with one warning in the log; a function is called as ``f(connection, error)``
-        in the thread that writes, and to return is to ignore. (asyncio gives up a
+        (default) has the write raise ``RekeyImpossibleError``, with a warning in the
+        log, and the connection stay as it is (of a write that reaches the limit in its
+        middle, the beginning has gone out); ``"close"`` sends a close_notify before
+        that; ``"ignore"`` goes on, with one warning in the log; a function is called as
+        ``f(connection, error)`` in the thread that writes: to return is to ignore, from
+        then on, and what it raises the write raises, each time. (asyncio gives up a
         connection on any error of a write, without sending what is left: there
         ``"close"`` is as ``"raise"``.)
 
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
+
+    Raises ``ValueError`` for what is out of range. It never changes: any thread may use
+    it, for any number of contexts.
+
     Source: RFC 9846 sections 4.7.3 and 5.5, SSL_key_update(3).
     """
 
@@ -135,6 +142,9 @@ class RekeyPolicy:
         )
         if not _is_number(jitter) or not 0 <= jitter < 1:
             _refuse(self, "jitter", jitter, "a number from 0 to less than 1")
+        for name in ("request_peer", "aead_limit", "renegotiate"):
+            if not isinstance(values[name], bool):
+                _refuse(self, name, values[name], "True or False")
         if on_impossible not in ("raise", "close", "ignore") and not callable(
             on_impossible
         ):
@@ -214,9 +224,13 @@ class PeerLimits:
     renegotiation
         ``"freely"`` (default) leaves what the context's options say and the limit
         above; ``"once"`` forbids it after the peer's first; ``"never"`` forbids it from
-        the beginning, for both sides, as ``ssl.OP_NO_RENEGOTIATION`` does. A peer that
-        is refused gets the warning alert no_renegotiation, over which OpenSSL's closes
-        the connection. ``allow_renegotiation()`` makes an exception.
+        the beginning. It is then forbidden for both sides, a policy's ``renegotiate``
+        included, as with ``ssl.OP_NO_RENEGOTIATION``. A peer that is refused gets the
+        warning alert no_renegotiation, over which OpenSSL's closes the connection.
+        ``allow_renegotiation()`` makes an exception.
+
+    On the wire: nothing but those alerts. Raises ``ValueError`` for what is out of
+    range (a window has a second at least). Any thread may use it, as it never changes.
 
     Source: RFC 9846 section 4.7.3, RFC 5246 section 7.2.2, SSL_set_options(3).
     """
@@ -302,6 +316,9 @@ def impossible(conn: Any, function: str, reason: str) -> None:
     if action == "close":
         _log.warning("%s; closing", error)
         conn._send_close_notify()
+    if action == "raise":
+        # asyncio and its like end a connection over this without a word
+        _log.warning("%s; refusing the write", error)
     if action in ("raise", "close"):
         raise error
     if callable(action):

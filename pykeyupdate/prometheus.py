@@ -1,6 +1,11 @@
 """``totals()`` for Prometheus: ``pip install pykeyupdate[prometheus]``.
 
-``prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())``
+::
+
+    import prometheus_client
+    import pykeyupdate.prometheus
+
+    prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
 """
 
 from collections.abc import Iterator
@@ -37,7 +42,9 @@ class Collector(_Collector):
                 f"pykeyupdate_{name}", text, value=getattr(now.counts, name)
             )
         yield CounterMetricFamily(
-            "pykeyupdate_connections_opened", "Managed connections", value=now.opened
+            "pykeyupdate_connections_opened",
+            "Managed connections opened",
+            value=now.opened,
         )
         yield GaugeMetricFamily(
             "pykeyupdate_connections", "Managed connections open", value=now.open

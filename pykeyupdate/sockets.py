@@ -95,6 +95,11 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         finally:
             _keyupdate.occupy(self, function, 0)
 
+    def __repr__(self) -> str:
+        """Say which end it is: an address it does not have."""
+        end = "server" if self.server_side else f"client of {self.server_hostname}"
+        return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
+
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write", 0)
 

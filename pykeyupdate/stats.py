@@ -23,7 +23,7 @@ class KeyUse(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How often something has happened."""
+    """How often something has happened."""  # in the order of enum ku_count, record.h
 
     key_updates_sent: int
     key_updates_received: int
@@ -40,7 +40,7 @@ class Counts(NamedTuple):
     deferred: int
     """Changes of keys that were due and had to wait."""
     cut_off: int
-    """1 where the peer has exceeded ``PeerLimits``."""
+    """Peers that have exceeded ``PeerLimits``: of one connection 0 or 1."""
 
 
 class ConnectionStats(NamedTuple):
@@ -60,9 +60,9 @@ class Totals(NamedTuple):
 
     counts: Counts
     open: int
-    """Connections that are there now."""
+    """Those that are neither closed nor, as an ``SSLObject``, deleted."""
     opened: int
-    """Connections there have ever been."""
+    """Those that there have ever been."""
 
 
 def stats(conn: Any, /) -> ConnectionStats:

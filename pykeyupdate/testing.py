@@ -13,7 +13,8 @@ def advance_clock(seconds: int) -> None:
 
     Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and
     ``min_interval_seconds`` is over. Whole seconds, up to 100 years. Nothing else looks
-    at this clock, and it cannot be put back: a negative number raises ``ValueError``.
+    at this clock, and it cannot be put back: a negative number raises ``ValueError``,
+    and what is no whole number ``TypeError``. On the wire: nothing by itself.
     Thread-safe.
     """
     if not 0 <= seconds <= _LONGEST:

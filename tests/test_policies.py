@@ -436,6 +436,17 @@ def test_impossible_closes(make_wire, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_impossible_raises_and_says_so(make_wire, caplog):
+    """asyncio takes any OSError of a write for the end, and logs nothing."""
+    wire = make_wire(at_once(sent_records=1), "tls12")
+    wire.write(b"one")
+    with pytest.raises(pykeyupdate.RekeyImpossibleError):
+        wire.end.write(b"two")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "renegotiate=True" in record.getMessage()
+
+
 def test_impossible_is_ignored_with_one_warning(make_wire, caplog):
     wire = make_wire(at_once(sent_records=1, on_impossible="ignore"), "tls12")
     for _ in range(20):
@@ -595,6 +606,7 @@ def test_a_managed_object_made_by_hand_is_refused(make_wire, kind):
         (RekeyPolicy, {"min_interval_seconds": 1e300}),
         (RekeyPolicy, {"jitter": 1}),
         (RekeyPolicy, {"on_impossible": "shrug"}),
+        (RekeyPolicy, {"renegotiate": "never"}),
         (PeerLimits, {"key_updates": -1}),
         (PeerLimits, {"renegotiations": "3"}),
         (PeerLimits, {"key_update_window_seconds": None}),

@@ -76,6 +76,10 @@ _TWO_THREADS = (
     "it, and a key update, the peer's included, can crash the process then. "
     "pykeyupdate.manage(context) makes sockets that are safe for it."
 )
+_NO_RULES = (
+    "OpenSSL never changes keys by itself, and takes as many key updates as a peer "
+    "sends. pykeyupdate.install(managed=True), or manage(context), looks after both."
+)
 _KERNEL_TLS = (
     "With OP_ENABLE_KTLS a peer's key update ends the connection (this OpenSSL or this "
     "kernel cannot change the kernel's keys); key_update() raises KernelTLSError."
@@ -125,7 +129,7 @@ def examine() -> dict[str, Any]:
 def hazards(libssl: dict[str, Any], python: int) -> list[str]:
     """Return what is known to be unsafe with this OpenSSL and this Python."""
     openssl = libssl["version_number"]
-    texts = [_TWO_THREADS]
+    texts = [_TWO_THREADS, _NO_RULES]
     texts += [h.text for h in _OPENSSL_HAZARDS if h.first <= openssl < h.fixed]
     texts += [h.text for h in _PYTHON_HAZARDS if h.first <= python < h.fixed]
     if not libssl["ktls_can_rekey"]:
