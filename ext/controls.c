@@ -306,7 +306,7 @@ returning_bool(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, function, conn, step, argument, &value) < 0) {
+    if (ku_look(state, function, conn, step, argument, &value) < 0) {
         return NULL;
     }
     return PyBool_FromLong(value);
@@ -356,8 +356,8 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, "get_key_update_type", conn, get_key_update_type_step,
-                     0, &value) < 0) {
+    if (ku_look(state, "get_key_update_type", conn, get_key_update_type_step, 0,
+                &value) < 0) {
         return NULL;
     }
     if (value < SSL_KEY_UPDATE_NONE || value > SSL_KEY_UPDATE_REQUESTED) {
@@ -414,8 +414,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, "total_renegotiations", conn, total_renegotiations_step,
-                     0, &value) < 0) {
+    if (ku_look(state, "total_renegotiations", conn, total_renegotiations_step, 0,
+                &value) < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);

@@ -135,7 +135,10 @@ want_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t wanted)
     if (record == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    ku_atomic_set(&record->wanted, (long)wanted);
+    if (wanted & KU_UNLESS_INHERITED && record->inherited) {
+        return ku_refused(KU_FORKED);
+    }
+    ku_record_want(record, (long)(wanted & ~KU_UNLESS_INHERITED));
     return ku_ok(0);
 }
 
@@ -162,34 +165,14 @@ close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     return ku_ok(0);
 }
 
-/* Before (1) and after (0) what ssl's own methods do with an SSLObject.  When a peer
-   was cut off OpenSSL itself would go on. */
-static struct ku_outcome
-occupy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t occupied)
-{
-    (void)libssl;
-    struct ku_record *record = ku_record_of(ssl);
-    if (record == NULL) {
-        return ku_refused(KU_UNMANAGED);
-    }
-    if (occupied && record->why_cut != NULL) {
-        return ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut);
-    }
-    if (occupied && record->busy) {
-        return ku_refused(KU_BUSY);
-    }
-    record->busy = (unsigned char)occupied;
-    return ku_ok(0);
-}
-
 static PyObject *
-step_with_number(PyObject *module, PyObject *args, ku_step step)
+look_with_number(PyObject *module, PyObject *args, ku_step step)
 {
     PyObject *conn;
     const char *function;
     int number, value;
     if (!PyArg_ParseTuple(args, "Osi", &conn, &function, &number)
-        || ku_take_step(PyModule_GetState(module), function, conn, step, number, &value)
+        || ku_look(PyModule_GetState(module), function, conn, step, number, &value)
                < 0) {
         return NULL;
     }
@@ -199,25 +182,27 @@ step_with_number(PyObject *module, PyObject *args, ku_step step)
 static PyObject *
 py_want(PyObject *module, PyObject *args)
 {
-    return step_with_number(module, args, want_step);
+    return look_with_number(module, args, want_step);
 }
 
 static PyObject *
 py_allow(PyObject *module, PyObject *args)
 {
-    return step_with_number(module, args, allow_step);
-}
-
-static PyObject *
-py_occupy(PyObject *module, PyObject *args)
-{
-    return step_with_number(module, args, occupy_step);
+    return look_with_number(module, args, allow_step);
 }
 
 static PyObject *
 py_close_notify(PyObject *module, PyObject *args)
 {
-    return step_with_number(module, args, close_notify_step);
+    PyObject *conn;
+    const char *function;
+    int value;
+    if (!PyArg_ParseTuple(args, "Os", &conn, &function)
+        || ku_take_step(PyModule_GetState(module), function, conn, close_notify_step, 0,
+                        &value) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -302,8 +287,8 @@ py_usage(PyObject *module, PyObject *conn)
     struct ku_record record;
     uint64_t counts[KU_COUNTS];
     int owed;
-    if (ku_take_step(PyModule_GetState(module), "stats", conn, copy_step,
-                     (intptr_t)&record, &owed) < 0) {
+    if (ku_look(PyModule_GetState(module), "stats", conn, copy_step, (intptr_t)&record,
+                &owed) < 0) {
         return NULL;
     }
     for (int i = 0; i < KU_COUNTS; i++) {
@@ -324,11 +309,8 @@ PyMethodDef ku_managed[] = {
      "The same for the next connections after number `last`."},
     {"allow", py_allow, METH_VARARGS,
      "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
-    {"occupy", py_occupy, METH_VARARGS,
-     "occupy(conn, function, occupied, /)\n--\n\n"
-     "Keep other calls away, or refuse; and let them in again."},
     {"close_notify", py_close_notify, METH_VARARGS,
-     "close_notify(conn, function, ignored, /)\n--\n\nMake a close_notify alert."},
+     "close_notify(conn, function, /)\n--\n\nMake a close_notify alert."},
     {"usage", py_usage, METH_O,
      "usage(conn, /)\n--\n\nWhat stats() is made of."},
     {"totals", py_totals, METH_NOARGS,

@@ -140,6 +140,9 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
 static void
 rest(struct io *io)
 {
+    if (io->record->busy) {
+        return;  /* another thread's call, whose this may be */
+    }
     if (perform(io, renew, NULL, 1) < 0) {
         PyErr_WriteUnraisable(io->self);
     }
@@ -250,10 +253,16 @@ admit(struct io *io, size_t n, size_t *room)
     const struct ku_libssl *libssl = &io->state->libssl;
     struct ku_outcome outcome;
     KU_HOLD(io->inner);
-    outcome = ku_policy_before_write(libssl, io->ssl, io->record, n, room);
+    outcome = io->record->busy
+                  ? ku_refused(KU_BUSY)
+                  : ku_policy_before_write(libssl, io->ssl, io->record, n, room);
     KU_RELEASE();
     if (outcome.refusal == KU_OK) {
         return 0;
+    }
+    if (outcome.refusal == KU_BUSY) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+        return -1;
     }
     *room = n;
     if (ku_managed_ask(io->state, io->self, io->function, &outcome) < 0) {
@@ -268,12 +277,39 @@ struct writing {
     size_t n;
 };
 
+/* A renegotiation under way (TLS 1.2 and below) goes on by reading alone, or the
+   peer's data breaks it.  0 with the outcome where it is not through. */
+static int
+end_renegotiation(struct io *io, struct ku_outcome *outcome)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    if (!io->record->connected || libssl->SSL_version(io->ssl) == TLS1_3_VERSION
+        || libssl->SSL_is_init_finished(io->ssl) || ku_has_failed(libssl, io->ssl)) {
+        return 1;
+    }
+    char first;
+    ku_clear_errors(libssl);
+    int got = libssl->SSL_peek(io->ssl, &first, 1);
+    if (libssl->SSL_is_init_finished(io->ssl)) {
+        libssl->ERR_clear_error();
+        return 1;
+    }
+    *outcome = ku_failed_io(libssl, io->ssl);
+    if (got > 0) {
+        outcome->value = SSL_ERROR_WANT_READ;  /* data is in front: read() it */
+    }
+    return 0;
+}
+
 static int
 encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
     const struct writing *writing = argument;
     size_t written = 0;
+    if (!end_renegotiation(io, outcome)) {
+        return 0;
+    }
     if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
         ku_record_sent(io->record, written);
         return 1;
@@ -344,6 +380,63 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
+/* What ssl.SSLObject has its _SSLSocket do by itself. */
+static PyObject *
+call_inner(PyObject *self, PyTypeObject *defining, const char *function,
+           const char *method)
+{
+    struct io io;
+    PyObject *result = NULL;
+    if (begin(&io, defining, self, function) < 0) {
+        Py_XDECREF(io.inner);
+        return NULL;
+    }
+    int was_busy;
+    KU_HOLD(io.inner);
+    was_busy = io.record->busy;
+    io.record->busy = 1;
+    KU_RELEASE();
+    if (was_busy) {
+        ku_refuse(io.state, KU_BUSY, function, self);
+    }
+    else {
+        result = PyObject_CallMethod(io.inner, method, NULL);
+        io.record->busy = 0;
+        if (io.record->why_cut != NULL) {
+            PyErr_Clear();
+            Py_CLEAR(result);
+            raise_cut(&io);
+        }
+        result = finish(&io, result);
+    }
+    Py_DECREF(io.inner);
+    return result;
+}
+
+static PyObject *
+managed_do_handshake(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+                     Py_ssize_t count, PyObject *names)
+{
+    (void)given;
+    if (count != 0 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "do_handshake() takes no arguments");
+        return NULL;
+    }
+    return call_inner(self, defining, "do_handshake", "do_handshake");
+}
+
+static PyObject *
+managed_unwrap(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+               Py_ssize_t count, PyObject *names)
+{
+    (void)given;
+    if (count != 0 || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "unwrap() takes no arguments");
+        return NULL;
+    }
+    return call_inner(self, defining, "unwrap", "shutdown");
+}
+
 #define WITH_CLASS(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef methods[] = {
@@ -351,6 +444,11 @@ static PyMethodDef methods[] = {
      "read($self, len=1024, buffer=None)\n--\n\nAs ssl.SSLObject.read()."},
     {"write", WITH_CLASS(managed_write), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      "write($self, data)\n--\n\nAs ssl.SSLObject.write()."},
+    {"do_handshake", WITH_CLASS(managed_do_handshake),
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "do_handshake($self)\n--\n\nAs ssl.SSLObject.do_handshake()."},
+    {"unwrap", WITH_CLASS(managed_unwrap), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "unwrap($self)\n--\n\nAs ssl.SSLObject.unwrap()."},
     {NULL, NULL, 0, NULL},
 };
 

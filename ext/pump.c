@@ -536,7 +536,7 @@ shutdown_stage(struct ku_call *call)
     }
     enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
     call->pump->in_openssl--;
-    return progress;
+    return unless_ended(call, progress);  /* a cut looks like the peer's close_notify */
 }
 
 /* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",

@@ -64,6 +64,14 @@ strike_off(struct ku_record *record)
     ku_mutex_unlock(&everything);
 }
 
+void
+ku_record_want(struct ku_record *record, long wanted)
+{
+    if (ku_atomic_get(&record->wanted) < wanted) {
+        ku_atomic_set(&record->wanted, wanted);
+    }
+}
+
 size_t
 ku_record_want_all(uint64_t *last, size_t most, long wanted)
 {
@@ -71,8 +79,8 @@ ku_record_want_all(uint64_t *last, size_t most, long wanted)
     ku_mutex_lock(&everything);
     for (struct ku_record *record = oldest; record != NULL && count < most;
          record = record->next) {
-        if (record->number > *last && !record->is_shared) {
-            ku_atomic_set(&record->wanted, wanted);
+        if (record->number > *last && !record->is_shared && !record->inherited) {
+            ku_record_want(record, wanted);
             *last = record->number;
             count++;
         }
@@ -104,11 +112,20 @@ count(struct ku_record *record, enum ku_count what)
 static void lock_everything(void) { ku_mutex_lock(&everything); }
 static void unlock_everything(void) { ku_mutex_unlock(&everything); }
 
+static void
+in_child(void)
+{
+    for (struct ku_record *record = oldest; record != NULL; record = record->next) {
+        record->inherited = 1;
+    }
+    ku_mutex_unlock(&everything);
+}
+
 /* A thread that is in the list while another forks does not exist in the child. */
 static int
 watch_forks(void)
 {
-    return pthread_atfork(lock_everything, unlock_everything, unlock_everything);
+    return pthread_atfork(lock_everything, unlock_everything, in_child);
 }
 #else
 static int watch_forks(void) { return 0; }
@@ -228,6 +245,7 @@ renew_received(struct ku_record *record, const SSL *ssl)
 void
 ku_record_sent(struct ku_record *record, size_t bytes)
 {
+    record->inherited = 0;
     record->in_a_row = bytes > 0 ? 0 : record->in_a_row;
     record->sent.bytes += bytes;
     record->sent.records += bytes > record->fragment
@@ -240,6 +258,7 @@ ku_record_received(struct ku_record *record, size_t bytes, int begins)
 {
     record->received.bytes += bytes;
     record->received.records += begins != 0;
+    record->inherited = 0;
     record->in_a_row = 0;
 }
 
@@ -263,23 +282,18 @@ ku_record_take_events(struct ku_record *record)
 
 /* --- what OpenSSL tells ----------------------------------------------------------- */
 
-/* One more; is it one too many for any time of that length?  What was in the window
-   before counts by the part of it that such a time still reaches into. */
+/* One more; is it one too many?  A bucket that holds `most` and is empty again after
+   `length`: `until` is when (the generic cell rate algorithm).  A peer that never has
+   more than `most` in such a time is never cut. */
 static int
-exceeds(struct ku_window *window, ku_time length, uint32_t most)
+exceeds(ku_time *until, ku_time length, uint32_t most)
 {
     ku_time now = ku_record_clock();
-    if (now - window->began >= 2 * length) {
-        *window = (struct ku_window){.began = now};
+    if (most == KU_ANY_NUMBER || most == 0) {
+        return most == 0;
     }
-    else if (now - window->began >= length) {
-        window->previous = window->count;
-        window->began += length;
-        window->count = 0;
-    }
-    double reaches = 1.0 - (double)(now - window->began) / (double)length;
-    window->count++;
-    return window->count + window->previous * reaches > most && most != KU_ANY_NUMBER;
+    *until = (*until > now ? *until : now) + length / most;
+    return *until > now + length;
 }
 
 static void
@@ -331,11 +345,12 @@ update_received(struct ku_record *record, SSL *ssl)
         return;
     }
     const struct ku_rules *rules = &record->rules;
-    if (exceeds(&record->updates, rules->key_update_window, rules->key_updates)) {
+    if (exceeds(&record->updates_until, rules->key_update_window, rules->key_updates)) {
         cut(record, ssl, "key updates (PeerLimits.key_updates)");
     }
-    if (ku_record_clock() - record->row_began > rules->key_update_window) {
-        record->row_began = ku_record_clock();
+    ku_time now = ku_record_clock();
+    if (record->in_a_row == 0 || now - record->row_began > rules->key_update_window) {
+        record->row_began = now;
         record->in_a_row = 0;
     }
     record->in_a_row++;
@@ -368,7 +383,7 @@ static void
 peer_renegotiates(struct ku_record *record, SSL *ssl)
 {
     const struct ku_rules *rules = &record->rules;
-    if (exceeds(&record->renegotiations, rules->renegotiation_window,
+    if (exceeds(&record->renegotiations_until, rules->renegotiation_window,
                 rules->renegotiations)) {
         cut(record, ssl, "renegotiations (PeerLimits.renegotiations)");
     }

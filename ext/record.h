@@ -46,12 +46,6 @@ struct ku_keys {
     ku_time most_age;
 };
 
-/* So many in the window that began then, and in the one before. */
-struct ku_window {
-    ku_time began;
-    uint32_t count, previous;
-};
-
 /* What has happened, as bits, as in pykeyupdate/events.py. */
 enum ku_event {
     KU_SENT_UPDATE = 1,
@@ -84,8 +78,7 @@ struct ku_record {
     struct ku_keys sent, received;
     uint64_t hard_records;  /* what the cipher suite is good for */
     ku_time last_update, last_io;
-    struct ku_window updates, renegotiations;
-    ku_time row_began;
+    ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
     const char *why_cut;    /* what the peer did too often, or NULL */
@@ -104,10 +97,11 @@ struct ku_record {
     unsigned char is_shared;    /* a managed socket's: new keys need no owner */
     unsigned char excused;      /* the present keys may be used on and on */
     unsigned char deferring;    /* new keys are due, and had to wait */
-    unsigned char busy;         /* an SSLObject's: a thread is reading or writing */
+    unsigned char busy;         /* an SSLObject's: OpenSSL is being called */
+    unsigned char inherited;    /* from the process that forked, and not used here */
 };
 
-enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH };
+enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
 
 /* Learn the functions, and get a place beside every SSL; once in a process.  -1
    where OpenSSL has none. */
@@ -136,8 +130,11 @@ void ku_record_put_forward(ku_time by);
 /* Let peers renegotiate (1), and forbid it again as it was (-1). */
 void ku_record_allow(SSL *ssl, struct ku_record *record, int change);
 
+/* Want new keys, and no less than before. */
+void ku_record_want(struct ku_record *record, long wanted);
+
 /* Want new keys of up to `most` connections after number `*last`, which is
-   changed, but for managed sockets; how many those were. */
+   changed, but for managed sockets and what is inherited; how many those were. */
 size_t ku_record_want_all(uint64_t *last, size_t most, long wanted);
 
 /* Of the whole process: what has been counted, how many there are and were. */

@@ -1,6 +1,7 @@
 #include "step.h"
 
 #include "duplex.h"
+#include "record.h"
 #include "sslobject.h"
 
 struct ku_outcome
@@ -42,14 +43,32 @@ ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
     return outcome;
 }
 
+/* Of a managed SSLObject one thing is done at a time (object.c); to look is nothing. */
 static struct ku_outcome
-held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
+unless_busy(const struct ku_libssl *libssl, SSL *ssl, ku_step step, intptr_t argument,
+            int looks)
+{
+    struct ku_record *record = ku_record_of(ssl);
+    if (looks || record == NULL || record->is_shared) {
+        return step(libssl, ssl, argument);
+    }
+    if (record->busy) {
+        return ku_refused(KU_BUSY);
+    }
+    record->busy = 1;
+    struct ku_outcome outcome = step(libssl, ssl, argument);
+    record->busy = 0;
+    return outcome;
+}
+
+static struct ku_outcome
+held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, int looks)
 {
     struct ku_outcome outcome;
     KU_HOLD(sslobj);
     PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
+    outcome = ssl != NULL ? unless_busy(&state->libssl, ssl, step, argument, looks)
                           : ku_refused(KU_NO_POINTER);
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
@@ -58,9 +77,11 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument)
     return outcome;
 }
 
+enum manner { ACTS, QUIETLY, LOOKS };
+
 static int
 take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-          intptr_t argument, int is_quiet, int *value)
+          intptr_t argument, enum manner manner, int *value)
 {
     PyObject *found = ku_sslobject_of(state, function, conn);
     if (found == NULL) {
@@ -68,14 +89,14 @@ take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
     }
     struct ku_outcome outcome = {.refusal = KU_OK};
     if (Py_TYPE(found) != state->duplex_type) {
-        outcome = held_step(state, found, step, argument);
+        outcome = held_step(state, found, step, argument, manner == LOOKS);
     }
     else if (ku_duplex_enter(state, found) == 0) {
-        if (is_quiet) {
+        if (manner == QUIETLY) {
             ku_duplex_settle(state, found);
         }
         ku_duplex_in_openssl(found, 1);
-        outcome = held_step(state, ku_duplex_inner(found), step, argument);
+        outcome = held_step(state, ku_duplex_inner(found), step, argument, 1);
         ku_duplex_in_openssl(found, -1);
         ku_duplex_leave(found);
     }
@@ -97,12 +118,19 @@ int
 ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
              intptr_t argument, int *value)
 {
-    return take_step(state, function, conn, step, argument, 0, value);
+    return take_step(state, function, conn, step, argument, ACTS, value);
 }
 
 int
 ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
                    ku_step step, intptr_t argument, int *value)
 {
-    return take_step(state, function, conn, step, argument, 1, value);
+    return take_step(state, function, conn, step, argument, QUIETLY, value);
+}
+
+int
+ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
+        intptr_t argument, int *value)
+{
+    return take_step(state, function, conn, step, argument, LOOKS, value);
 }

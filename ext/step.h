@@ -66,4 +66,9 @@ int ku_take_step(ku_state *state, const char *function, PyObject *conn,
 int ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
                        ku_step step, intptr_t argument, int *value);
 
+/* As ku_take_step(), for what calls nothing of OpenSSL's that reads, writes or
+   schedules: also in the middle of another call, of a thread or a callback. */
+int ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
+            intptr_t argument, int *value);
+
 #endif

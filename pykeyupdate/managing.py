@@ -10,6 +10,7 @@ from .errors import PyKeyUpdateError
 from .sockets import all_sockets
 from .stats import totals
 
+_WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/record.h
 _PER_SECOND = 1000.0
 _FASTEST = 1e6  # connections a second; what is above counts as this
 _BREATH = 0.02  # seconds between two batches
@@ -31,7 +32,8 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
     ``TypeError``). On the wire: nothing by itself. Thread-safe.
     """
-    _keyupdate.want(conn, "request_rekey", 2 if request_peer else 1)
+    wanted = _WANTED_OF_BOTH if request_peer else _WANTED
+    _keyupdate.want(conn, "request_rekey", wanted)
 
 
 def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
@@ -43,7 +45,8 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     on ``per_second`` connections a second (1000.0: their peers may be one machine) and
     returns when all have been asked; connections that are opened meanwhile have new
     keys anyway. What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
-    on as it is, and what is closed is passed over.
+    on as it is; what is closed is passed over, and so is what a forked process has from
+    its parent and has not used.
 
     So 10,000 connections take ten seconds, in which this thread mostly sleeps: beside
     an event loop, call it with ``asyncio.to_thread()`` or the like.
@@ -53,12 +56,12 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     """
     if not per_second > 0:
         raise ValueError(f"rekey_all(): per_second must be above 0: {per_second!r}")
-    wanted = 2 if request_peer else 1
+    wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
         with contextlib.suppress(PyKeyUpdateError, OSError, ValueError):
-            _keyupdate.want(sock, "rekey_all", wanted)
+            _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
             sock._renew("rekey_all")
             count += 1
         pace.done(1)

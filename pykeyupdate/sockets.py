@@ -18,12 +18,10 @@ what ``ssl`` leaves to its inner object and a socket's waiting: the handshake, t
 shutdown, and closing while other threads are in it.
 """
 
-import contextlib
 import socket
 import ssl
 import sys
 import weakref
-from collections.abc import Iterator
 from typing import Any, Optional
 
 from . import _keyupdate
@@ -76,32 +74,13 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         _keyupdate.keep(made._sslobj, made._rules.numbers)
         return made  # type: ignore[no-any-return]
 
-    def do_handshake(self) -> None:
-        """Perform the handshake, or what is scheduled; see ``ssl.SSLObject``."""
-        with self._occupied("do_handshake"):
-            super().do_handshake()
-
-    def unwrap(self) -> None:
-        """Shut TLS down; see ``ssl.SSLObject``."""
-        with self._occupied("unwrap"):
-            super().unwrap()
-
-    @contextlib.contextmanager
-    def _occupied(self, function: str) -> Iterator[None]:
-        """Refuse other calls meanwhile, and all where the peer was cut off."""
-        _keyupdate.occupy(self, function, 1)
-        try:
-            yield
-        finally:
-            _keyupdate.occupy(self, function, 0)
-
     def __repr__(self) -> str:
         """Say which end it is: an address it does not have."""
         end = "server" if self.server_side else f"client of {self.server_hostname}"
         return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
 
     def _send_close_notify(self) -> None:
-        _keyupdate.close_notify(self, "write", 0)
+        _keyupdate.close_notify(self, "write")
 
 
 class SSLSocket(Methods, ssl.SSLSocket):
@@ -164,7 +143,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
         return duplex
 
     def _send_close_notify(self) -> None:
-        _keyupdate.close_notify(self, "write", 0)
+        _keyupdate.close_notify(self, "write")
         self._renew("write")
 
     def _renew(self, function: str) -> None:

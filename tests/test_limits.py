@@ -207,22 +207,46 @@ def test_a_window_ends(watched):
         case.updates(10)
         case.peer.write(b"x")
         assert case.read() == b"x"
-        advance_clock(2 * MINUTE)
+        advance_clock(MINUTE)
     case.updates(9)
     assert case.read() == b""
-    advance_clock(MINUTE + MINUTE // 2)  # half of the nine count
-    case.updates(5)
+    advance_clock(MINUTE // 2)  # five of the ten have come back
+    case.updates(6)
     assert case.read() == b""
     case.updates(1)
     assert case.is_cut()
-    assert case.taken == [NOT_REQUESTED] * 45
+    assert case.taken == [NOT_REQUESTED] * 46
 
 
 def test_no_more_than_the_limit_around_the_end_of_a_window(watched):
     case = watched(key_updates=10, key_update_window_seconds=MINUTE)
     case.updates(1)
+    assert case.read() == b""
     advance_clock(MINUTE - 1)
     case.updates(9)
+    assert case.read() == b""
+    advance_clock(2)
+    case.updates(1)
+    assert case.read() == b""
+    case.updates(1)
+    assert case.is_cut()
+
+
+def test_a_peer_that_keeps_to_the_limit_is_never_cut(watched):
+    """However its messages lie in time: one early, and ten at once a minute later."""
+    case = watched(key_updates=10, key_update_window_seconds=MINUTE)
+    for wait, count in ((0, 10), (61, 1), (59, 9), (2, 1), (59, 9), (7, 1), (60, 9)):
+        advance_clock(wait)
+        case.updates(count)
+        assert case.read() == b""
+
+
+def test_a_row_is_a_row_across_the_end_of_a_window(watched):
+    case = watched(key_updates_in_a_row=5, key_update_window_seconds=MINUTE)
+    case.peer.write(b"x")
+    assert case.read() == b"x"
+    advance_clock(MINUTE - 1)
+    case.updates(5)
     assert case.read() == b""
     advance_clock(2)
     case.updates(1)
@@ -378,6 +402,15 @@ def test_all_methods_of_a_socket_say_so(watched):
             call()
 
 
+def test_a_cut_in_unwrap_is_no_end_of_tls(watched):
+    """To OpenSSL it looks like the peer's close_notify, and what follows like data."""
+    case = watched()
+    case.updates(33)
+    case.peer.write(b"behind it")
+    with pytest.raises(PeerLimitError):
+        case.conn.unwrap()
+
+
 def test_it_can_be_closed_and_no_more(watched, over):
     """What was received behind the cut is TLS, and not what follows its end."""
     case = watched(key_updates_in_a_row=0)
@@ -517,9 +550,9 @@ def test_a_window_of_renegotiations_ends(watched):
     for _ in range(3):
         assert case.renegotiates()
         assert case.renegotiates()
-        advance_clock(2 * MINUTE)
+        advance_clock(MINUTE)
     assert case.renegotiates()
-    advance_clock(MINUTE + MINUTE // 2)  # half of it counts
+    advance_clock(MINUTE // 4)
     assert case.renegotiates()
     case.ask()
     assert case.is_cut()

@@ -3,9 +3,11 @@
 What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import logging
+import os
 import random
 import signal
 import socket
@@ -747,6 +749,78 @@ def test_an_object_is_used_by_one_call_at_a_time(make_contexts, role, kind, arme
     assert wire.write(b"data") == b"data"
     assert wire.peer_writes(b"data") == b"data"
     assert said
+
+
+def test_nothing_is_done_to_an_object_in_the_middle_of_a_call(make_contexts, kind):
+    """Of pykeyupdate's own calls as well, and of what a policy would do by itself."""
+    if kind == "socket":
+        pytest.skip("tests/test_sockets.py")
+    seen = []
+
+    def callback(conn, *_):
+        if not armed:
+            return
+        for call in (
+            lambda: conn.write(b"more"),
+            conn.do_handshake,
+            conn.unwrap,
+            lambda: pykeyupdate.key_update(conn),
+            lambda: pykeyupdate.rekey(conn),
+            lambda: pykeyupdate.flush(conn),
+        ):
+            with pytest.raises(pykeyupdate.AlreadyPendingError):
+                call()
+        seen.append(pykeyupdate.stats(conn))
+        pykeyupdate.request_rekey(conn)
+
+    armed = False
+    contexts = make_contexts("tls13")
+    contexts[0]._msg_callback = callback
+    wire = Wire(contexts, kind, "client", policy=at_once(sent_records=1)).handshake()
+    wire.write(b"data")
+    armed = True
+    assert wire.peer_writes(b"data") == b"data"
+    armed = False
+    assert seen
+    assert wire.write(b"data") == b"data"
+
+
+def test_a_full_duplex_object_survives_its_renegotiations(make_contexts, kind, role):
+    """Data of the peer's is on its way while it writes: only reading survives that."""
+    contexts = make_contexts("tls12")
+    chance = random.Random(role)
+    for context in contexts:
+        policy = at_once(sent_records=5, renegotiate=True)
+        pykeyupdate.manage(context, policy=policy, limits=None)
+    link = Link(*contexts, over={"object": "memory", "socket": "socket"}[kind])
+    link.handshake()
+    sent, got = dict.fromkeys(("client", "server"), b""), {}
+    got.update(sent)
+    for number in range(300):
+        end = chance.choice(("client", "server"))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            data = b"%d " % number
+            link.end(end).write(data)
+            sent[end] += data
+        if chance.random() < 0.3:
+            for name, data in link.settle().items():
+                got[name] += data
+    for name, data in link.settle().items():
+        got[name] += data
+    assert got == {"client": sent["server"], "server": sent["client"]}
+    assert link.said("client").count("ClientHello") > 3
+    link.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_rekey_all_in_a_child_leaves_the_parents_connections_alone(make_wire):
+    wire = make_wire(RekeyPolicy())
+    child = os.fork()
+    if child == 0:
+        os._exit(pykeyupdate.rekey_all())
+    assert os.waitpid(child, 0)[1] == 0
+    assert wire.write(b"data") == b"data"
+    assert wire.key_updates() == 0
 
 
 def test_a_handler_may_use_the_connection(make_wire):
