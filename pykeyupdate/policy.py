@@ -78,8 +78,10 @@ class RekeyPolicy:
         renegotiation by closing; OpenSSL 3 servers do, and ``PeerLimits`` at the other
         end allows 3 in ten minutes). A server can only ask for it and goes on
         meanwhile; a client that is an ``SSLObject`` begins with its next read; and no
-        write of an ``SSLObject`` is divided: such limits are not exact. Below TLS 1.3
-        the AEAD's limit counts with this alone.
+        write of an ``SSLObject`` is divided: such limits are not exact. A client of
+        ``ssl``'s own that follows and writes while our data is on its way to it loses
+        the connection (UNEXPECTED_RECORD; a managed one does not). Below TLS 1.3 the
+        AEAD's limit counts with this alone.
     on_impossible
         What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
