@@ -190,21 +190,18 @@ def occupy(pem: str, trusted: str, number: str, kind: str) -> None:
 
 def _in_use() -> Optional[Callable[[], float]]:
     """Return what counts the bytes that malloc() has given out; glibc's alone can."""
-
-    class Mallinfo2(ctypes.Structure):  # of which two fields are wanted
-        _fields_ = (
-            ("others", ctypes.c_size_t * 4),
-            ("hblkhd", ctypes.c_size_t),
-            ("more", ctypes.c_size_t * 2),
-            ("uordblks", ctypes.c_size_t),
-            ("last", ctypes.c_size_t * 2),
-        )
-
+    fields = (  # of struct mallinfo2; two of them are wanted
+        ("others", ctypes.c_size_t * 4),
+        ("hblkhd", ctypes.c_size_t),
+        ("more", ctypes.c_size_t * 2),
+        ("uordblks", ctypes.c_size_t),
+        ("last", ctypes.c_size_t * 2),
+    )
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):
         return None
-    mallinfo2.restype = Mallinfo2
+    mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": fields})
 
     def in_use() -> float:
         now = mallinfo2()
