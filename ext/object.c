@@ -140,10 +140,11 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
 static void
 rest(struct io *io)
 {
-    if (io->record->busy) {
-        return;  /* another thread's call, whose this may be */
-    }
-    if (perform(io, renew, NULL, 1) < 0) {
+    struct ku_outcome ignored = {.refusal = KU_OK};
+    KU_HOLD(io->inner);
+    (void)in_openssl(io, renew, NULL, 1, &ignored);  /* busy: that call's, then */
+    KU_RELEASE();
+    if (PyErr_Occurred()) {
         PyErr_WriteUnraisable(io->self);
     }
 }
@@ -288,8 +289,10 @@ end_renegotiation(struct io *io, struct ku_outcome *outcome)
         return 1;
     }
     char first;
+    int begins = libssl->SSL_pending(io->ssl) == 0;
     ku_clear_errors(libssl);
     int got = libssl->SSL_peek(io->ssl, &first, 1);
+    io->record->received.records += got > 0 && begins;  /* read() finds it begun */
     if (libssl->SSL_is_init_finished(io->ssl)) {
         libssl->ERR_clear_error();
         return 1;
@@ -394,15 +397,20 @@ call_inner(PyObject *self, PyTypeObject *defining, const char *function,
     int was_busy;
     KU_HOLD(io.inner);
     was_busy = io.record->busy;
-    io.record->busy = 1;
+    if (!was_busy) {
+        io.record->busy = 1;  /* its owner alone makes it free again */
+    }
     KU_RELEASE();
     if (was_busy) {
         ku_refuse(io.state, KU_BUSY, function, self);
     }
     else {
         result = PyObject_CallMethod(io.inner, method, NULL);
+        KU_HOLD(io.inner);
         io.record->busy = 0;
-        if (io.record->why_cut != NULL) {
+        KU_RELEASE();
+        if (io.record->why_cut != NULL
+            && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
             PyErr_Clear();
             Py_CLEAR(result);
             raise_cut(&io);

@@ -43,21 +43,23 @@ ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
     return outcome;
 }
 
-/* Of a managed SSLObject one thing is done at a time (object.c); to look is nothing. */
-static struct ku_outcome
-unless_busy(const struct ku_libssl *libssl, SSL *ssl, ku_step step, intptr_t argument,
-            int looks)
+/* Of a managed SSLObject one thing is done at a time (object.c): its record, or
+   NULL. */
+static struct ku_record *
+guard_of(SSL *ssl)
 {
     struct ku_record *record = ku_record_of(ssl);
-    if (looks || record == NULL || record->is_shared) {
-        return step(libssl, ssl, argument);
+    return record != NULL && !record->is_shared ? record : NULL;
+}
+
+static struct ku_outcome
+without_gil_where_it_must(ku_state *state, SSL *ssl, ku_step step, intptr_t argument)
+{
+    PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
+    struct ku_outcome outcome = step(&state->libssl, ssl, argument);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
     }
-    if (record->busy) {
-        return ku_refused(KU_BUSY);
-    }
-    record->busy = 1;
-    struct ku_outcome outcome = step(libssl, ssl, argument);
-    record->busy = 0;
     return outcome;
 }
 
@@ -66,12 +68,21 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, in
 {
     struct ku_outcome outcome;
     KU_HOLD(sslobj);
-    PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    outcome = ssl != NULL ? unless_busy(&state->libssl, ssl, step, argument, looks)
-                          : ku_refused(KU_NO_POINTER);
-    if (thread != NULL) {
-        PyEval_RestoreThread(thread);
+    struct ku_record *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
+    if (ssl == NULL) {
+        outcome = ku_refused(KU_NO_POINTER);
+    }
+    else if (guard == NULL) {
+        outcome = without_gil_where_it_must(state, ssl, step, argument);
+    }
+    else if (guard->busy) {
+        outcome = ku_refused(KU_BUSY);
+    }
+    else {
+        guard->busy = 1;
+        outcome = without_gil_where_it_must(state, ssl, step, argument);
+        guard->busy = 0;
     }
     KU_RELEASE();
     return outcome;

@@ -80,8 +80,10 @@ class RekeyPolicy:
         meanwhile; a client that is an ``SSLObject`` begins with its next read; and no
         write of an ``SSLObject`` is divided: such limits are not exact. A client of
         ``ssl``'s own that follows and writes while our data is on its way to it loses
-        the connection (UNEXPECTED_RECORD; a managed one does not). Below TLS 1.3 the
-        AEAD's limit counts with this alone.
+        the connection (UNEXPECTED_RECORD; a managed one does not). A write of an
+        ``SSLObject`` meanwhile raises ``ssl.SSLWantReadError`` until what came first
+        has been read: let another task read. Below TLS 1.3 the AEAD's limit counts with
+        this alone.
     on_impossible
         What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
@@ -215,8 +217,9 @@ class PeerLimits:
 
     key_updates, key_update_window_seconds
         How many KeyUpdate messages may come in such a time (480 in 60 s: GnuTLS' 8 in a
-        second, over a minute, so that bursts pass). Answers to our own requests do not
-        count.
+        second, over a minute, so that bursts pass). It is a bucket: who keeps to the
+        limit is never cut, and so many at once are let through after a pause. Answers
+        to our own requests do not count.
     key_updates_in_a_row
         How many of these may come without data in between, theirs or ours, in such a
         time (32: BoringSSL, AWS-LC and rustls have the same, for theirs alone).

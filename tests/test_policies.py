@@ -785,6 +785,29 @@ def test_nothing_is_done_to_an_object_in_the_middle_of_a_call(make_contexts, kin
     assert wire.write(b"data") == b"data"
 
 
+@pytest.mark.parametrize("name", ["do_handshake", "unwrap", "read"])
+def test_threads_that_meet_in_an_object_leave_it_free(make_contexts, kind, name):
+    """One of them is refused; when all are gone, nobody is (without a GIL, too)."""
+    if kind == "socket":
+        pytest.skip("tests/test_sockets.py")
+    wire = Wire(make_contexts("tls13"), kind, "client", policy=None).handshake()
+
+    def call_often():
+        barrier.wait(20)
+        for _ in range(300):
+            with contextlib.suppress(pykeyupdate.AlreadyPendingError, ssl.SSLError):
+                getattr(wire.end, name)()
+
+    barrier = threading.Barrier(2)
+    threads = [threading.Thread(target=call_often) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    with contextlib.suppress(ssl.SSLError):
+        getattr(wire.end, name)()
+
+
 def test_a_full_duplex_object_survives_its_renegotiations(make_contexts, kind, role):
     """Data of the peer's is on its way while it writes: only reading survives that."""
     contexts = make_contexts("tls12")
