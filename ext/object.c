@@ -385,11 +385,14 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 
 /* What ssl.SSLObject has its _SSLSocket do by itself. */
 static PyObject *
-call_inner(PyObject *self, PyTypeObject *defining, const char *function,
-           const char *method)
+call_inner(PyObject *self, PyTypeObject *defining, Py_ssize_t count, PyObject *names,
+           const char *function, const char *method)
 {
     struct io io;
     PyObject *result = NULL;
+    if (count != 0 || names != NULL) {
+        return PyErr_Format(PyExc_TypeError, "%s() takes no arguments", function);
+    }
     if (begin(&io, defining, self, function) < 0) {
         Py_XDECREF(io.inner);
         return NULL;
@@ -426,11 +429,7 @@ managed_do_handshake(PyObject *self, PyTypeObject *defining, PyObject *const *gi
                      Py_ssize_t count, PyObject *names)
 {
     (void)given;
-    if (count != 0 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "do_handshake() takes no arguments");
-        return NULL;
-    }
-    return call_inner(self, defining, "do_handshake", "do_handshake");
+    return call_inner(self, defining, count, names, "do_handshake", "do_handshake");
 }
 
 static PyObject *
@@ -438,11 +437,7 @@ managed_unwrap(PyObject *self, PyTypeObject *defining, PyObject *const *given,
                Py_ssize_t count, PyObject *names)
 {
     (void)given;
-    if (count != 0 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "unwrap() takes no arguments");
-        return NULL;
-    }
-    return call_inner(self, defining, "unwrap", "shutdown");
+    return call_inner(self, defining, count, names, "unwrap", "shutdown");
 }
 
 #define WITH_CLASS(function) ((PyCFunction)(void (*)(void))(function))

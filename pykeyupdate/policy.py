@@ -24,7 +24,7 @@ NO_LIMIT = 2**64 - 1
 _ANY_NUMBER = 2**32 - 1
 _OFF = -1
 _MODES = ("never", "once", "freely")
-_LONGEST = 100 * 365 * 86400.0  # seconds
+LONGEST = 100 * 365 * 86400.0  # seconds
 _log = logging.getLogger("pykeyupdate")
 
 
@@ -136,9 +136,9 @@ class RekeyPolicy:
     ) -> None:
         values = dict(locals())
         del values["self"]
-        for name in ("sent_records", "sent_bytes", "received_records"):
-            _check_count(self, name, values[name], least=1)
-        _check_count(self, "received_bytes", received_bytes, least=1)
+        for direction in ("sent", "received"):
+            for name in (f"{direction}_records", f"{direction}_bytes"):
+                _check_count(self, name, values[name], least=1)
         _check_seconds(self, "age_seconds", age_seconds)
         _check_seconds(self, "idle_seconds", idle_seconds)
         _check_seconds(
@@ -367,7 +367,7 @@ def _check_seconds(
 ) -> None:
     if value is None and optional:
         return
-    if not _is_number(value) or not least <= value <= _LONGEST:  # type: ignore[operator]
+    if not _is_number(value) or not least <= value <= LONGEST:  # type: ignore[operator]
         either = ", or None" if optional else ""
         _refuse(instance, name, value, f"seconds from {least} to 100 years{either}")
 

@@ -4,8 +4,7 @@
 """
 
 from . import _keyupdate
-
-_LONGEST = 100 * 365 * 86400
+from .policy import LONGEST
 
 
 def advance_clock(seconds: int) -> None:
@@ -17,7 +16,7 @@ def advance_clock(seconds: int) -> None:
     and what is no whole number ``TypeError``. On the wire: nothing by itself.
     Thread-safe.
     """
-    if not 0 <= seconds <= _LONGEST:
+    if not 0 <= seconds <= LONGEST:
         raise ValueError(
             f"advance_clock(): seconds must be from 0 to 100 years: {seconds!r}"
         )

@@ -99,34 +99,22 @@ def types_each(program, commands, connection, heard, read_until):
 # -- honest peers ----------------------------------------------------------------------
 
 
-def test_s_client_updates_often(s_client, read_until, is_untroubled):
-    client, server, witness = s_client("tls13")
-    client.type("before")
-    read_until(server, lambda data: b"before" in data)
+@pytest.mark.parametrize(
+    ("openssl", "our_end"), [("s_client", "server"), ("s_server", "client")]
+)
+def test_openssl_updates_often(request, read_until, is_untroubled, openssl, our_end):
+    peer, connection, witness = request.getfixturevalue(openssl)("tls13")
+    peer.type("before")
+    read_until(connection, lambda data: b"before" in data)
     witness.wire.clear()
     commands = list(islice(cycle(OPENSSL_KEYS), OFTEN))
 
     def heard():
-        return witness.said("server", "received")
+        return witness.said(our_end, "received")
 
-    types_each(client, commands, server, heard, read_until)
+    types_each(peer, commands, connection, heard, read_until)
     assert heard() == [OPENSSL_KEYS[command] for command in commands]
-    assert is_untroubled(server)
-
-
-def test_s_server_updates_often(s_server, read_until, is_untroubled):
-    server, client, witness = s_server("tls13")
-    server.type("before")
-    read_until(client, lambda data: b"before" in data)
-    witness.wire.clear()
-    commands = list(islice(cycle(OPENSSL_KEYS), OFTEN))
-
-    def heard():
-        return witness.said("client", "received")
-
-    types_each(server, commands, client, heard, read_until)
-    assert heard() == [OPENSSL_KEYS[command] for command in commands]
-    assert is_untroubled(client)
+    assert is_untroubled(connection)
 
 
 def test_gnutls_cli_updates_often(gnutls_cli, read_until, is_untroubled):

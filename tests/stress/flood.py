@@ -15,14 +15,12 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 from storm import BLOCK, PATTERN
-from world import make_certificate
+from world import certificate_files
 
 import pykeyupdate
 
@@ -161,11 +159,7 @@ def main():
     if options.stock:
         version, *paths = options.stock
         return 0 if serve(False, version, paths, options.seconds) else 1
-    with tempfile.TemporaryDirectory() as folder:
-        paths = Path(folder, "chain.pem"), Path(folder, "ca.pem")
-        chain, authority = make_certificate()
-        paths[0].write_bytes(chain)
-        paths[1].write_text(authority)
+    with certificate_files() as paths:
         print(sys.version.split()[0], ssl.OPENSSL_VERSION, flush=True)
         well = True
         for version in VERSIONS:

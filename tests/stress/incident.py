@@ -24,14 +24,12 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from world import make_certificate
+from world import certificate_files
 
 import pykeyupdate
 from pykeyupdate.cli.bench_duplex import allow_descriptors, resident
@@ -280,11 +278,7 @@ def main():
         serve(options.serve, options.per_second)
         return 0
     print(sys.version.split()[0], ssl.OPENSSL_VERSION, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        chain, trusted = Path(folder, "chain.pem"), Path(folder, "ca.pem")
-        pem, authority = make_certificate()
-        chain.write_bytes(pem)
-        trusted.write_text(authority)
+    with certificate_files() as (chain, trusted):
         command = [sys.executable, __file__, "--serve", str(chain)]
         command += ["--connections", str(options.connections)]
         command += ["--per-second", str(options.per_second)]

@@ -28,13 +28,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
-from world import make_certificate
+from world import certificate_files
 
 import pykeyupdate
 
@@ -331,11 +329,7 @@ def main():
         be_the_victim(*options.victim)
         return 0
     well = True
-    with tempfile.TemporaryDirectory() as folder:
-        paths = Path(folder, "chain.pem"), Path(folder, "ca.pem")
-        chain, authority = make_certificate()
-        paths[0].write_bytes(chain)
-        paths[1].write_text(authority)
+    with certificate_files() as paths:
         print(sys.version.split()[0], ssl.OPENSSL_VERSION, flush=True)
         for name in ATTACKS:
             count = (

@@ -23,14 +23,13 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
 from pathlib import Path
 
-from world import make_certificate
+from world import certificate_files
 
 import pykeyupdate
 
@@ -297,11 +296,7 @@ def main():
             False, 1, options.one_stock, options.size, certificate, witness=False
         )
         return 1 if failed else 0
-    with tempfile.TemporaryDirectory() as folder:
-        chain, authority = make_certificate()
-        paths = Path(folder, "chain.pem"), Path(folder, "ca.pem")
-        paths[0].write_bytes(chain)
-        paths[1].write_text(authority)
+    with certificate_files() as paths:
         print(sys.version.split()[0], ssl.OPENSSL_VERSION, flush=True)
         stock(options.stock_runs, options, paths)
         failed = runs(
@@ -309,7 +304,7 @@ def main():
             options.runs,
             options.seed,
             options.size,
-            (paths[0], authority),
+            (paths[0], paths[1].read_text()),
             witness=not options.no_witness,
         )
     return 1 if failed else 0

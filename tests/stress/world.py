@@ -46,6 +46,17 @@ def make_certificate():
     return chain, authority.decode()
 
 
+@contextlib.contextmanager
+def certificate_files():
+    """Have ``make_certificate()``'s two in files for others; give their paths."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder, "chain.pem"), Path(folder, "ca.pem")
+        chain, authority = make_certificate()
+        paths[0].write_bytes(chain)
+        paths[1].write_text(authority)
+        yield paths
+
+
 class Contexts:
     """Contexts of both sides, one pair for each way to configure a connection."""
 
