@@ -3,6 +3,7 @@
 #ifndef PYKEYUPDATE_CALL_H
 #define PYKEYUPDATE_CALL_H
 
+#include "managed.h"
 #include "pump.h"
 
 /* What pykeyupdate._keyupdate.Duplex is (duplex.c). */
@@ -26,14 +27,17 @@ ku_state *ku_state_of(Duplex *self);
 /* The socket, as a new reference, or the Duplex itself where that is gone. */
 PyObject *ku_owner_of(Duplex *self);
 
-/* Enter a monitor, with the GIL before and after. */
-void ku_enter_with_gil(struct ku_monitor *monitor);
+/* -1 with an exception where this thread is in a step of this very connection. */
+int ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function);
 
-/* Every use of the pump begins with this.  -1 with an exception where it cannot be
-   used (in this process). */
-int ku_call_check(ku_state *state, Duplex *self, const char *function);
+/* Enter the monitor for a look, which is allowed at any time: in a callback, and in one
+   of another connection too.  Called and left with the GIL.  -1 with an exception
+   where the connection cannot be used (in this process); otherwise for
+   ku_call_end_look(). */
+int ku_call_begin_look(ku_state *state, Duplex *self, const char *function);
+void ku_call_end_look(Duplex *self, int begun);
 
-/* What is done in a call, once; KU_INTERRUPTED: once more. */
+/* What is done in a call, once; after KU_INTERRUPTED once more. */
 typedef enum ku_progress (*ku_action)(struct ku_call *call, void *argument);
 
 /* Run an action without the GIL, and signal handlers where it is interrupted.
@@ -42,8 +46,14 @@ int ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argu
                 enum ku_progress *progress);
 
 /* Prepare a call, run it, and raise what it came to: NULL with an exception, or a
-   borrowed None.  `timeout` is in seconds, or None; NULL: the socket's own. */
+   borrowed None.  `timeout` is in seconds, or None; NULL: the socket's own.  Refused in
+   a step of the same connection. */
 PyObject *ku_call_perform(Duplex *self, const char *what, PyObject *timeout,
                           ku_action action, void *argument);
+
+/* Take one step, and send what it makes if it is `sent`: 0 and its value, or -1 with an
+   exception. */
+int ku_call_take_step(Duplex *self, const char *function, ku_step step,
+                      intptr_t argument, int sent, int *value);
 
 #endif

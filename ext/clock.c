@@ -16,6 +16,12 @@ ku_now(void)
 {
     return (ku_time)GetTickCount64() * 1000;
 }
+
+void
+ku_sleep(ku_time microseconds)
+{
+    Sleep((DWORD)((microseconds + 999) / 1000));
+}
 #else
 ku_time
 ku_now(void)
@@ -23,6 +29,14 @@ ku_now(void)
     struct timespec now;
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (ku_time)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void
+ku_sleep(ku_time microseconds)
+{
+    struct timespec time = {.tv_sec = (time_t)(microseconds / 1000000),
+                            .tv_nsec = (long)(microseconds % 1000000) * 1000};
+    (void)nanosleep(&time, NULL);
 }
 #endif
 

@@ -10,6 +10,7 @@ typedef int64_t ku_time;
 #define KU_AT_ONCE ((ku_time)0) /* a deadline that has always passed */
 
 ku_time ku_now(void);
+void ku_sleep(ku_time microseconds);
 
 /* The deadline in `seconds` from now; negative: never. */
 ku_time ku_deadline(double seconds);

@@ -376,8 +376,8 @@ begin_renegotiation(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_quiet_step(state, function, conn, ku_schedule_renegotiation,
-                           abbreviated, &value) < 0) {
+    if (ku_take_step(state, function, conn, ku_schedule_renegotiation, abbreviated,
+                     &value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;

@@ -10,6 +10,7 @@
 #include "duplex.h"
 
 #include "call.h"
+#include "handshake.h"
 #include "reading.h"
 #include "sslobject.h"
 #include "step.h"
@@ -87,15 +88,30 @@ pending_action(struct ku_call *call, void *argument)
 
 /* In a callback it only looks. */
 static PyObject *
-py_pending(PyObject *self, PyObject *ignored)
+pending_now(Duplex *self)
+{
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_begin_look(state, self, "pending");
+    if (begun < 0) {
+        return NULL;
+    }
+    SSL *ssl = ku_sslobject_ssl(state, self->inner);
+    size_t pending = ku_buffer_length(&self->pump.stash)
+                     + (ssl != NULL ? (size_t)state->libssl.SSL_pending(ssl) : 0);
+    ku_call_end_look(self, begun);
+    return PyLong_FromSize_t(pending);
+}
+
+static PyObject *
+py_pending(PyObject *object, PyObject *ignored)
 {
     (void)ignored;
+    Duplex *self = (Duplex *)object;
     size_t pending = 0;
-    if (ku_monitor_is_mine(&((Duplex *)self)->pump.monitor)) {
-        return PyObject_CallMethod(((Duplex *)self)->inner, "pending", NULL);
+    if (ku_monitor_any_is_mine()) {
+        return pending_now(self);
     }
-    if (ku_call_perform((Duplex *)self, "pending", NULL, pending_action, &pending)
-        == NULL) {
+    if (ku_call_perform(self, "pending", NULL, pending_action, &pending) == NULL) {
         return NULL;
     }
     return PyLong_FromSize_t(pending);
@@ -117,13 +133,56 @@ handshake_action(struct ku_call *call, void *ignored)
     return ku_pump_handshake(call);
 }
 
-static PyObject *
-py_handshake(PyObject *self, PyObject *timeout)
+/* The exception of a _msg_callback, or of the key log, which _ssl keeps until the end of
+   a do_handshake(): of one that has nothing to do.  (From 3.15 on it is raised at
+   once.) */
+static int
+raise_of_callbacks(ku_state *state, Duplex *self)
 {
-    PyObject *done =
-        ku_call_perform((Duplex *)self, "handshake", timeout, handshake_action, NULL);
-    Py_XINCREF(done);
-    return done;
+    int begun = ku_call_begin_look(state, self, "do_handshake");
+    if (begun < 0) {
+        return -1;
+    }
+    int result = begun > 0 ? ku_raise_kept(state, self->inner) : 0;
+    ku_call_end_look(self, begun);
+    return result;
+}
+
+static PyObject *
+py_do_handshake(PyObject *object, PyObject *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    if (ku_call_perform(self, "handshake", NULL, handshake_action, NULL) == NULL
+        || raise_of_callbacks(ku_state_of(self), self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ssl's own request for the client's certificate. */
+static PyObject *
+py_verify_client(PyObject *object, PyObject *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    const char *name = "verify_client_post_handshake";
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_refuse_reentry(state, self, name) == 0
+                    ? ku_call_begin_look(state, self, name)
+                    : -1;
+    if (begun < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (begun > 0) {
+        result = PyObject_CallMethod(self->inner, name, NULL);
+    }
+    else {
+        ku_refuse(state, KU_ELSEWHERE, name, object);
+    }
+    ku_call_end_look(self, begun);
+    return result;
 }
 
 static enum ku_progress
@@ -216,36 +275,17 @@ py_renew(PyObject *self, PyObject *args)
     return done;
 }
 
-/* After a close_notify OpenSSL reads no more. */
 static PyObject *
-py_left_over(PyObject *self, PyObject *ignored)
+py_received(PyObject *object, void *ignored)
 {
     (void)ignored;
-    Duplex *duplex = (Duplex *)self;
-    ku_state *state = ku_state_of(duplex);
-    if (ku_duplex_enter(state, self) < 0) {
+    Duplex *self = (Duplex *)object;
+    int begun = ku_call_begin_look(ku_state_of(self), self, "received");
+    if (begun < 0) {
         return NULL;
     }
-    SSL *ssl = ku_sslobject_ssl(state, duplex->inner);
-    struct ku_buffer *input = &ku_tlsbio_of(&state->libssl, ssl)->input;
-    PyObject *bytes = PyBytes_FromStringAndSize(
-        input->memory + input->start, (Py_ssize_t)ku_buffer_length(input));
-    if (bytes != NULL && !input->lent) {
-        ku_buffer_drop(input, ku_buffer_length(input));
-    }
-    ku_duplex_leave(self);
-    return bytes;
-}
-
-static PyObject *
-py_received(PyObject *self, void *ignored)
-{
-    (void)ignored;
-    if (ku_duplex_enter(ku_state_of((Duplex *)self), self) < 0) {
-        return NULL;
-    }
-    unsigned long received = ((Duplex *)self)->pump.received;
-    ku_monitor_leave(&((Duplex *)self)->pump.monitor);
+    unsigned long received = self->pump.received;
+    ku_call_end_look(self, begun);
     return PyLong_FromUnsignedLong(received);
 }
 
@@ -279,6 +319,22 @@ drains(Duplex *self, struct ku_call *call)
            && libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
 }
 
+/* In a callback of another connection it may not wait for the threads in this one: the
+   last of them closes the socket, which this wakes them for. */
+static int
+close_now(Duplex *self, struct ku_call *call)
+{
+    enum ku_progress progress;
+    if (ku_call_run(self, call, close_action, NULL, &progress) < 0) {
+        return -1;
+    }
+    if (progress == KU_REFUSED) {
+        ku_pump_close(call);
+        ku_wire_wake(call->socket);
+    }
+    return 0;
+}
+
 /* Of the parent's threads none is in the connection here, and the parent's end of
    it is not to be disturbed. */
 static PyObject *
@@ -303,8 +359,7 @@ py_close(PyObject *object, PyObject *descriptor)
     call.socket = (ku_socket)number;
     call.ssl = ku_sslobject_ssl(state, self->inner);
     call.drains = drains(self, &call);
-    enum ku_progress progress;
-    if (ku_call_run(self, &call, close_action, NULL, &progress) < 0) {
+    if (close_now(self, &call) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -312,105 +367,71 @@ py_close(PyObject *object, PyObject *descriptor)
 
 /* --- all else, one thread at a time ------------------------------------------- */
 
-int
-ku_duplex_enter(ku_state *state, PyObject *object)
-{
-    Duplex *self = (Duplex *)object;
-    if (ku_call_check(state, self, "ssl") < 0) {
-        return -1;
-    }
-    ku_enter_with_gil(&self->pump.monitor);
-    return 0;
-}
-
-/* What was done may be what another thread waits for. */
-void
-ku_duplex_leave(PyObject *object)
-{
-    struct ku_pump *pump = &((Duplex *)object)->pump;
-    ku_monitor_announce(&pump->monitor);
-    ku_monitor_leave(&pump->monitor);
-}
-
-void
-ku_duplex_settle(ku_state *state, PyObject *object)
-{
-    Duplex *self = (Duplex *)object;
-    struct ku_call call = {.pump = &self->pump, .libssl = &state->libssl};
-    if (self->pump.in_openssl > 0) {
-        return;  /* in a callback of OpenSSL's nothing may be read */
-    }
-    call.socket = KU_NO_SOCKET;
-    call.ssl = ku_sslobject_ssl(state, self->inner);
-    call.bio = ku_tlsbio_of(call.libssl, call.ssl);
-    (void)ku_pump_settle(&call);
-}
-
-void
-ku_duplex_in_openssl(PyObject *object, int change)
-{
-    ((Duplex *)object)->pump.in_openssl += change;
-}
-
 PyObject *
 ku_duplex_inner(PyObject *duplex)
 {
     return ((Duplex *)duplex)->inner;
 }
 
-static PyObject *
-py_enter(PyObject *self, PyObject *ignored)
+int
+ku_duplex_take_step(PyObject *duplex, const char *function, ku_step step,
+                    intptr_t argument, int sent, int *value)
 {
-    (void)ignored;
-    if (ku_duplex_enter(ku_state_of((Duplex *)self), self) < 0) {
-        return NULL;
-    }
-    Py_INCREF(self);
-    return self;
+    Duplex *self = (Duplex *)duplex;
+    int result = ku_call_take_step(self, function, step, argument, sent, value);
+    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self) : result;
 }
 
-static PyObject *
-py_exit(PyObject *self, PyObject *ignored)
+int
+ku_duplex_look(PyObject *duplex, const char *function, ku_step step, intptr_t argument,
+               struct ku_outcome *outcome)
 {
-    (void)ignored;
-    if (!ku_monitor_is_mine(&((Duplex *)self)->pump.monitor)) {
-        PyErr_SetString(PyExc_RuntimeError, "this thread has not entered it");
-        return NULL;
+    Duplex *self = (Duplex *)duplex;
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_begin_look(state, self, function);
+    if (begun < 0) {
+        return -1;
     }
-    ku_duplex_leave(self);
-    Py_RETURN_NONE;
+    SSL *ssl = ku_sslobject_ssl(state, self->inner);
+    *outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
+                           : ku_refused(KU_NO_POINTER);
+    ku_call_end_look(self, begun);
+    return 0;
 }
 
-/* call(function, /, *args, **kwargs) */
+/* look(function, /, *args, **kwargs) */
 static PyObject *
-py_call(PyObject *self, PyObject *args, PyObject *kwargs)
+py_look(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     if (PyTuple_Size(args) < 1) {
-        PyErr_SetString(PyExc_TypeError, "call() takes a function");
+        PyErr_SetString(PyExc_TypeError, "look() takes a function");
         return NULL;
     }
     PyObject *rest = PyTuple_GetSlice(args, 1, PyTuple_Size(args));
-    if (rest == NULL || ku_duplex_enter(ku_state_of((Duplex *)self), self) < 0) {
+    int begun =
+        rest != NULL
+            ? ku_call_begin_look(ku_state_of((Duplex *)self), (Duplex *)self, "ssl")
+            : -1;
+    if (begun < 0) {
         Py_XDECREF(rest);
         return NULL;
     }
-    ku_duplex_in_openssl(self, 1);
     PyObject *result = PyObject_Call(PyTuple_GetItem(args, 0), rest, kwargs);
-    ku_duplex_in_openssl(self, -1);
-    ku_duplex_leave(self);
+    ku_call_end_look((Duplex *)self, begun);
     Py_DECREF(rest);
     return result;
 }
 
-/* Methods of the _SSLSocket come as functools.partial(self.call, method). */
+/* Methods of the _SSLSocket come as functools.partial(self.look, method): what is not
+   among ours tells of the connection, and does nothing to it. */
 static PyObject *
-locked(ku_state *state, PyObject *self, PyObject *method)
+looking(ku_state *state, PyObject *self, PyObject *method)
 {
-    PyObject *call = PyObject_GetAttrString(self, "call");
+    PyObject *look = PyObject_GetAttrString(self, "look");
     PyObject *result =
-        call != NULL ? PyObject_CallFunctionObjArgs(state->partial, call, method, NULL)
+        look != NULL ? PyObject_CallFunctionObjArgs(state->partial, look, method, NULL)
                      : NULL;
-    Py_XDECREF(call);
+    Py_XDECREF(look);
     Py_DECREF(method);
     return result;
 }
@@ -424,23 +445,26 @@ get_attribute(PyObject *self, PyObject *name)
     }
     PyErr_Clear();
     ku_state *state = ku_state_of((Duplex *)self);
-    if (ku_duplex_enter(state, self) < 0) {
+    int begun = ku_call_begin_look(state, (Duplex *)self, "ssl");
+    if (begun < 0) {
         return NULL;
     }
     value = PyObject_GetAttr(ku_duplex_inner(self), name);
-    ku_duplex_leave(self);
-    return value != NULL && PyCFunction_Check(value) ? locked(state, self, value)
+    ku_call_end_look((Duplex *)self, begun);
+    return value != NULL && PyCFunction_Check(value) ? looking(state, self, value)
                                                      : value;
 }
 
+/* `context` is what an sni_callback sets: in the middle of a step. */
 static int
 set_attribute(PyObject *self, PyObject *name, PyObject *value)
 {
-    if (ku_duplex_enter(ku_state_of((Duplex *)self), self) < 0) {
+    int begun = ku_call_begin_look(ku_state_of((Duplex *)self), (Duplex *)self, "ssl");
+    if (begun < 0) {
         return -1;
     }
     int result = PyObject_SetAttr(ku_duplex_inner(self), name, value);
-    ku_duplex_leave(self);
+    ku_call_end_look((Duplex *)self, begun);
     return result;
 }
 
@@ -550,9 +574,10 @@ static PyMethodDef methods[] = {
      "As _ssl._SSLSocket.write(), for any number of threads."},
     {"pending", py_pending, METH_NOARGS,
      "pending($self, /)\n--\n\nReturn how many bytes read() gives without waiting."},
-    {"handshake", py_handshake, METH_O,
-     "handshake($self, timeout, /)\n--\n\n"
-     "As _ssl._SSLSocket.do_handshake(); timeout is in seconds, or None."},
+    {"do_handshake", py_do_handshake, METH_NOARGS,
+     "do_handshake($self, /)\n--\n\nAs _ssl._SSLSocket.do_handshake()."},
+    {"verify_client_post_handshake", py_verify_client, METH_NOARGS,
+     "verify_client_post_handshake($self, /)\n--\n\nAs that of _ssl._SSLSocket."},
     {"shutdown", py_shutdown, METH_NOARGS,
      "shutdown($self, /)\n--\n\nAs _ssl._SSLSocket.shutdown()."},
     {"send", py_send, METH_VARARGS,
@@ -566,18 +591,12 @@ static PyMethodDef methods[] = {
     {"renew", py_renew, METH_VARARGS,
      "renew($self, function, /)\n--\n\n"
      "Get new keys if they are due, without waiting."},
-    {"left_over", py_left_over, METH_NOARGS,
-     "left_over($self, /)\n--\n\nTake what was received behind the end of TLS."},
     {"close", py_close, METH_O,
      "close($self, descriptor, /)\n--\n\n"
      "Wake the threads that are in it; the last one closes the descriptor."},
-    {"call", (PyCFunction)(void (*)(void))py_call, METH_VARARGS | METH_KEYWORDS,
-     "call($self, function, /, *args, **kwargs)\n--\n\n"
+    {"look", (PyCFunction)(void (*)(void))py_look, METH_VARARGS | METH_KEYWORDS,
+     "look($self, function, /, *args, **kwargs)\n--\n\n"
      "Call a function while no other thread is in the connection."},
-    {"__enter__", py_enter, METH_NOARGS,
-     "__enter__($self, /)\n--\n\nKeep other threads out of the connection."},
-    {"__exit__", py_exit, METH_VARARGS,
-     "__exit__($self, /, *exc_info)\n--\n\nLet other threads in again."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,6 +2,7 @@
 #ifndef PYKEYUPDATE_DUPLEX_H
 #define PYKEYUPDATE_DUPLEX_H
 
+#include "pump.h"
 #include "state.h"
 
 /* The type, made for a module; a new reference. */
@@ -10,16 +11,15 @@ PyObject *ku_duplex_type(PyObject *module);
 /* The _ssl._SSLSocket inside, borrowed. */
 PyObject *ku_duplex_inner(PyObject *duplex);
 
-/* Keep all other threads out of a connection, and let them in again.  Called and
-   left with the GIL.  -1 with an exception where it cannot be used. */
-int ku_duplex_enter(ku_state *state, PyObject *duplex);
-void ku_duplex_leave(PyObject *duplex);
+/* Take a step, refused where this thread is in one of this connection; send what it
+   makes if it is `sent`, and wait for that as the socket does.  0 and its value, or -1
+   with an exception. */
+int ku_duplex_take_step(PyObject *duplex, const char *function, ku_step step,
+                        intptr_t argument, int sent, int *value);
 
-/* Between enter and leave: have OpenSSL process what has been received, and keep
-   the data for the next reader.  What fails shows in the next step. */
-void ku_duplex_settle(ku_state *state, PyObject *duplex);
-
-/* Between enter and leave: OpenSSL is being called (1), or has been (-1). */
-void ku_duplex_in_openssl(PyObject *duplex, int change);
+/* Take one that only looks, at any time; -1 with an exception where the connection
+   cannot be used. */
+int ku_duplex_look(PyObject *duplex, const char *function, ku_step step,
+                   intptr_t argument, struct ku_outcome *outcome);
 
 #endif

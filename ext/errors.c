@@ -7,6 +7,8 @@
    step of ours is the ssl module's own exception (_ssl.c, PySSL_SetError). */
 #include "errors.h"
 
+#include "sslobject.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -28,6 +30,7 @@
 #define SSL_ERROR_WANT_WRITE 3
 #define SSL_ERROR_ZERO_RETURN 6
 #define PY_SSL_ERROR_EOF 8
+#define PY_SSL_ERROR_NO_SOCKET 9
 
 static const struct {
     const char *exception;
@@ -87,6 +90,10 @@ static const struct {
         "UnsupportedByLibraryError",
         "the TLS library of this interpreter's ssl module has no %s(); see "
         "`python -m pykeyupdate doctor`"},
+    [KU_NOT_CONNECTED] = {
+        "HandshakeNotDoneError",
+        "the socket is not connected; connect() it, and of a listening one pass what "
+        "its accept() returns"},
     [KU_NO_HANDSHAKE] = {
         "HandshakeNotDoneError",
         "handshake not done yet; complete do_handshake() first"},
@@ -120,8 +127,8 @@ static const struct {
         "with a record half read; recv() it first"},
     [KU_UNREAD] = {
         "ReadPendingError",
-        "received data is waiting and would stand in front of the client's answer; "
-        "recv() it first"},
+        "received data is waiting, and a server's request for new keys or for a "
+        "certificate does not go out before it has been read; recv() it first"},
     [KU_CERTIFICATE_REQUESTED] = {
         "AlreadyPendingError",
         "the client has been asked for its certificate and has not answered; "
@@ -147,14 +154,31 @@ static const struct {
         "more than a megabyte of application data has come before the peer's "
         "handshake message; recv() it, then call again to go on (nothing has been "
         "lost)"},
+    [KU_TOO_SOON] = {
+        "AlreadyPendingError",
+        "the last key update is not long enough ago (min_interval_seconds)"},
+    [KU_UNANSWERED] = {
+        "AlreadyPendingError",
+        "the peer has not answered the last request for its key update"},
     [KU_IN_CALLBACK] = {
         "AlreadyPendingError",
-        "this thread is in a step of this connection, from which the ssl module "
-        "has called it; read, write and shake hands after that"},
+        "refused, and nothing was done: it was called from a callback (or from what "
+        "runs in one, a signal handler or a finalizer) in the middle of another call "
+        "of this thread on this connection; do it when that has returned"},
+    [KU_IN_WRITE] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: it was called from a signal handler or an "
+        "on_impossible function that interrupts a send of this thread half-way, whose "
+        "data it would be mixed with; do it when that has returned"},
     [KU_BUSY] = {
         "AlreadyPendingError",
-        "it is being read or written already, by another thread or around this very "
-        "call, and would break; use an SSLObject in one thread at a time"},
+        "refused, and nothing was done: another thread is using it; use an SSLObject "
+        "in one thread at a time"},
+    [KU_ELSEWHERE] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: another thread is in a call of this "
+        "connection, for which a callback of another connection cannot wait; do it "
+        "outside of the callback"},
 };
 
 /* At shutdown module_clear() takes the module away, and Python sets the names in
@@ -198,10 +222,37 @@ name_of(PyObject *object)
     return name;
 }
 
+/* Where OpenSSL's text is not the name that its header has, by which _ssl calls it.
+   Of the alerts of SSL 3.0 the text is "sslv3 alert ..." to 3.1, "ssl/tls alert ..."
+   to 3.6 and "tls alert ..." in 4.0. */
+static const char *
+header_name(int reason)
+{
+    switch (reason) {
+    case 158: return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
+    case 330: return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
+    case 358: return "MISSING_SRP_PARAM";
+    case 361: return "SRP_A_CALC";
+    case 380: return "ILLEGAL_SUITEB_DIGEST";
+    case 1010: return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
+    case 1020: return "SSLV3_ALERT_BAD_RECORD_MAC";
+    case 1030: return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
+    case 1040: return "SSLV3_ALERT_HANDSHAKE_FAILURE";
+    case 1041: return "SSLV3_ALERT_NO_CERTIFICATE";
+    case 1042: return "SSLV3_ALERT_BAD_CERTIFICATE";
+    case 1043: return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
+    case 1044: return "SSLV3_ALERT_CERTIFICATE_REVOKED";
+    case 1045: return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
+    case 1046: return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
+    case 1047: return "SSLV3_ALERT_ILLEGAL_PARAMETER";
+    default: return NULL;
+    }
+}
+
 /* OpenSSL's text as _ssl spells it in .reason: "wrong ssl version" ->
    "WRONG_SSL_VERSION".  None where OpenSSL has no text. */
 static PyObject *
-reason_name(const char *text)
+name_from_text(const char *text)
 {
     char name[128];
     size_t length = text != NULL ? strlen(text) : 0;
@@ -221,13 +272,32 @@ library_number(const struct ku_libssl *libssl, unsigned long error)
     return (int)(error >> (libssl->version >= 0x30000000UL ? 23 : 24) & 0xff);
 }
 
+/* As _ssl calls them; an error of another library has that one's text for a name. */
 static PyObject *
 library_name(const struct ku_libssl *libssl, unsigned long error)
 {
-    if (library_number(libssl, error) == ERR_LIB_SSL) {
-        return PyUnicode_FromString("SSL");
+    static const struct { int number; const char *name; } NAMES[] = {
+        {2, "SYS"}, {3, "BN"}, {4, "RSA"}, {5, "DH"}, {6, "EVP"}, {7, "BUF"},
+        {9, "PEM"}, {10, "DSA"}, {11, "X509"}, {13, "ASN1"}, {15, "CRYPTO"},
+        {16, "EC"}, {ERR_LIB_SSL, "SSL"}, {32, "BIO"}, {34, "X509V3"}, {36, "RAND"},
+        {57, "PROV"},
+    };
+    int number = library_number(libssl, error);
+    for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
+        if (NAMES[i].number == number) {
+            return PyUnicode_FromString(NAMES[i].name);
+        }
     }
-    return reason_name(libssl->ERR_lib_error_string(error));
+    return name_from_text(libssl->ERR_lib_error_string(error));
+}
+
+static PyObject *
+reason_name(const struct ku_libssl *libssl, unsigned long error)
+{
+    int is_ssl = library_number(libssl, error) == ERR_LIB_SSL;
+    const char *name = is_ssl ? header_name((int)(error & 0xfff)) : NULL;
+    return name != NULL ? PyUnicode_FromString(name)
+                        : name_from_text(libssl->ERR_reason_error_string(error));
 }
 
 /* Is OpenSSL's refusal for good?  What is not known to be counts as "not now":
@@ -246,38 +316,70 @@ ku_is_for_good(const struct ku_outcome *outcome)
 {
     return outcome->refusal == KU_OPENSSL
                ? is_permanent((int)(outcome->error & 0xfff))
-               : outcome->refusal != KU_OK && outcome->refusal < KU_NO_HANDSHAKE;
+               : outcome->refusal != KU_OK && outcome->refusal < KU_NOT_CONNECTED;
 }
 
-/* Raise class(number, text) as the ssl module does, with .library and .reason;
-   `detail` is more text, or "".  Takes the reference to `class`. */
+/* An error of the ssl module's as it raises them itself (_ssl.c, fill_and_set_sslerror):
+   its number is args[0], and `error`, which may be 0, gives .library and .reason. */
+struct ssl_error {
+    PyObject *class;    /* the reference is taken */
+    int number;
+    unsigned long error;
+    const char *text;   /* NULL: OpenSSL's */
+    const char *detail; /* more of it, or NULL */
+};
+
 static PyObject *
-raise_ssl(ku_state *state, PyObject *class, int number, unsigned long error,
-          const char *detail, const char *function, PyObject *conn_name)
+ssl_message(const struct ssl_error *failure, const char *openssl_text,
+            PyObject *library, PyObject *reason)
+{
+    const char *text = failure->text != NULL  ? failure->text
+                       : openssl_text != NULL ? openssl_text
+                                              : "unknown error";
+    const char *detail = failure->detail != NULL ? failure->detail : "";
+    if (library == Py_None) {
+        return PyUnicode_FromFormat("%s%s", text, detail);
+    }
+    return reason == Py_None
+               ? PyUnicode_FromFormat("[%S] %s%s", library, text, detail)
+               : PyUnicode_FromFormat("[%S: %S] %s%s", library, reason, text, detail);
+}
+
+static PyObject *
+none(void)
+{
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+raise_ssl(ku_state *state, struct ssl_error failure, const char *function,
+          PyObject *conn_name)
 {
     const struct ku_libssl *libssl = &state->libssl;
-    const char *text = libssl->ERR_reason_error_string(error);
-    PyObject *library = class != NULL ? library_name(libssl, error) : NULL;
-    PyObject *reason = library != NULL ? reason_name(text) : NULL;
-    PyObject *message = NULL, *exception = NULL;
-    if (reason != NULL) {
-        message = PyUnicode_FromFormat("[%S: %S] %s%s (%s(%U))", library, reason,
-                                       text != NULL ? text : "unknown error", detail,
-                                       function, conn_name);
+    unsigned long error = failure.error;
+    const char *openssl_text = error != 0 ? libssl->ERR_reason_error_string(error) : NULL;
+    PyObject *library = error != 0 ? library_name(libssl, error) : none();
+    PyObject *reason = error != 0 ? reason_name(libssl, error) : none();
+    PyObject *message = NULL, *exception = NULL, *where = NULL;
+    if (failure.class != NULL && library != NULL && reason != NULL) {
+        message = ssl_message(&failure, openssl_text, library, reason);
+        where = PyUnicode_FromFormat(" (%s(%U))", function, conn_name);
     }
-    if (message != NULL) {
-        exception = PyObject_CallFunction(class, "iO", number, message);
+    if (message != NULL && where != NULL) {
+        exception = PyObject_CallFunction(failure.class, "iN", failure.number,
+                                          PyUnicode_Concat(message, where));
     }
     if (exception != NULL
         && PyObject_SetAttrString(exception, "library", library) == 0
         && PyObject_SetAttrString(exception, "reason", reason) == 0) {
-        PyErr_SetObject(class, exception);
+        PyErr_SetObject(failure.class, exception);
     }
     Py_XDECREF(exception);
+    Py_XDECREF(where);
     Py_XDECREF(message);
     Py_XDECREF(reason);
     Py_XDECREF(library);
-    Py_XDECREF(class);
+    Py_XDECREF(failure.class);
     return NULL;
 }
 
@@ -289,7 +391,8 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
     PyObject *class = exception_class(state, is_permanent(code)
                                                  ? "RefusedByOpenSSLError"
                                                  : "DeferredByOpenSSLError");
-    return raise_ssl(state, class, code, error, "", function, conn_name);
+    return raise_ssl(state, (struct ssl_error){.class = class, .number = code, .error = error},
+                     function, conn_name);
 }
 
 /* --- the end of a connection, as the ssl module tells it ------------------ */
@@ -303,22 +406,10 @@ ssl_class(const char *name)
     return class;
 }
 
-static PyObject *
-raise_end(const char *class_name, int number, const char *text)
-{
-    PyObject *class = ssl_class(class_name);
-    PyObject *arguments = class != NULL ? Py_BuildValue("(is)", number, text) : NULL;
-    if (arguments != NULL) {
-        PyErr_SetObject(class, arguments);
-    }
-    Py_XDECREF(arguments);
-    Py_XDECREF(class);
-    return NULL;
-}
-
 /* What is wrong with the certificate, in the ssl module's words. */
 static PyObject *
-verify_message(ku_state *state, long verify_result, PyObject *conn)
+verify_message(ku_state *state, long verify_result, const char *function,
+               PyObject *conn)
 {
     const char *what = verify_result == X509_V_ERR_HOSTNAME_MISMATCH ? "Hostname"
                        : verify_result == X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -328,8 +419,12 @@ verify_message(ku_state *state, long verify_result, PyObject *conn)
         return PyUnicode_FromString(
             state->libssl.X509_verify_cert_error_string(verify_result));
     }
-    PyObject *name = PyObject_GetAttrString(conn, "server_hostname");
-    PyObject *text = NULL;
+    PyObject *sslobj = ku_sslobject_of(state, function, conn);
+    PyObject *name = NULL, *text = NULL;
+    if (sslobj != NULL) {
+        name = PyObject_GetAttrString(sslobj, "server_hostname");
+        Py_DECREF(sslobj);
+    }
     if (name != NULL) {
         text = PyUnicode_FromFormat(
             "%s mismatch, certificate is not valid for '%S'.", what, name);
@@ -342,7 +437,7 @@ static PyObject *
 raise_unverified(ku_state *state, const struct ku_outcome *outcome,
                  const char *function, PyObject *conn, PyObject *conn_name)
 {
-    PyObject *text = verify_message(state, outcome->verify_result, conn);
+    PyObject *text = verify_message(state, outcome->verify_result, function, conn);
     PyObject *detail = text != NULL ? PyUnicode_FromFormat(": %U", text) : NULL;
     const char *utf8 = detail != NULL ? PyUnicode_AsUTF8AndSize(detail, NULL) : NULL;
     if (utf8 == NULL) {
@@ -350,8 +445,12 @@ raise_unverified(ku_state *state, const struct ku_outcome *outcome,
         Py_XDECREF(text);
         return NULL;
     }
-    raise_ssl(state, ssl_class("SSLCertVerificationError"), SSL_ERROR_SSL,
-              outcome->error, utf8, function, conn_name);
+    raise_ssl(state,
+              (struct ssl_error){.class = ssl_class("SSLCertVerificationError"),
+                                 .number = SSL_ERROR_SSL,
+                                 .error = outcome->error,
+                                 .detail = utf8},
+              function, conn_name);
     Py_DECREF(detail);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -373,42 +472,56 @@ raise_unverified(ku_state *state, const struct ku_outcome *outcome,
 }
 
 static PyObject *
+raise_system(int error)
+{
+#ifdef _WIN32
+    return PyErr_SetFromWindowsErr(error);
+#else
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+#endif
+}
+
+/* As _ssl.c, PySSL_SetError().  OpenSSL 3 tells of an end without close_notify by an
+   error of its own, and 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn, PyObject *conn_name)
 {
     int reason = (int)(outcome->error & 0xfff);
+    struct ssl_error failure = {.number = outcome->value, .error = outcome->error};
+    const char *class_name = "SSLError";
     if (outcome->value == SSL_ERROR_WANT_READ) {
-        return raise_end("SSLWantReadError", SSL_ERROR_WANT_READ,
-                         "The operation did not complete (read)");
+        class_name = "SSLWantReadError";
+        failure.text = "The operation did not complete (read)";
     }
-    if (outcome->value == SSL_ERROR_WANT_WRITE) {
-        return raise_end("SSLWantWriteError", SSL_ERROR_WANT_WRITE,
-                         "The operation did not complete (write)");
+    else if (outcome->value == SSL_ERROR_WANT_WRITE) {
+        class_name = "SSLWantWriteError";
+        failure.text = "The operation did not complete (write)";
     }
-    if (outcome->value == SSL_ERROR_ZERO_RETURN) {
-        return raise_end("SSLZeroReturnError", SSL_ERROR_ZERO_RETURN,
-                         "TLS/SSL connection has been closed (EOF)");
+    else if (outcome->value == SSL_ERROR_ZERO_RETURN) {
+        class_name = "SSLZeroReturnError";
+        failure.text = "TLS/SSL connection has been closed (EOF)";
     }
-    if (outcome->value == SSL_ERROR_SSL
-        && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    else if (outcome->value == PY_SSL_ERROR_NO_SOCKET) {
+        failure.text = "Underlying socket connection gone";
+    }
+    else if (outcome->system_error != 0 && outcome->value != SSL_ERROR_SSL) {
+        return raise_system(outcome->system_error);
+    }
+    else if (outcome->error == 0 || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        class_name = "SSLEOFError";
+        failure.number = PY_SSL_ERROR_EOF;
+        failure.text = "EOF occurred in violation of protocol";
+    }
+    else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
         return raise_unverified(state, outcome, function, conn, conn_name);
     }
-    if (outcome->value == SSL_ERROR_SSL
-        && reason != SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-        return raise_ssl(state, ssl_class("SSLError"), SSL_ERROR_SSL, outcome->error,
-                         outcome->detail != NULL ? outcome->detail : "", function,
-                         conn_name);
+    else {
+        failure.detail = outcome->detail;
     }
-    if (outcome->system_error != 0) {
-#ifdef _WIN32
-        return PyErr_SetFromWindowsErr(outcome->system_error);
-#else
-        errno = outcome->system_error;
-        return PyErr_SetFromErrno(PyExc_OSError);
-#endif
-    }
-    return raise_end("SSLEOFError", PY_SSL_ERROR_EOF,
-                     "EOF occurred in violation of protocol");
+    failure.class = ssl_class(class_name);
+    return raise_ssl(state, failure, function, conn_name);
 }
 
 PyObject *

@@ -26,6 +26,7 @@ enum ku_refusal {
     KU_NOT_ALLOWED,
     KU_PEER_TOO_MUCH,
     /* not now, try after the next I/O */
+    KU_NOT_CONNECTED,
     KU_NO_HANDSHAKE,
     KU_SCHEDULED,
     KU_ANSWER_OWED,
@@ -37,8 +38,12 @@ enum ku_refusal {
     KU_UNREAD,
     KU_CERTIFICATE_REQUESTED,
     KU_DATA_IN_FRONT,
+    KU_TOO_SOON,
+    KU_UNANSWERED,
     KU_IN_CALLBACK,
+    KU_IN_WRITE,
     KU_BUSY,
+    KU_ELSEWHERE,
     /* OpenSSL was asked and said no: see ku_outcome.error */
     KU_OPENSSL,
     /* the connection itself failed or ended, during a handshake step */

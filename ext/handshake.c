@@ -7,8 +7,8 @@
 #include "handshake.h"
 
 #include "controls.h"
-#include "managed.h"
 #include "record.h"
+#include "sslobject.h"
 
 #ifdef _WIN32
 #  include <windows.h>
@@ -123,10 +123,9 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     if (refusal != KU_OK) {
         return ku_refused(refusal);
     }
-    char first;
     libssl->ERR_clear_error();
     set_system_error(0);
-    int got = libssl->SSL_peek(ssl, &first, 1);
+    int got = ku_record_peek(libssl, ssl);
     struct ku_outcome outcome = {.refusal = KU_IO};
     outcome.system_error = system_error();
     outcome.value = libssl->SSL_get_error(ssl, got);
@@ -202,14 +201,32 @@ schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
     }
 }
 
+static struct ku_outcome
+ask_for_certificate(const struct ku_libssl *libssl, SSL *ssl)
+{
+    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
+        return schedule_authentication(libssl, ssl);
+    }
+    if (libssl->SSL_renegotiate == NULL) {
+        return ku_refused_because(KU_MISSING, "SSL_renegotiate");
+    }
+    /* A session that was resumed would carry no certificate. */
+    uint64_t full = SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
+    uint64_t was_full = libssl->SSL_get_options(ssl) & full;
+    (void)libssl->SSL_set_options(ssl, full);
+    struct ku_outcome outcome = ku_scheduled(libssl, libssl->SSL_renegotiate(ssl));
+    if (outcome.refusal != KU_OK && was_full == 0) {
+        (void)libssl->SSL_clear_options(ssl, full);
+    }
+    return outcome;
+}
+
 /* The certificate is asked for whatever the context says; that the client may go
    without one, or not, stays as the context has it (FAIL_IF_NO_PEER_CERT).
-   SSL_set_verify() without a callback keeps the one that is set (ssl_lib.c).
-   TLS 1.2: a session that was resumed would carry no certificate. */
+   SSL_set_verify() without a callback keeps the one that is set (ssl_lib.c). */
 static struct ku_outcome
-request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+request_anew(const struct ku_libssl *libssl, SSL *ssl)
 {
-    (void)ignored;
     if (!libssl->SSL_is_server(ssl)) {
         return ku_refused(KU_NOT_SERVER);
     }
@@ -221,26 +238,164 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t igno
         return ku_refused(KU_UNREAD);
     }
     int mode = libssl->SSL_get_verify_mode(ssl);
-    int tls13 = libssl->SSL_version(ssl) == TLS1_3_VERSION;
+    int is_tls13 = libssl->SSL_version(ssl) == TLS1_3_VERSION;
     libssl->ERR_clear_error();
     libssl->SSL_set_verify(
-        ssl, mode | SSL_VERIFY_PEER | (tls13 ? SSL_VERIFY_POST_HANDSHAKE : 0), NULL);
-    struct ku_outcome outcome;
-    if (tls13) {
-        outcome = schedule_authentication(libssl, ssl);
-    }
-    else if (libssl->SSL_renegotiate == NULL) {
-        outcome = ku_refused_because(KU_MISSING, "SSL_renegotiate");
-    }
-    else {
-        libssl->SSL_set_options(ssl, SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION);
-        outcome = ku_scheduled(libssl, libssl->SSL_renegotiate(ssl));
-    }
+        ssl, mode | SSL_VERIFY_PEER | (is_tls13 ? SSL_VERIFY_POST_HANDSHAKE : 0), NULL);
+    struct ku_outcome outcome = ask_for_certificate(libssl, ssl);
     if (outcome.refusal != KU_OK) {
         libssl->SSL_set_verify(ssl, mode, NULL);
     }
     return outcome;
 }
+
+/* 1: it is under way already, as the caller says that it may be. */
+static struct ku_outcome
+request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
+{
+    struct ku_outcome outcome = request_anew(libssl, ssl);
+    int is_under_way = outcome.refusal == KU_RENEGOTIATING
+                       || outcome.refusal == KU_IN_MESSAGE
+                       || outcome.refusal == KU_WRITE_PENDING
+                       || outcome.refusal == KU_CERTIFICATE_REQUESTED;
+    return under_way && is_under_way ? ku_ok(1) : outcome;
+}
+
+/* --- the whole of it, over memory ------------------------------------------- */
+
+/* Here nothing waits and nothing is half sent, so rekey() and its like are one step,
+   in which no other thread, no signal handler and no exception comes between.  Of a
+   socket that is not managed performing.py takes the same steps one by one. */
+
+static struct ku_outcome
+shake(const struct ku_libssl *libssl, SSL *ssl)
+{
+    ku_clear_errors(libssl);
+    return libssl->SSL_do_handshake(ssl) == 1 ? ku_ok(0) : ku_failed_io(libssl, ssl);
+}
+
+/* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends with
+   a write alone is made by an update of ours that asks for none: it is the same message,
+   and its preconditions are known. */
+static struct ku_outcome
+flush_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+{
+    struct ku_outcome kind = to_send_step(libssl, ssl, ignored);
+    if (kind.refusal != KU_OK || kind.value == NOTHING) {
+        return kind;
+    }
+    if (kind.value == RENEGOTIATION || kind.value == RENEGOTIATION_UNSENT) {
+        return advance_step(libssl, ssl, 0);
+    }
+    if (kind.value == ANSWER) {
+        struct ku_outcome answer =
+            ku_schedule_key_update(libssl, ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+        if (answer.refusal != KU_OK) {
+            return answer;
+        }
+    }
+    return shake(libssl, ssl);
+}
+
+static struct ku_outcome
+schedule_new_keys(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+{
+    struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, update_type);
+    if (outcome.refusal != KU_NEEDS_TLS13) {
+        return outcome;
+    }
+    outcome = ku_may_renegotiate(libssl, ssl);
+    if (outcome.refusal == KU_OK && libssl->SSL_has_pending(ssl)) {
+        outcome = ku_refused(KU_UNREAD);
+    }
+    return outcome.refusal == KU_OK ? ku_schedule_renegotiation(libssl, ssl, 0)
+                                    : outcome;
+}
+
+/* What is scheduled goes first: it may be what is wanted.  So does the answer that we
+   owe, which a request of ours would replace. */
+static struct ku_outcome
+rekey_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t request_peer)
+{
+    struct ku_outcome kind = to_send_step(libssl, ssl, 0);
+    int wanted = request_peer ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED;
+    int scheduled = ku_pending_key_update(libssl, ssl);
+    struct ku_outcome outcome = kind;
+    if (kind.refusal != KU_OK) {
+        return kind;
+    }
+    if (kind.value == KEY_UPDATE || (kind.value == ANSWER && request_peer)) {
+        outcome = flush_step(libssl, ssl, 0);
+    }
+    if (outcome.refusal != KU_OK || (kind.value == KEY_UPDATE && scheduled >= wanted)) {
+        return outcome;
+    }
+    outcome = schedule_new_keys(libssl, ssl, wanted);
+    return outcome.refusal == KU_OK ? flush_step(libssl, ssl, 0) : outcome;
+}
+
+/* TLS 1.3 does not say that it has a request to send. */
+static struct ku_outcome
+request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
+{
+    struct ku_outcome kind = to_send_step(libssl, ssl, 0);
+    if (kind.refusal == KU_OK && kind.value == ANSWER && libssl->SSL_is_server(ssl)) {
+        kind = flush_step(libssl, ssl, 0);  /* or it would go in place of the request */
+    }
+    if (kind.refusal != KU_OK) {
+        return kind;
+    }
+    struct ku_outcome outcome = request_certificate_step(libssl, ssl, under_way);
+    if (outcome.refusal != KU_OK) {
+        return outcome;
+    }
+    return outcome.value == 0 && libssl->SSL_version(ssl) == TLS1_3_VERSION
+               ? shake(libssl, ssl)
+               : flush_step(libssl, ssl, 0);
+}
+
+/* --- what callbacks have raised --------------------------------------------- */
+
+#if PY_VERSION_HEX < 0x030f0000
+static int
+has_callbacks(PyObject *sslobj)
+{
+    PyObject *context = PyObject_GetAttrString(sslobj, "context");
+    static const char *const NAMES[] = {"_msg_callback", "keylog_filename"};
+    int found = context != NULL ? 0 : -1;
+    for (int i = 0; i < 2 && found == 0; i++) {
+        PyObject *value = PyObject_GetAttrString(context, NAMES[i]);
+        found = value == NULL ? -1 : value != Py_None;
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(context);
+    return found;
+}
+
+int
+ku_raise_kept(ku_state *state, PyObject *sslobj)
+{
+    SSL *ssl = ku_sslobject_ssl(state, sslobj);
+    if (ssl == NULL || !state->libssl.SSL_is_init_finished(ssl)
+        || ku_renegotiates(&state->libssl, ssl)) {
+        return 0;
+    }
+    int has = has_callbacks(sslobj);
+    if (has <= 0) {
+        return has;
+    }
+    PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+#else
+int
+ku_raise_kept(ku_state *state, PyObject *sslobj)
+{
+    (void)state, (void)sslobj;
+    return 0;
+}
+#endif
 
 /* --- as Python sees them -------------------------------------------------- */
 
@@ -251,14 +406,12 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
 {
     PyObject *conn;
     const char *function;
-    int value;
-    ku_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTuple(args, "Os", &conn, &function)) {
+    int value, argument = 0;
+    if (!PyArg_ParseTuple(args, "Os|p", &conn, &function, &argument)
+        || take(PyModule_GetState(module), function, conn, step, argument, &value) < 0) {
         return NULL;
     }
-    int result = take(state, function, conn, step, 0, &value);
-    ku_managed_tell_of(state, conn);
-    return result == 0 ? PyLong_FromLong(value) : NULL;
+    return PyLong_FromLong(value);
 }
 
 #define KU_FUNCTION(name, take)                           \
@@ -266,11 +419,14 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
     {                                                     \
         return stepped(module, args, take, name##_step);  \
     }
-KU_FUNCTION(to_send, ku_take_step)
-KU_FUNCTION(has_unread, ku_take_quiet_step)
+KU_FUNCTION(to_send, ku_look)
+KU_FUNCTION(has_unread, ku_look)
+KU_FUNCTION(peer_finished, ku_look)
 KU_FUNCTION(advance, ku_take_step)
-KU_FUNCTION(peer_finished, ku_take_step)
-KU_FUNCTION(request_certificate, ku_take_quiet_step)
+KU_FUNCTION(request_certificate, ku_take_step)
+KU_FUNCTION(rekey, ku_take_sent_step)
+KU_FUNCTION(flush, ku_take_sent_step)
+KU_FUNCTION(request, ku_take_sent_step)
 #undef KU_FUNCTION
 
 /* Each takes the connection and the name that errors give as the caller's. */
@@ -286,7 +442,15 @@ PyMethodDef ku_handshake[] = {
              "where data can be\nread, 0."),
     KU_ENTRY(peer_finished,
              "Return a number that is another one after each handshake."),
-    KU_ENTRY(request_certificate,
-             "Schedule a request for the client's certificate."),
+    {"request_certificate", py_request_certificate, METH_VARARGS,
+     "request_certificate($module, conn, function, under_way, /)\n--\n\n"
+     "Schedule a request for the client's certificate, unless it is under way."},
+    {"rekey", py_rekey, METH_VARARGS,
+     "rekey($module, conn, function, request_peer, /)\n--\n\n"
+     "Make new keys of a managed socket, and send, or of an object over memory."},
+    KU_ENTRY(flush, "Make, and send, what is scheduled or owed; the same connections."),
+    {"request", py_request, METH_VARARGS,
+     "request($module, conn, function, under_way, /)\n--\n\n"
+     "The same, and send; the same connections as for rekey()."},
     {NULL, NULL, 0, NULL},
 };

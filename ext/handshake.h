@@ -8,4 +8,9 @@
    by a NULL entry. */
 extern PyMethodDef ku_handshake[];
 
+/* Raise what a _msg_callback or the key log has raised in OpenSSL's hands: _ssl keeps it
+   until the end of a do_handshake(), so one that has nothing to do is made.  (From 3.15
+   on it is raised at once.)  0, or -1 with the exception. */
+int ku_raise_kept(ku_state *state, PyObject *sslobj);
+
 #endif

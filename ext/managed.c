@@ -7,69 +7,115 @@
 
 /* --- asking and telling ---------------------------------------------------------- */
 
+/* The function may use the connection: what it may not, another write, asks for
+   `asking`. */
 int
 ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
-               const struct ku_outcome *outcome)
+               const struct ku_outcome *outcome, struct ku_record *record,
+               struct ku_news *news)
 {
     PyObject *reason = ku_reason(state, outcome);
     PyObject *answer = NULL;
+    if (ku_record_note_impossible(record)) {
+        news->events |= KU_IMPOSSIBLE;
+        news->impossible = *outcome;
+    }
     if (reason != NULL && state->impossible == NULL) {
         PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
-        Py_DECREF(reason);
     }
     else if (reason != NULL) {
+        record->asking = PyThread_get_thread_ident();
         answer = PyObject_CallFunction(state->impossible, "OsO", conn, function,
                                        reason);
-        Py_DECREF(reason);
+        record->asking = 0;
     }
+    Py_XDECREF(reason);
     Py_XDECREF(answer);
     return answer != NULL ? 0 : -1;
 }
 
-void
-ku_managed_tell(ku_state *state, PyObject *conn, int events, const char *why_cut)
+static PyObject *
+call_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
 {
-    PyObject *type, *value, *traceback;
-    if (state->happened == NULL) {
-        return;
+    PyObject *impossible = news->events & KU_IMPOSSIBLE
+                               ? ku_reason(state, &news->impossible)
+                               : PyUnicode_FromString("");
+    PyObject *told = NULL;
+    if (impossible != NULL) {
+        told = PyObject_CallFunction(state->happened, "OizO", conn, news->events,
+                                     news->why_cut, impossible);
+        Py_DECREF(impossible);
     }
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told =
-        PyObject_CallFunction(state->happened, "Oiz", conn, events, why_cut);
-    if (told == NULL && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-        PyErr_Clear();
-        PyErr_SetInterrupt();  /* what was read or written is not to be lost for it */
-    }
-    else if (told == NULL) {
-        PyErr_WriteUnraisable(conn);
-    }
-    Py_XDECREF(told);
-    PyErr_Restore(type, value, traceback);
+    return told;
 }
 
-void
-ku_managed_tell_of(ku_state *state, PyObject *conn)
+/* As `raise ... from` the interpreter's own: the exception that is set, with the one
+   that was set before as its context. */
+static void
+chain(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *last_type, *last, *last_traceback;
+    PyErr_Fetch(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    if (last != value) {
+        PyException_SetContext(last, value);
+    }
+    else {
+        Py_DECREF(value);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_Restore(last_type, last, last_traceback);
+}
+
+/* Signal handlers that are due run before: telling is Python code, in which they would
+   run, and what they raise could be taken for an event handler's. */
+int
+ku_managed_tell(ku_state *state, PyObject *conn, const struct ku_news *news)
 {
     PyObject *type, *value, *traceback;
+    if (news->events == 0 || state->happened == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (!PyErr_Occurred()) {
+        (void)PyErr_CheckSignals();
+    }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *sslobj = ku_sslobject_of(state, "tell", conn);
-    PyObject *owner = NULL;
-    struct ku_record *record = NULL;
-    if (sslobj != NULL && Py_TYPE(sslobj) == state->sslobject_type) {
-        SSL *ssl = ku_sslobject_ssl(state, sslobj);
-        record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    PyObject *told = call_happened(state, conn, news);
+    Py_XDECREF(told);
+    if (told != NULL) {
+        PyErr_Restore(type, value, traceback);
     }
-    int events = record != NULL ? ku_record_take_events(record) : 0;
-    if (events != 0) {
+    else if (type != NULL) {
+        chain(type, value, traceback);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int
+ku_managed_tell_of(ku_state *state, PyObject *sslobj)
+{
+    PyObject *type, *value, *traceback, *owner = NULL;
+    struct ku_news news = {0};
+    PyErr_Fetch(&type, &value, &traceback);
+    SSL *ssl = ku_sslobject_ssl(state, sslobj);
+    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    if (record != NULL && !record->is_shared) {
+        news.events = ku_record_take_events(record);
+        news.why_cut = record->why_cut;
+    }
+    if (news.events != 0) {
         owner = PyObject_GetAttrString(sslobj, "owner");
+        PyErr_Clear();  /* its owner may be gone */
     }
-    if (owner != NULL) {
-        ku_managed_tell(state, owner, events, record->why_cut);
-        Py_DECREF(owner);
-    }
-    Py_XDECREF(sslobj);
-    PyErr_Clear();
     PyErr_Restore(type, value, traceback);
+    int result = ku_managed_tell(state, owner != NULL ? owner : sslobj, &news);
+    Py_XDECREF(owner);
+    return result;
 }
 
 /* --- the functions ---------------------------------------------------------------- */

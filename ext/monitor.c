@@ -13,6 +13,15 @@
 #  define ADD(place, value) InterlockedExchangeAdd((volatile long *)&(place), (value))
 #endif
 
+#define LOOK_AGAIN 200  /* microseconds */
+
+/* How many monitors this thread is inside of. */
+#ifdef _MSC_VER
+static __declspec(thread) int inside;
+#else
+static _Thread_local int inside;
+#endif
+
 /* One thread in wait(), on its own stack. */
 struct ku_waiter {
     PyThread_type_lock news;  /* held until there are */
@@ -48,11 +57,18 @@ ku_monitor_is_mine(struct ku_monitor *monitor)
     return GET(monitor->owner) == PyThread_get_thread_ident();
 }
 
+int
+ku_monitor_any_is_mine(void)
+{
+    return inside > 0;
+}
+
 static void
 own(struct ku_monitor *monitor)
 {
     SET(monitor->owner, PyThread_get_thread_ident());
     monitor->depth = 1;
+    inside++;
 }
 
 int
@@ -82,10 +98,27 @@ ku_monitor_enter(struct ku_monitor *monitor)
     }
 }
 
+/* It is rare, and lasts no longer than a step; so looking again and again is enough.
+   Whoever queues is passed by. */
+int
+ku_monitor_enter_within(struct ku_monitor *monitor, ku_time patience)
+{
+    ku_time end = ku_now() + patience;
+    while (!ku_mutex_try(&monitor->mutex)) {
+        if (ku_now() >= end) {
+            return 0;
+        }
+        ku_sleep(LOOK_AGAIN);
+    }
+    own(monitor);
+    return 1;
+}
+
 void
 ku_monitor_leave(struct ku_monitor *monitor)
 {
     if (--monitor->depth == 0) {
+        inside--;
         SET(monitor->owner, 0);
         ku_mutex_unlock(&monitor->mutex);
     }

@@ -5,6 +5,7 @@
    inside costs more than all that is asked. */
 #include "object.h"
 
+#include "buffer.h"
 #include "controls.h"
 #include "managed.h"
 #include "policy.h"
@@ -13,6 +14,8 @@
 #include "step.h"
 
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 #include <structmember.h>
 
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
@@ -25,11 +28,23 @@
 #define RECORD 16384  /* the most that SSL_read() gives at once */
 
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
-   on it would be one of its own (350 bytes), because there are members in C. */
+   on it would be one of its own (350 bytes), because there are members in C.
+
+   asyncio's transport is made for what `ssl` does, and three things are beyond it.  When
+   it closes it tries once to write what it has, and gives up what must wait for a
+   renegotiation; it throws away what it has read in a turn in which a later read()
+   raises; and it does not expect to be used in the middle of a read() or write(), by a
+   handler of an event.  An object that belongs to one (`transport`) is helped: it takes
+   data in a renegotiation and keeps it until that is done (`held`), it tells of a cut in
+   the turn after, and what a handler has the transport call meanwhile is "not now"
+   (SSLWantReadError), over which that keeps its data for later. */
 typedef struct {
     PyObject_HEAD
-    PyObject *inner;  /* the _ssl._SSLSocket, as `_sslobj` */
-    PyObject *rules;  /* as `_rules` */
+    PyObject *inner;      /* the _ssl._SSLSocket, as `_sslobj` */
+    PyObject *rules;      /* as `_rules` */
+    PyObject *transport;  /* as `_transport`: weakref to asyncio's, or None */
+    struct ku_buffer held;
+    unsigned char waits_with_cut;
 } ManagedObject;
 
 struct io {
@@ -38,6 +53,7 @@ struct io {
     SSL *ssl;
     struct ku_record *record;
     const char *function;
+    struct ku_news news;
 };
 
 /* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
@@ -50,6 +66,54 @@ raise_cut(struct io *io)
     struct ku_outcome outcome =
         ku_refused_because(KU_PEER_TOO_MUCH, io->record->why_cut);
     return ku_raise(io->state, &outcome, io->function, io->self);
+}
+
+static ManagedObject *
+object_of(const struct io *io)
+{
+    return (ManagedObject *)io->self;
+}
+
+static int
+is_of_asyncio(const struct io *io)
+{
+    PyObject *transport = object_of(io)->transport;
+    return transport != NULL && transport != Py_None;
+}
+
+/* Is there a transport that will read in its loop's next turn?  -1 with an exception. */
+static int
+reads_again_soon(struct io *io)
+{
+    PyObject *soon = PyObject_CallMethod(io->self, "_read_again_soon", NULL);
+    int reads = soon == NULL ? -1 : soon == Py_True;
+    Py_XDECREF(soon);
+    return reads;
+}
+
+/* While an on_impossible function is asked whether a write may go on, another one would
+   come before it; and see above of what asyncio does not expect. */
+static int
+refuse_in_between(struct io *io, int writes)
+{
+    unsigned long asking = io->record->asking;
+    struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
+    if (asking == 0) {
+        return 0;
+    }
+    if (asking != PyThread_get_thread_ident()) {
+        outcome = ku_refused(KU_BUSY);
+    }
+    else if (is_of_asyncio(io)) {
+        if (reads_again_soon(io) < 0) {
+            return -1;
+        }
+    }
+    else if (!writes) {
+        return 0;
+    }
+    ku_raise(io->state, &outcome, io->function, io->self);
+    return -1;
 }
 
 /* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
@@ -74,7 +138,7 @@ begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *functio
         raise_cut(io);
         return -1;
     }
-    return 0;
+    return refuse_in_between(io, strcmp(function, "write") == 0);
 }
 
 /* What is done in OpenSSL: 1, or 0 and the outcome. */
@@ -83,43 +147,45 @@ typedef int (*action)(struct io *io, void *argument, struct ku_outcome *outcome)
 /* While one is under way any other is refused, of another thread's or of a callback's:
    it would break the connection, or crash.  (ssl's own objects let it.) */
 static int
-in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
-           struct ku_outcome *outcome)
+run_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
+               struct ku_outcome *outcome)
 {
-    if (io->record->busy) {
-        *outcome = ku_refused(KU_BUSY);
+    *outcome = ku_record_occupy(io->record);
+    if (outcome->refusal != KU_OK) {
         return 0;
     }
-    io->record->busy = 1;
     int keeps_gil = has_little_to_do && io->state->keeps_gil;
     PyThreadState *thread = keeps_gil ? NULL : PyEval_SaveThread();
     int done = action(io, argument, outcome);
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
     }
-    io->record->busy = 0;
+    ku_record_vacate(io->record);
     return done;
 }
 
-/* The same in a critical section: 0, or -1 with an exception. */
+/* 1, or 0 and what came, or -1 with an exception. */
 static int
-perform(struct io *io, action action, void *argument, int has_little_to_do)
+try_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
+               struct ku_outcome *outcome)
 {
-    struct ku_outcome outcome = {.refusal = KU_OK};
     int done;
     KU_HOLD(io->inner);
-    done = in_openssl(io, action, argument, has_little_to_do, &outcome);
+    done = run_in_openssl(io, action, argument, has_little_to_do, outcome);
     KU_RELEASE();
-    if (PyErr_Occurred()) {
-        return -1;  /* a message callback's (_ssl of 3.15) */
-    }
-    if (!done && io->record->why_cut != NULL) {
+    return PyErr_Occurred() ? -1 : done;  /* a message callback's (_ssl of 3.15) */
+}
+
+static int
+raise_outcome(struct io *io, const struct ku_outcome *outcome)
+{
+    if (io->record->why_cut != NULL) {
         raise_cut(io);
     }
-    else if (!done) {
-        ku_raise(io->state, &outcome, io->function, io->self);
+    else {
+        ku_raise(io->state, outcome, io->function, io->self);
     }
-    return done ? 0 : -1;
+    return -1;
 }
 
 static int
@@ -136,29 +202,138 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
 }
 
 /* New keys that are due are made now: this sends them in memory, and what carries
-   the bytes looks after every read whether there are any. */
-static void
+   the bytes looks after every read whether there are any.  0, or -1 with an exception
+   of a callback's. */
+static int
 rest(struct io *io)
 {
     struct ku_outcome ignored = {.refusal = KU_OK};
-    KU_HOLD(io->inner);
-    (void)in_openssl(io, renew, NULL, 1, &ignored);  /* busy: that call's, then */
-    KU_RELEASE();
-    if (PyErr_Occurred()) {
-        PyErr_WriteUnraisable(io->self);
-    }
+    int done = try_in_openssl(io, renew, NULL, 1, &ignored);
+    return done < 0 ? -1 : 0;  /* busy: that call's, then */
 }
 
 /* Tell what has happened meanwhile. */
 static PyObject *
 finish(struct io *io, PyObject *result)
 {
-    int events = ku_record_take_events(io->record);
-    if (events != 0) {
-        ku_managed_tell(io->state, io->self, events, io->record->why_cut);
+    io->news.events |= ku_record_take_events(io->record);
+    io->news.why_cut = io->record->why_cut;
+    if (io->news.events == 0) {
+        return result;
     }
+    io->record->asking = is_of_asyncio(io) ? PyThread_get_thread_ident() : 0;
+    if (ku_managed_tell(io->state, io->self, &io->news) < 0) {
+        Py_CLEAR(result);
+    }
+    io->record->asking = 0;
     return result;
 }
+
+/* --- asyncio's --------------------------------------------------------------------- */
+
+#define MOST_HELD (1024 * 1024)  /* but one write, which is in memory anyway */
+
+static int
+is_renegotiating(const struct io *io)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    return io->record->connected && libssl->SSL_version(io->ssl) != TLS1_3_VERSION
+           && !libssl->SSL_is_init_finished(io->ssl) && !ku_has_failed(libssl, io->ssl);
+}
+
+/* Take data that cannot be encrypted now: 1, or 0 where it is too much, or -1 with an
+   exception. */
+static int
+hold(struct io *io, const char *data, size_t n)
+{
+    struct ku_buffer *held = &object_of(io)->held;
+    if (ku_buffer_length(held) > 0 && ku_buffer_length(held) + n > MOST_HELD) {
+        return 0;
+    }
+    if (ku_buffer_append(held, data, n) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 1;
+}
+
+/* Encrypt what is held, once it can be. */
+static int
+encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
+{
+    (void)ignored;
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct ku_buffer *held = &object_of(io)->held;
+    size_t n = ku_buffer_length(held), written = 0;
+    if (n == 0 || is_renegotiating(io)) {
+        return 1;
+    }
+    ku_clear_errors(libssl);
+    if (libssl->SSL_write_ex(io->ssl, held->memory + held->start, n, &written) != 1) {
+        *outcome = ku_failed_io(libssl, io->ssl);
+        return 0;
+    }
+    ku_record_sent(io->record, written);
+    ku_buffer_drop(held, written);
+    return 1;
+}
+
+/* After a read, whatever it came to; what fails shows in the next call. */
+static int
+release_held(struct io *io)
+{
+    struct ku_outcome ignored = {.refusal = KU_OK};
+    PyObject *type, *value, *traceback;
+    if (ku_buffer_length(&object_of(io)->held) == 0) {
+        return 0;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    int done = try_in_openssl(io, encrypt_held, NULL, 0, &ignored);
+    if (done >= 0) {
+        PyErr_Restore(type, value, traceback);
+        return 0;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
+}
+
+/* End the renegotiation that a close_notify has to wait for.  What data comes in front
+   nobody will read: the transport is closing. */
+static int
+end_before_shutdown(struct io *io, void *ignored, struct ku_outcome *outcome)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    char dropped[1024];
+    size_t got = 1;
+    while (is_renegotiating(io) && got > 0) {
+        got = 0;
+        ku_clear_errors(libssl);
+        if (libssl->SSL_read_ex(io->ssl, dropped, sizeof(dropped), &got) != 1
+            && is_renegotiating(io)) {
+            *outcome = ku_failed_io(libssl, io->ssl);
+            return 0;
+        }
+    }
+    libssl->ERR_clear_error();
+    return encrypt_held(io, ignored, outcome);
+}
+
+/* The transport drops what it has read in a turn in which a read() raises.  So in this
+   one there is nothing more to read, and in the next the cut is told. */
+static int
+waits_with_cut(struct io *io)
+{
+    ManagedObject *self = object_of(io);
+    if (!is_of_asyncio(io) || self->waits_with_cut) {
+        return 0;
+    }
+    self->waits_with_cut = 1;
+    return reads_again_soon(io);
+}
+
+/* --- reading ----------------------------------------------------------------------- */
 
 struct reading {
     char *memory;
@@ -184,16 +359,31 @@ decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 }
 
 static int
+raise_read(struct io *io, const struct ku_outcome *outcome)
+{
+    struct ku_outcome wants = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
+    if (io->record->why_cut == NULL) {
+        return raise_outcome(io, outcome);
+    }
+    int waits = waits_with_cut(io);
+    if (waits > 0) {
+        ku_raise(io->state, &wants, io->function, io->self);
+    }
+    return waits == 0 ? raise_outcome(io, outcome) : -1;
+}
+
+static int
 fill(void *argument, char *memory, size_t room, size_t *got)
 {
     struct io *io = argument;
     const struct ku_libssl *libssl = &io->state->libssl;
     struct reading reading = {memory, room, 0};
+    struct ku_outcome outcome = {.refusal = KU_OK};
     BIO *bio = libssl->SSL_get_rbio(io->ssl);
     long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
-    int result = perform(io, decrypt_some, &reading, waiting <= LITTLE);
+    int done = try_in_openssl(io, decrypt_some, &reading, waiting <= LITTLE, &outcome);
     *got = reading.got;
-    return result;
+    return done > 0 ? 0 : done < 0 ? -1 : raise_read(io, &outcome);
 }
 
 /* read(len=1024, buffer=None), with keywords too. */
@@ -231,15 +421,13 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     PyObject *result = NULL;
     if (begin(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
-        if (ku_policy_is_wanted(io.record)) {
-            rest(&io);
-        }
-        if (read_arguments(given, count, names, arguments) == 0) {
+        if ((!ku_policy_is_wanted(io.record) || rest(&io) == 0)
+            && read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
             result = ku_read(arguments, found, RECORD, fill, &io);
         }
-        if (result != NULL) {
-            rest(&io);
+        if (release_held(&io) < 0 || (result != NULL && rest(&io) < 0)) {
+            Py_CLEAR(result);
         }
         result = finish(&io, result);
     }
@@ -247,26 +435,46 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
+/* --- writing ----------------------------------------------------------------------- */
+
+static struct ku_outcome
+may_write(struct io *io, size_t n, size_t *room)
+{
+    const struct ku_libssl *libssl = &io->state->libssl;
+    struct ku_record *record = io->record;
+    struct ku_outcome outcome = ku_record_occupy(record);
+    if (outcome.refusal == KU_OK) {
+        outcome = ku_policy_before_write(libssl, io->ssl, record, n, room);
+        ku_record_vacate(record);
+    }
+    return outcome;
+}
+
+/* A refusal of the policy's, or of the call itself? */
+static int
+is_of_policy(const struct ku_outcome *outcome)
+{
+    return outcome->refusal != KU_BUSY && outcome->refusal != KU_IN_CALLBACK && outcome->refusal != KU_FORKED;
+}
+
 /* How many of n bytes may go now; -1 with an exception where none may. */
 static int
 admit(struct io *io, size_t n, size_t *room)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
     struct ku_outcome outcome;
     KU_HOLD(io->inner);
-    outcome = io->record->busy
-                  ? ku_refused(KU_BUSY)
-                  : ku_policy_before_write(libssl, io->ssl, io->record, n, room);
+    outcome = may_write(io, n, room);
     KU_RELEASE();
     if (outcome.refusal == KU_OK) {
         return 0;
     }
-    if (outcome.refusal == KU_BUSY) {
+    if (!is_of_policy(&outcome)) {
         ku_raise(io->state, &outcome, io->function, io->self);
         return -1;
     }
     *room = n;
-    if (ku_managed_ask(io->state, io->self, io->function, &outcome) < 0) {
+    if (ku_managed_ask(io->state, io->self, io->function, &outcome, io->record,
+                       &io->news) < 0) {
         return -1;
     }
     ku_policy_excuse(io->record);
@@ -284,15 +492,11 @@ static int
 end_renegotiation(struct io *io, struct ku_outcome *outcome)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
-    if (!io->record->connected || libssl->SSL_version(io->ssl) == TLS1_3_VERSION
-        || libssl->SSL_is_init_finished(io->ssl) || ku_has_failed(libssl, io->ssl)) {
+    if (!is_renegotiating(io)) {
         return 1;
     }
-    char first;
-    int begins = libssl->SSL_pending(io->ssl) == 0;
     ku_clear_errors(libssl);
-    int got = libssl->SSL_peek(io->ssl, &first, 1);
-    io->record->received.records += got > 0 && begins;  /* read() finds it begun */
+    int got = ku_record_peek(libssl, io->ssl);
     if (libssl->SSL_is_init_finished(io->ssl)) {
         libssl->ERR_clear_error();
         return 1;
@@ -310,9 +514,10 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
     const struct ku_libssl *libssl = &io->state->libssl;
     const struct writing *writing = argument;
     size_t written = 0;
-    if (!end_renegotiation(io, outcome)) {
+    if (!end_renegotiation(io, outcome) || !encrypt_held(io, NULL, outcome)) {
         return 0;
     }
+    ku_clear_errors(libssl);
     if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
         ku_record_sent(io->record, written);
         return 1;
@@ -323,6 +528,18 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
         outcome->value = SSL_ERROR_WANT_READ;  /* the error is an older one */
     }
     return 0;
+}
+
+static int
+write_part(struct io *io, struct writing *writing, int has_little_to_do)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done = try_in_openssl(io, encrypt_some, writing, has_little_to_do, &outcome);
+    if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && is_of_asyncio(io)
+        && is_renegotiating(io)) {
+        done = hold(io, writing->data, writing->n);
+    }
+    return done > 0 ? 0 : done < 0 ? -1 : raise_outcome(io, &outcome);
 }
 
 /* In parts, each under other keys.  Memory takes all of each. */
@@ -336,7 +553,7 @@ write_all(struct io *io, const char *data, size_t n)
             return -1;
         }
         struct writing writing = {data, room};
-        if (perform(io, encrypt_some, &writing, has_little_to_do) < 0) {
+        if (write_part(io, &writing, has_little_to_do) < 0) {
             return -1;
         }
         data += room;
@@ -383,44 +600,85 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
-/* What ssl.SSLObject has its _SSLSocket do by itself. */
+/* --- handshakes and shutdowns ------------------------------------------------------ */
+
+static int
+occupy(struct io *io)
+{
+    struct ku_outcome outcome;
+    KU_HOLD(io->inner);
+    outcome = ku_record_occupy(io->record);
+    KU_RELEASE();
+    if (outcome.refusal != KU_OK) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+vacate(struct io *io)
+{
+    KU_HOLD(io->inner);
+    ku_record_vacate(io->record);
+    KU_RELEASE();
+}
+
+/* What ssl.SSLObject has its _SSLSocket do by itself.  A cut looks like the peer's
+   close_notify. */
 static PyObject *
-call_inner(PyObject *self, PyTypeObject *defining, Py_ssize_t count, PyObject *names,
-           const char *function, const char *method)
+call_inner(struct io *io, const char *method)
+{
+    if (occupy(io) < 0) {
+        return NULL;
+    }
+    PyObject *result = PyObject_CallMethod(io->inner, method, NULL);
+    vacate(io);
+    if (io->record->why_cut != NULL
+        && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
+        PyErr_Clear();
+        Py_CLEAR(result);
+        raise_cut(io);
+    }
+    return result;
+}
+
+static PyObject *
+shut_down(struct io *io)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    if (is_of_asyncio(io)) {
+        int done = try_in_openssl(io, end_before_shutdown, NULL, 0, &outcome);
+        if (done == 0) {
+            raise_outcome(io, &outcome);
+        }
+        if (done <= 0) {
+            return NULL;
+        }
+    }
+    return call_inner(io, "shutdown");
+}
+
+static PyObject *
+do_handshake(struct io *io)
+{
+    return call_inner(io, "do_handshake");
+}
+
+static PyObject *
+without_arguments(PyObject *self, PyTypeObject *defining, Py_ssize_t count,
+                  PyObject *names, const char *function,
+                  PyObject *(*call)(struct io *io))
 {
     struct io io;
     PyObject *result = NULL;
     if (count != 0 || names != NULL) {
         return PyErr_Format(PyExc_TypeError, "%s() takes no arguments", function);
     }
-    if (begin(&io, defining, self, function) < 0) {
-        Py_XDECREF(io.inner);
-        return NULL;
+    if (begin(&io, defining, self, function) == 0) {
+        result = finish(&io, call(&io));
     }
-    int was_busy;
-    KU_HOLD(io.inner);
-    was_busy = io.record->busy;
-    if (!was_busy) {
-        io.record->busy = 1;  /* its owner alone makes it free again */
-    }
-    KU_RELEASE();
-    if (was_busy) {
-        ku_refuse(io.state, KU_BUSY, function, self);
-    }
-    else {
-        result = PyObject_CallMethod(io.inner, method, NULL);
-        KU_HOLD(io.inner);
-        io.record->busy = 0;
-        KU_RELEASE();
-        if (io.record->why_cut != NULL
-            && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
-            PyErr_Clear();
-            Py_CLEAR(result);
-            raise_cut(&io);
-        }
-        result = finish(&io, result);
-    }
-    Py_DECREF(io.inner);
+    Py_XDECREF(io.inner);
     return result;
 }
 
@@ -429,7 +687,7 @@ managed_do_handshake(PyObject *self, PyTypeObject *defining, PyObject *const *gi
                      Py_ssize_t count, PyObject *names)
 {
     (void)given;
-    return call_inner(self, defining, count, names, "do_handshake", "do_handshake");
+    return without_arguments(self, defining, count, names, "do_handshake", do_handshake);
 }
 
 static PyObject *
@@ -437,7 +695,7 @@ managed_unwrap(PyObject *self, PyTypeObject *defining, PyObject *const *given,
                Py_ssize_t count, PyObject *names)
 {
     (void)given;
-    return call_inner(self, defining, count, names, "unwrap", "shutdown");
+    return without_arguments(self, defining, count, names, "unwrap", shut_down);
 }
 
 #define WITH_CLASS(function) ((PyCFunction)(void (*)(void))(function))
@@ -460,6 +718,8 @@ static PyMemberDef members[] = {
      "The _ssl._SSLSocket, which ssl's own methods use."},
     {"_rules", T_OBJECT_EX, offsetof(ManagedObject, rules), 0,
      "The Rules that it was made with."},
+    {"_transport", T_OBJECT, offsetof(ManagedObject, transport), 0,
+     "A weak reference to asyncio's transport, if it is of one."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -469,6 +729,7 @@ object_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(((ManagedObject *)object)->inner);
     Py_VISIT(((ManagedObject *)object)->rules);
+    Py_VISIT(((ManagedObject *)object)->transport);
     return 0;
 }
 
@@ -477,6 +738,7 @@ object_clear(PyObject *object)
 {
     Py_CLEAR(((ManagedObject *)object)->inner);
     Py_CLEAR(((ManagedObject *)object)->rules);
+    Py_CLEAR(((ManagedObject *)object)->transport);
     return 0;
 }
 
@@ -486,6 +748,7 @@ object_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     (void)object_clear(object);
+    free(((ManagedObject *)object)->held.memory);
     type->tp_free(object);
     Py_DECREF(type);
 }

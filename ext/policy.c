@@ -104,10 +104,18 @@ update_type(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *re
 static void
 fulfil(struct ku_record *record, int type)
 {
-    if (type == SSL_KEY_UPDATE_REQUESTED || record->outstanding
-        || ku_atomic_get(&record->wanted) != KU_WANTED_OF_BOTH) {
-        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+    if (type == SSL_KEY_UPDATE_REQUESTED || record->outstanding) {
+        ku_record_fulfil(record, KU_WANTED_OF_BOTH);
     }
+    ku_record_fulfil(record, KU_WANTED);
+}
+
+/* It is done, or cannot be. */
+static void
+give_up_wish(struct ku_record *record)
+{
+    ku_record_fulfil(record, KU_WANTED_OF_BOTH);
+    ku_record_fulfil(record, KU_WANTED);
 }
 
 /* KU_OK: scheduled, by this call or before. */
@@ -134,7 +142,7 @@ renegotiate(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
     }
     struct ku_outcome outcome = ku_schedule_renegotiation(libssl, ssl, 0);
     if (outcome.refusal == KU_OK) {
-        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+        give_up_wish(record);
     }
     return outcome;
 }
@@ -146,11 +154,18 @@ is_too_soon(const struct ku_record *record)
            && ku_record_clock() - record->last_update < record->rules.min_interval;
 }
 
+/* OpenSSL ends its own connection (BAD_LENGTH) over any KeyUpdate that it reads behind
+   one that requests an answer, while a non-blocking write of its is half-way: the answer
+   waits for that write.  So behind a request of ours goes no update, before the peer has
+   answered, but where the cipher suite demands it. */
 static struct ku_outcome
 renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
 {
     if (!must && is_too_soon(record)) {
-        return ku_refused(KU_SCHEDULED);  /* as good as any: it only has to wait */
+        return ku_refused(KU_TOO_SOON);
+    }
+    if (!must && record->outstanding) {
+        return ku_refused(KU_UNANSWERED);
     }
     return libssl->SSL_version(ssl) == TLS1_3_VERSION
                ? update(libssl, ssl, record)
@@ -187,7 +202,7 @@ renew_before_write(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *r
     }
     struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
     if (may.refusal == KU_OK) {
-        ku_atomic_set(&record->wanted, KU_WANTED);
+        ku_record_want(record, KU_WANTED);
         may = ku_refused(KU_READ_PENDING);
     }
     return may;
@@ -224,7 +239,7 @@ ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
         *room = whole ? n : under_unused_keys(record, n);
     }
     else if (ku_is_for_good(&outcome) && !reached) {
-        ku_atomic_set(&record->wanted, KU_NOT_WANTED);
+        give_up_wish(record);
     }
     else if (ku_is_for_good(&outcome) || must) {
         return outcome;
@@ -260,7 +275,7 @@ ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *re
                || libssl->SSL_is_server(ssl);
     }
     if (ku_is_for_good(&outcome)) {
-        ku_atomic_set(&record->wanted, KU_NOT_WANTED);  /* a write will say it */
+        give_up_wish(record);  /* a write will say it */
     }
     else {
         ku_record_defer(record);

@@ -6,6 +6,7 @@
 /* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
 #define SSL_ERROR_SSL 1
 #define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
 #define SSL_R_BAD_WRITE_RETRY 127
 #define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
 #define ERR_LIB_SSL 20
@@ -18,8 +19,19 @@
 
 /* --- OpenSSL's steps ------------------------------------------------------------ */
 
-/* What a failed step means.  A fatal error is kept: OpenSSL tells it once, and
-   all threads in the connection shall know. */
+/* A fatal error is kept: OpenSSL tells it once, and all threads in the connection
+   shall know. */
+static void
+note_failure(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
+        pump->ended = call->outcome;
+        ku_monitor_announce(&pump->monitor);
+    }
+}
+
+/* What a failed step means. */
 static enum ku_progress
 step_failed(struct ku_call *call)
 {
@@ -27,11 +39,11 @@ step_failed(struct ku_call *call)
     if (outcome.value == SSL_ERROR_WANT_READ) {
         return KU_WANT_READ;
     }
-    call->outcome = outcome;
-    if (ku_has_failed(call->libssl, call->ssl)) {
-        call->pump->ended = call->outcome;
-        ku_monitor_announce(&call->pump->monitor);
+    if (outcome.value == SSL_ERROR_WANT_WRITE) {
+        return KU_NO_MEMORY;  /* memory takes everything, or there is none */
     }
+    call->outcome = outcome;
+    note_failure(call);
     return KU_ENDED;
 }
 
@@ -71,11 +83,9 @@ decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
     }
     int begins = call->libssl->SSL_pending(call->ssl) == 0;
     ku_clear_errors(call->libssl);
-    call->pump->in_openssl++;
     if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
         progress = unless_ended(call, step_failed(call));
     }
-    call->pump->in_openssl--;
     if (record != NULL && *got > 0) {
         ku_record_received(record, *got, begins);
     }
@@ -101,6 +111,35 @@ ku_pump_settle(struct ku_call *call)
         ku_take_kept(call);
     }
     return progress == KU_WANT_READ ? KU_DONE : progress;
+}
+
+/* "Unread" means in OpenSSL, between a reader's two calls. */
+static int
+stands_behind_data(const struct ku_outcome *outcome)
+{
+    return outcome->refusal == KU_READ_PENDING || outcome->refusal == KU_UNREAD
+           || outcome->refusal == KU_READ_PENDING_OLD;
+}
+
+enum ku_progress
+ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
+{
+    ku_clear_errors(call->libssl);
+    call->outcome = step(call->libssl, call->ssl, argument);
+    if (stands_behind_data(&call->outcome)) {
+        struct ku_outcome refused = call->outcome;
+        enum ku_progress progress = ku_pump_settle(call);
+        if (progress == KU_NO_MEMORY) {
+            return progress;
+        }
+        call->outcome = progress == KU_DONE ? step(call->libssl, call->ssl, argument)
+                                            : refused;
+    }
+    if (call->outcome.refusal == KU_OK) {
+        return KU_DONE;
+    }
+    note_failure(call);
+    return KU_REFUSED;
 }
 
 int
@@ -180,11 +219,9 @@ do_handshake(struct ku_call *call)
     enum ku_progress progress = has_ended(call);
     if (progress == KU_DONE) {
         ku_clear_errors(call->libssl);
-        call->pump->in_openssl++;
         if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
             progress = unless_ended(call, step_failed(call));
         }
-        call->pump->in_openssl--;
     }
     return progress;
 }
@@ -312,6 +349,9 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
         }
         pump->receiving = call->receives = 1;
         progress = ku_receive(call, KU_AHEAD);
+        if (progress == KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
     }
     return progress;
 }
@@ -363,6 +403,9 @@ hold(struct ku_call *call)
                 progress = ku_wait_for_news(call, KU_WANT_READ);
             }
         }
+        if (progress == KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
     }
     return progress;
 }
@@ -379,11 +422,9 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     enum ku_progress progress = KU_DONE;
     size_t flushed = call->bio->flushed;
     ku_clear_errors(call->libssl);
-    call->pump->in_openssl++;
     if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
         progress = step_failed(call);
     }
-    call->pump->in_openssl--;
     call->bio->flushed = flushed;  /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
     if (call->pump->record != NULL && written > 0) {
@@ -444,7 +485,8 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
-        return KU_REENTERED;  /* a signal handler's */
+        call->outcome = ku_refused(KU_IN_WRITE);  /* a signal handler's */
+        return KU_REFUSED;
     }
     enum ku_progress progress =
         ku_take(call, &pump->writing, &call->writes, KU_WANT_WRITE);
@@ -456,7 +498,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         }
     }
     int encrypted = 0;
-    while (progress == KU_DONE) {
+    while (progress == KU_DONE && (progress = ku_pump_let_signals(call)) == KU_DONE) {
         progress = ku_pump_send(call);
         if (progress != KU_DONE || (pump->accepted == n && (n > 0 || encrypted))) {
             break;
@@ -494,6 +536,9 @@ converse(struct ku_call *call, ku_stage stage)
         if (progress == KU_DONE && reached == KU_WANT_READ) {
             progress = ku_pump_receive(call, received, ku_pump_holds(call));
         }
+        if (progress == KU_DONE && reached != KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
         if (progress != KU_DONE || reached == KU_DONE) {
             return progress;
         }
@@ -529,13 +574,11 @@ shutdown_stage(struct ku_call *call)
         }
     }
     ku_clear_errors(libssl);
-    call->pump->in_openssl++;
     int done = libssl->SSL_shutdown(call->ssl);
     if (done == 0) {
         done = libssl->SSL_shutdown(call->ssl);
     }
     enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
-    call->pump->in_openssl--;
     return unless_ended(call, progress);  /* a cut looks like the peer's close_notify */
 }
 
@@ -589,8 +632,8 @@ void
 ku_pump_close(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    pump->closed = 1;
     pump->left_open = call->socket;  /* only one thread can have detached it */
+    ku_atomic_set(&pump->closed, 1);
     if (pump->users > 1) {
         ku_wire_wake(call->socket);
         ku_monitor_announce(&pump->monitor);

@@ -30,6 +30,7 @@
 #define PYKEYUPDATE_PUMP_H
 
 #include "errors.h"
+#include "managed.h"
 #include "monitor.h"
 #include "record.h"
 #include "tlsbio.h"
@@ -39,13 +40,12 @@ struct ku_pump {
     struct ku_monitor monitor;
     int receiving, sending, writing;  /* some thread has the role */
     int users;                /* threads in a call */
-    int closed;               /* by a thread of this process */
+    ku_atomic closed;         /* by a thread of this process */
     ku_socket left_open;      /* the last user closes it, or KU_NO_SOCKET */
     int broken_by_fork;       /* another thread was in a step */
     int receive_error;        /* of a recv() whose caller had data to return */
     int send_error;           /* of the send() that was the last */
     unsigned long writer;     /* the thread that has the role `writing` */
-    int in_openssl;           /* the thread inside has called it, or is about to */
     unsigned long received;   /* how often something was; tells old from new */
     struct ku_buffer stash;   /* decrypted, before what OpenSSL has to give */
     int kept;                 /* the socket still has a byte that is here already */
@@ -74,7 +74,7 @@ enum ku_progress {
     KU_UNRENEWABLE,  /* keys must be changed and cannot: outcome tells why.  Once that
                         is excused, call again, and it goes on where it was */
     KU_FULL,         /* so much data is in front that it is not read any further */
-    KU_REENTERED,    /* this thread is in the middle of the same */
+    KU_REFUSED,      /* nothing was done: outcome tells why */
     KU_NO_MEMORY,
 };
 
@@ -89,9 +89,10 @@ struct ku_call {
     struct ku_tlsbio *bio;
     int drains;         /* if it closes the socket it takes what has come before */
     int receives, sends, writes;  /* the roles it has */
+    ku_time signals_seen;  /* when signal handlers had their last chance */
     int error;          /* KU_SYSTEM */
-    struct ku_outcome outcome;  /* KU_ENDED, KU_UNRENEWABLE */
-    int events;         /* of the record, at its end */
+    struct ku_outcome outcome;  /* KU_ENDED, KU_UNRENEWABLE, KU_REFUSED; of a step */
+    struct ku_news news;  /* of the record, at its end */
 };
 
 /* 0, or -1 without memory. */
@@ -101,14 +102,33 @@ void ku_pump_destroy(struct ku_pump *pump);
 /* In a child process after fork(): of all threads only this one exists. */
 void ku_pump_forked(struct ku_pump *pump);
 
-void ku_pump_begin(struct ku_call *call);
+/* Enter the monitor; 0, or -1 where this thread is in a step of another connection and
+   would have to wait for too long. */
+int ku_pump_begin(struct ku_call *call);
 void ku_pump_end(struct ku_call *call);
+
+/* Leave the monitor, and close the socket if the connection was closed and this is the
+   last of the threads in it. */
+void ku_pump_leave(struct ku_pump *pump, int drains);
 
 /* Leave the monitor in the middle of a call, for signal handlers to be run, and
    come back.  They may read, and send what is scheduled: only who writes goes on
    writing. */
 void ku_pump_pause(struct ku_call *call);
 void ku_pump_resume(struct ku_call *call);
+
+/* KU_INTERRUPTED where signal handlers have had no chance for a while: a signal that
+   comes between two waits interrupts neither.  Otherwise KU_DONE. */
+enum ku_progress ku_pump_let_signals(struct ku_call *call);
+
+/* What is done with OpenSSL in a step; the argument is a number, or a pointer as one. */
+typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
+                                     intptr_t argument);
+
+/* Take a step, of which call->outcome tells what came; KU_REFUSED where that is not
+   KU_OK.  Received data that stands in its way is put aside, for the next reader. */
+enum ku_progress ku_pump_take_step(struct ku_call *call, ku_step step,
+                                   intptr_t argument);
 
 /* Read some bytes, at least one; write all of them, n = 0 included. */
 enum ku_progress ku_pump_read(struct ku_call *call, char *data, size_t room,

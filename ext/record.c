@@ -3,6 +3,7 @@
 #include "controls.h"
 #include "mutex.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,7 @@ static ku_mutex everything = KU_MUTEX_INITIALIZER;
 static struct ku_record *oldest, *newest;
 static uint64_t totals[KU_COUNTS];
 static uint64_t ever, there_are;
-static ku_atomic put_forward;  /* seconds */
+static ku_atomic put_forward;  /* seconds, of which 32 bits hold 68 years */
 
 /* --- the list of all ------------------------------------------------------------ */
 
@@ -67,9 +68,16 @@ strike_off(struct ku_record *record)
 void
 ku_record_want(struct ku_record *record, long wanted)
 {
-    if (ku_atomic_get(&record->wanted) < wanted) {
-        ku_atomic_set(&record->wanted, wanted);
+    long before = ku_atomic_get(&record->wanted);
+    while (before < wanted && !ku_atomic_exchange(&record->wanted, before, wanted)) {
+        before = ku_atomic_get(&record->wanted);
     }
+}
+
+void
+ku_record_fulfil(struct ku_record *record, long fulfilled)
+{
+    (void)ku_atomic_exchange(&record->wanted, fulfilled, KU_NOT_WANTED);
 }
 
 size_t
@@ -115,8 +123,10 @@ static void unlock_everything(void) { ku_mutex_unlock(&everything); }
 static void
 in_child(void)
 {
+    unsigned long me = PyThread_get_thread_ident();
     for (struct ku_record *record = oldest; record != NULL; record = record->next) {
         record->inherited = 1;
+        record->orphaned = record->orphaned || (record->busy != 0 && record->busy != me);
     }
     ku_mutex_unlock(&everything);
 }
@@ -142,7 +152,12 @@ ku_record_clock(void)
 void
 ku_record_put_forward(ku_time by)
 {
-    ku_atomic_set(&put_forward, ku_atomic_get(&put_forward) + (long)(by / 1000000));
+    long before, after;
+    do {
+        before = ku_atomic_get(&put_forward);
+        ku_time sum = before + by / 1000000;
+        after = sum < LONG_MAX ? (long)sum : LONG_MAX;
+    } while (!ku_atomic_exchange(&put_forward, before, after));
 }
 
 /* Between 1 - jitter and 1: never later than the rule says.  (splitmix64; nothing
@@ -273,6 +288,50 @@ ku_record_defer(struct ku_record *record)
 }
 
 int
+ku_record_peek(const struct ku_libssl *functions, SSL *ssl)
+{
+    struct ku_record *record = ku_record_of(ssl);
+    int begins = functions->SSL_pending(ssl) == 0;
+    char first;
+    int got = functions->SSL_peek(ssl, &first, 1);
+    if (record != NULL && got > 0 && begins) {
+        record->received.records++;  /* who reads it finds it begun */
+    }
+    return got;
+}
+
+struct ku_outcome
+ku_record_occupy(struct ku_record *record)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    if (record->busy == 0) {
+        record->busy = me;
+        return (struct ku_outcome){.refusal = KU_OK};
+    }
+    enum ku_refusal refusal = record->orphaned     ? KU_FORKED
+                              : record->busy == me ? KU_IN_CALLBACK
+                                                   : KU_BUSY;
+    return (struct ku_outcome){.refusal = refusal};
+}
+
+void
+ku_record_vacate(struct ku_record *record)
+{
+    record->busy = 0;
+}
+
+int
+ku_record_note_impossible(struct ku_record *record)
+{
+    int is_first = !record->impossible;
+    if (is_first) {
+        record->impossible = 1;
+        count(record, KU_IMPOSSIBLES);
+    }
+    return is_first;
+}
+
+int
 ku_record_take_events(struct ku_record *record)
 {
     int events = record->events;
@@ -329,19 +388,23 @@ update_sent(struct ku_record *record, const SSL *ssl)
     record->events |= KU_SENT_UPDATE;
 }
 
-/* The answer to a request of ours is not held against the peer. */
+/* The answer to a request of ours is not held against the peer.  None is one that
+   requests itself: an answer is update_not_requested (RFC 9846 section 4.7.3).  The
+   pending type is this message's, as OpenSSL sends an answer that it owes before it
+   reads the next. */
 static void
 update_received(struct ku_record *record, SSL *ssl)
 {
+    int requests = ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_NOT_REQUESTED;
     count(record, KU_UPDATES_RECEIVED);
     renew_received(record, ssl);
     record->events |= KU_RECEIVED_UPDATE;
-    if (ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_NOT_REQUESTED) {
+    if (requests) {
         count(record, KU_REQUESTS_RECEIVED);
     }
-    record->outstanding = 0;
-    if (record->answers > 0) {
+    else if (record->answers > 0) {
         record->answers--;
+        record->outstanding = 0;
         return;
     }
     const struct ku_rules *rules = &record->rules;
@@ -447,7 +510,7 @@ renegotiation_refused(struct ku_record *record, SSL *ssl)
         peer_renegotiates(record, ssl);
     }
     if (record->why_cut == NULL) {
-        record->events |= KU_REFUSED;  /* a cut says more */
+        record->events |= KU_REFUSED_PEER;  /* a cut says more */
     }
 }
 

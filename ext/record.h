@@ -15,7 +15,7 @@
 #ifndef PYKEYUPDATE_RECORD_H
 #define PYKEYUPDATE_RECORD_H
 
-#include "libssl.h"
+#include "errors.h"
 
 #include "atomic.h"
 #include "clock.h"
@@ -51,9 +51,10 @@ enum ku_event {
     KU_SENT_UPDATE = 1,
     KU_RECEIVED_UPDATE = 2,
     KU_RENEGOTIATED = 4,
-    KU_REFUSED = 8,
+    KU_REFUSED_PEER = 8,
     KU_DEFERRED = 16,
     KU_CUT = 32,
+    KU_IMPOSSIBLE = 64,
 };
 
 /* What is counted, for each connection and for the process, as in stats.py. */
@@ -67,6 +68,7 @@ enum ku_count {
     KU_REFUSALS,   /* of the peer's renegotiations */
     KU_DEFERRALS,  /* changes of keys that had to wait */
     KU_CUTS,
+    KU_IMPOSSIBLES,  /* connections that cannot have the new keys they shall */
     KU_COUNTS,
 };
 
@@ -97,8 +99,12 @@ struct ku_record {
     unsigned char is_shared;    /* a managed socket's: new keys need no owner */
     unsigned char excused;      /* the present keys may be used on and on */
     unsigned char deferring;    /* new keys are due, and had to wait */
-    unsigned char busy;         /* an SSLObject's: OpenSSL is being called */
+    unsigned char impossible;   /* new keys were due, and cannot be had */
     unsigned char inherited;    /* from the process that forked, and not used here */
+    unsigned char orphaned;     /* and a thread that is not here was using it */
+    unsigned long busy;         /* an SSLObject's: the thread that uses it, or 0 */
+    unsigned long asking;       /* of one: that asks what to do (on_impossible), or
+                                   tells an event in asyncio's hands; or 0 */
 };
 
 enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
@@ -117,6 +123,18 @@ struct ku_record *ku_record_of(const SSL *ssl);
 void ku_record_sent(struct ku_record *record, size_t bytes);
 void ku_record_received(struct ku_record *record, size_t bytes, int begins);
 
+/* SSL_peek() of a byte, which drives a handshake past application data: the record that
+   it begins is counted.  ssl's record may be none. */
+int ku_record_peek(const struct ku_libssl *libssl, SSL *ssl);
+
+/* Use an SSLObject, in a critical section, by one thread at a time and not in a callback
+   of its own; KU_OK, or refused.  And let others. */
+struct ku_outcome ku_record_occupy(struct ku_record *record);
+void ku_record_vacate(struct ku_record *record);
+
+/* New keys are due and cannot be had; 1 the first time. */
+int ku_record_note_impossible(struct ku_record *record);
+
 /* Take what is to be told. */
 int ku_record_take_events(struct ku_record *record);
 
@@ -130,8 +148,10 @@ void ku_record_put_forward(ku_time by);
 /* Let peers renegotiate (1), and forbid it again as it was (-1). */
 void ku_record_allow(SSL *ssl, struct ku_record *record, int change);
 
-/* Want new keys, and no less than before. */
+/* Want new keys, and no less than before; and no longer what was wanted (`fulfilled`),
+   unless more has been wanted since. */
 void ku_record_want(struct ku_record *record, long wanted);
+void ku_record_fulfil(struct ku_record *record, long fulfilled);
 
 /* Want new keys of up to `most` connections after number `*last`, which is
    changed, but for managed sockets and what is inherited; how many those were. */

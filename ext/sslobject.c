@@ -151,11 +151,13 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     return probe;
 }
 
-/* getattr(object, name, NotImplemented): no connection is NotImplemented. */
+/* What an object or its class itself has under a name, or NotImplemented.  Its
+   __getattr__() and __getattribute__() are not asked: what answers to every name (a
+   remote proxy) is not to be called, and what forwards to a connection is none. */
 static PyObject *
-get_optional(PyObject *object, PyObject *name)
+own_attribute(PyObject *object, PyObject *name)
 {
-    PyObject *value = PyObject_GetAttr(object, name);
+    PyObject *value = PyObject_GenericGetAttr(object, name);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         Py_RETURN_NOTIMPLEMENTED;
@@ -168,12 +170,12 @@ static void
 refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *name = PyUnicode_FromString("_connected");
-    PyObject *connected = name != NULL ? get_optional(conn, name) : NULL;
+    PyObject *connected = name != NULL ? own_attribute(conn, name) : NULL;
     Py_XDECREF(name);
     if (connected == NULL) {
         return;
     }
-    ku_refuse(state, connected == Py_False ? KU_NO_HANDSHAKE : KU_CLOSED,
+    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED,
               function, conn);
     Py_DECREF(connected);
 }
@@ -195,7 +197,7 @@ inner_object(ku_state *state, const char *function, PyObject *conn)
         Py_INCREF(conn);
         return conn;
     }
-    PyObject *inner = get_optional(conn, state->sslobj_name);
+    PyObject *inner = own_attribute(conn, state->sslobj_name);
     if (inner == NULL || is_inner(state, inner)) {
         return inner;
     }

@@ -1,6 +1,8 @@
 #include "step.h"
 
 #include "duplex.h"
+#include "handshake.h"
+#include "managed.h"
 #include "record.h"
 #include "sslobject.h"
 
@@ -66,82 +68,96 @@ without_gil_where_it_must(ku_state *state, SSL *ssl, ku_step step, intptr_t argu
 static struct ku_outcome
 held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, int looks)
 {
-    struct ku_outcome outcome;
+    struct ku_outcome outcome = {.refusal = KU_OK};
     KU_HOLD(sslobj);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     struct ku_record *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
     if (ssl == NULL) {
         outcome = ku_refused(KU_NO_POINTER);
     }
-    else if (guard == NULL) {
-        outcome = without_gil_where_it_must(state, ssl, step, argument);
+    else if (guard != NULL) {
+        outcome = ku_record_occupy(guard);
     }
-    else if (guard->busy) {
-        outcome = ku_refused(KU_BUSY);
-    }
-    else {
-        guard->busy = 1;
+    if (outcome.refusal == KU_OK) {
         outcome = without_gil_where_it_must(state, ssl, step, argument);
-        guard->busy = 0;
+        if (guard != NULL) {
+            ku_record_vacate(guard);
+        }
     }
     KU_RELEASE();
     return outcome;
 }
 
-enum manner { ACTS, QUIETLY, LOOKS };
+/* Raise what came of a step, unless a callback of the ssl module's, called by OpenSSL,
+   has left its exception (_ssl of 3.15: msg_callback). */
+static int
+raise_outcome(ku_state *state, const struct ku_outcome *outcome, const char *function,
+              PyObject *conn, int *value)
+{
+    *value = outcome->value;
+    if (outcome->refusal != KU_OK && !PyErr_Occurred()) {
+        (void)ku_raise(state, outcome, function, conn);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
 
 static int
-take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-          intptr_t argument, enum manner manner, int *value)
+act(ku_state *state, const char *function, PyObject *conn, ku_step step,
+    intptr_t argument, int sent, int *value)
 {
     PyObject *found = ku_sslobject_of(state, function, conn);
+    int result = -1;
     if (found == NULL) {
         return -1;
     }
-    struct ku_outcome outcome = {.refusal = KU_OK};
-    if (Py_TYPE(found) != state->duplex_type) {
-        outcome = held_step(state, found, step, argument, manner == LOOKS);
+    if (Py_TYPE(found) == state->duplex_type) {
+        result = ku_duplex_take_step(found, function, step, argument, sent, value);
     }
-    else if (ku_duplex_enter(state, found) == 0) {
-        if (manner == QUIETLY) {
-            ku_duplex_settle(state, found);
+    else if (sent && !ku_sslobject_is_bio(state, found)) {
+        ku_refuse(state, KU_CLOSED, function, conn);  /* of a socket that is gone */
+    }
+    else {
+        struct ku_outcome outcome = held_step(state, found, step, argument, 0);
+        result = raise_outcome(state, &outcome, function, conn, value);
+        if (result == 0 && sent) {
+            result = ku_raise_kept(state, found);
         }
-        ku_duplex_in_openssl(found, 1);
-        outcome = held_step(state, ku_duplex_inner(found), step, argument, 1);
-        ku_duplex_in_openssl(found, -1);
-        ku_duplex_leave(found);
+        result = ku_managed_tell_of(state, found) == 0 ? result : -1;
     }
     Py_DECREF(found);
-    /* A callback of the ssl module's, called by OpenSSL in a step that does a
-       handshake, may leave its exception (_ssl of 3.15: msg_callback). */
-    if (PyErr_Occurred()) {
-        return -1;
-    }
-    *value = outcome.value;
-    if (outcome.refusal == KU_OK) {
-        return 0;
-    }
-    (void)ku_raise(state, &outcome, function, conn);
-    return -1;
+    return result;
 }
 
 int
 ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
              intptr_t argument, int *value)
 {
-    return take_step(state, function, conn, step, argument, ACTS, value);
+    return act(state, function, conn, step, argument, 0, value);
 }
 
 int
-ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
-                   ku_step step, intptr_t argument, int *value)
+ku_take_sent_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+                  intptr_t argument, int *value)
 {
-    return take_step(state, function, conn, step, argument, QUIETLY, value);
+    return act(state, function, conn, step, argument, 1, value);
 }
 
 int
 ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
         intptr_t argument, int *value)
 {
-    return take_step(state, function, conn, step, argument, LOOKS, value);
+    PyObject *found = ku_sslobject_of(state, function, conn);
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    if (found == NULL) {
+        return -1;
+    }
+    int result = 0;
+    if (Py_TYPE(found) == state->duplex_type) {
+        result = ku_duplex_look(found, function, step, argument, &outcome);
+    }
+    else {
+        outcome = held_step(state, found, step, argument, 1);
+    }
+    Py_DECREF(found);
+    return result == 0 ? raise_outcome(state, &outcome, function, conn, value) : -1;
 }

@@ -15,6 +15,7 @@
 #define PYKEYUPDATE_STEP_H
 
 #include "errors.h"
+#include "pump.h"
 #include "state.h"
 
 /* Constants of OpenSSL's public headers that more than one file needs, the same
@@ -39,11 +40,6 @@
 #  define KU_RELEASE() }
 #endif
 
-/* What is done with a connection while it is held; the argument is a number, or a
-   pointer as one. */
-typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
-                                     intptr_t argument);
-
 struct ku_outcome ku_ok(int value);
 struct ku_outcome ku_refused(enum ku_refusal refusal);
 struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail);
@@ -57,14 +53,15 @@ struct ku_outcome ku_failed_io(const struct ku_libssl *libssl, SSL *ssl);
 void ku_clear_errors(const struct ku_libssl *libssl);
 
 /* Find, hold and prove the connection and take the step.  0 and its value, or -1
-   with an exception that names `function` and the connection. */
+   with an exception that names `function` and the connection.  Of a managed connection
+   it is refused in the middle of another call. */
 int ku_take_step(ku_state *state, const char *function, PyObject *conn,
                  ku_step step, intptr_t argument, int *value);
 
-/* The same for what received data would stand in front of: of a managed socket it
-   is put aside first, for the next recv(). */
-int ku_take_quiet_step(ku_state *state, const char *function, PyObject *conn,
-                       ku_step step, intptr_t argument, int *value);
+/* The same for a step that makes what is to be sent: a managed socket sends it.  (Over
+   memory BIOs whoever moves the bytes does.)  A callback's exception comes out. */
+int ku_take_sent_step(ku_state *state, const char *function, PyObject *conn,
+                      ku_step step, intptr_t argument, int *value);
 
 /* As ku_take_step(), for what calls nothing of OpenSSL's that reads, writes or
    schedules: also in the middle of another call, of a thread or a callback. */

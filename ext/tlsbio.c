@@ -13,6 +13,7 @@
 #define BIO_CTRL_DUP 12
 #define BIO_CTRL_WPENDING 13
 #define BIO_FLAGS_READ 0x01
+#define BIO_FLAGS_WRITE 0x02
 #define BIO_FLAGS_RETRY (0x01 | 0x02 | 0x04 | 0x08) /* RWS and SHOULD_RETRY */
 #define BIO_FLAGS_SHOULD_RETRY 0x08
 
@@ -154,7 +155,11 @@ write_output(BIO *self, const char *data, int length)
     if (length <= 0) {
         return 0;
     }
-    return ku_buffer_append(&bio->output, data, (size_t)length) == 0 ? length : -1;
+    if (ku_buffer_append(&bio->output, data, (size_t)length) < 0) {
+        crypto.set_flags(self, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
+        return -1;  /* no memory: try again, and nothing is lost */
+    }
+    return length;
 }
 
 static long

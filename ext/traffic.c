@@ -1,11 +1,15 @@
 #include "traffic.h"
 
+#include "step.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #define MOST_OUTPUT (256 * 1024)  /* of a peer that asks and does not read */
 #define SEEN_AFTER 20000          /* microseconds: then select() has returned */
 #define LOOK_AGAIN 0.002          /* seconds */
+#define PATIENCE 1000000          /* microseconds: what a step takes, and some more */
+#define SIGNALS_EVERY 20000       /* microseconds */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -32,6 +36,10 @@ ku_pump_forked(struct ku_pump *pump)
     if (ku_monitor_is_mine(&pump->monitor)) {
         return;
     }
+    if (pump->sending) {  /* that thread goes on sending it, in the parent */
+        ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
+        pump->sent_apart = 0;
+    }
     pump->receiving = pump->sending = pump->writing = pump->users = 0;
     if (ku_monitor_create(&pump->monitor) < 0) {
         pump->broken_by_fork = 1;
@@ -40,12 +48,20 @@ ku_pump_forked(struct ku_pump *pump)
 
 /* --- roles, and waiting for others -------------------------------------------- */
 
-void
+int
 ku_pump_begin(struct ku_call *call)
 {
-    ku_monitor_enter(&call->pump->monitor);
+    struct ku_monitor *monitor = &call->pump->monitor;
+    if (!ku_monitor_any_is_mine() || ku_monitor_is_mine(monitor)) {
+        ku_monitor_enter(monitor);
+    }
+    else if (!ku_monitor_enter_within(monitor, PATIENCE)) {
+        return -1;
+    }
     call->pump->users++;
     call->bio = ku_tlsbio_of(call->libssl, call->ssl);
+    call->signals_seen = ku_now();
+    return 0;
 }
 
 void
@@ -61,22 +77,38 @@ void
 ku_pump_end(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    ku_socket left_open = KU_NO_SOCKET;
     ku_give_up(pump, &pump->receiving, &call->receives);
     ku_give_up(pump, &pump->sending, &call->sends);
     ku_give_up(pump, &pump->writing, &call->writes);
-    call->events = pump->record != NULL ? ku_record_take_events(pump->record) : 0;
-    if (pump->users > 0 && --pump->users == 0) {  /* 0 before: after a fork() */
+    if (pump->record != NULL) {
+        call->news.events |= ku_record_take_events(pump->record);
+        call->news.why_cut = pump->record->why_cut;
+    }
+    pump->users -= pump->users > 0;  /* 0 before: after a fork() */
+    ku_pump_leave(pump, call->drains);
+}
+
+void
+ku_pump_leave(struct ku_pump *pump, int drains)
+{
+    ku_socket left_open = KU_NO_SOCKET;
+    if (pump->users == 0 && ku_atomic_get(&pump->closed)) {
         left_open = pump->left_open;
         pump->left_open = KU_NO_SOCKET;
     }
     ku_monitor_leave(&pump->monitor);
     if (left_open != KU_NO_SOCKET) {
-        if (call->drains) {
+        if (drains) {
             ku_wire_drain(left_open);
         }
         ku_wire_close(left_open);
     }
+}
+
+enum ku_progress
+ku_pump_let_signals(struct ku_call *call)
+{
+    return ku_now() - call->signals_seen < SIGNALS_EVERY ? KU_DONE : KU_INTERRUPTED;
 }
 
 void
@@ -91,7 +123,10 @@ ku_pump_pause(struct ku_call *call)
 void
 ku_pump_resume(struct ku_call *call)
 {
-    ku_monitor_enter(&call->pump->monitor);
+    struct ku_pump *pump = call->pump;
+    ku_monitor_enter(&pump->monitor);
+    pump->writing = pump->writing || call->writes;  /* not after a fork() meanwhile */
+    call->signals_seen = ku_now();
 }
 
 enum ku_progress
@@ -99,7 +134,7 @@ ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
 {
     switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
     case KU_NEWS:
-        return call->pump->closed ? KU_CLOSED_HERE : KU_DONE;
+        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_DONE;
     case KU_SIGNAL:
         return KU_INTERRUPTED;
     default:
@@ -110,7 +145,7 @@ ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
 enum ku_progress
 ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
 {
-    enum ku_progress progress = call->pump->closed ? KU_CLOSED_HERE : KU_DONE;
+    enum ku_progress progress = ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_DONE;
     while (progress == KU_DONE && *taken && !*mine) {
         progress = ku_wait_for_news(call, unready);
     }
@@ -179,9 +214,9 @@ wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
     case KU_WIRE_TIMED_OUT:
         return KU_TIMED_OUT;
     case KU_WIRE_SIGNAL:
-        return call->pump->closed ? KU_CLOSED_HERE : KU_INTERRUPTED;
+        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_INTERRUPTED;
     default:
-        return call->pump->closed ? KU_CLOSED_HERE : KU_SYSTEM;
+        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_SYSTEM;
     }
 }
 
@@ -190,7 +225,7 @@ send_output(struct ku_call *call, int may_wait)
 {
     struct ku_pump *pump = call->pump;
     while (ku_output_left(call) > 0) {
-        if (pump->closed) {
+        if (ku_atomic_get(&pump->closed)) {
             return KU_CLOSED_HERE;
         }
         if (ku_buffer_length(&pump->unsent) == 0) {
@@ -205,6 +240,9 @@ send_output(struct ku_call *call, int may_wait)
             ku_monitor_announce(&pump->monitor);
             if (may_wait && call->blocks && (size_t)sent < length) {
                 return KU_INTERRUPTED;  /* or a send() that waits had sent all */
+            }
+            if (may_wait && ku_pump_let_signals(call) != KU_DONE) {
+                return KU_INTERRUPTED;
             }
         }
         else {
@@ -273,7 +311,7 @@ void
 ku_take_kept(struct ku_call *call)
 {
     char byte;
-    if (call->pump->kept && !call->pump->closed && call->socket != KU_NO_SOCKET) {
+    if (call->pump->kept && !ku_atomic_get(&call->pump->closed) && call->socket != KU_NO_SOCKET) {
         (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
         call->pump->kept = 0;
     }
@@ -297,7 +335,7 @@ let_kept_be_seen(struct ku_call *call)
             == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
-        if (pump->closed) {
+        if (ku_atomic_get(&pump->closed)) {
             return KU_CLOSED_HERE;
         }
     }
@@ -337,7 +375,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
 {
     struct ku_pump *pump = call->pump;
     ku_pump_flush(call);
-    if (pump->closed) {
+    if (ku_atomic_get(&pump->closed)) {
         return KU_CLOSED_HERE;
     }
     if (pump->receive_error != 0) {
@@ -354,7 +392,9 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
             return progress;
         }
     }
-    size_t length = ku_tlsbio_wanted(call->bio, reach == KU_AHEAD);
+    int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+    int ahead = reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, is_tls13);
+    size_t length = ku_tlsbio_wanted(call->bio, ahead);
     int keeps = reach == KU_KEEPING
                 && (ku_buffer_length(&pump->stash) > 0
                     || ku_tlsbio_data_may_follow(call->bio));
@@ -374,7 +414,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
                    && !call->libssl->SSL_is_init_finished(call->ssl);
         return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
     }
-    if (pump->closed) {
+    if (ku_atomic_get(&pump->closed)) {
         return KU_CLOSED_HERE;
     }
     call->bio->at_end = got == 0;

@@ -20,8 +20,9 @@ size_t ku_output_left(const struct ku_call *call);
 int ku_can_send(const struct ku_call *call);
 
 /* How much to receive: no byte more than ends the record that has begun, or its
-   header; also the next header; or all but that the last byte of what may be data
-   is only looked at. */
+   header; also the next header, where this one is surely of data (behind the peer's
+   close_notify may be what is not TLS, or another TLS); or all but that the last byte
+   of what may be data is only looked at. */
 enum ku_reach { KU_EXACTLY, KU_AHEAD, KU_KEEPING };
 
 /* Receive once, with the role. */

@@ -73,12 +73,7 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     Raises as ``pykeyupdate.rekey()``; ``RuntimeError`` from another thread or loop
     than the connection's; ``ConnectionClosedError`` where the transport is closing.
     """
-
-    def take(connection: Connection) -> None:
-        perform = functools.partial(_perform, conn, connection.tls, "rekey")
-        performing.rekey(conn, "rekey", perform, request_peer=request_peer)
-
-    await _send(conn, "rekey", take)
+    await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
 
 async def flush(conn: Any, /) -> None:
@@ -86,9 +81,7 @@ async def flush(conn: Any, /) -> None:
 
     As ``pykeyupdate.flush()``; conn, tasks, cancellation and errors as for ``rekey()``.
     """
-    await _send(
-        conn, "flush", lambda connection: _perform(conn, connection.tls, "flush")
-    )
+    await _send(conn, "flush", lambda: _keyupdate.flush(conn, "flush"))
 
 
 async def wait_for_renegotiation(conn: Any, /) -> None:
@@ -125,30 +118,27 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     the next call waits for its answer.
     """
     function = "request_client_certificate"
-
-    def take(connection: Connection) -> None:
-        performing.request_certificate(
-            conn, connection.tls, connection.tls.do_handshake, function
-        )
-        _perform(conn, connection.tls, function)
-
-    connection = await _send(conn, function, take)
+    connection = _carried(conn, function)
     tls = connection.tls
-    request = performing.request_under_way(tls)
-    await _wait(
-        conn,
-        connection,
-        function,
-        lambda: performing.is_answered(conn, tls, request, function),
-    )
-    return performing.take_answer(tls, request)
+    request: Optional[performing.Request] = None
+    answer: Optional[ClientCertificate] = None
 
+    def take() -> None:
+        nonlocal request
+        request = performing.request_certificate(
+            conn, tls, function, functools.partial(_keyupdate.request, conn, function)
+        )
 
-def _perform(conn: Any, tls: Any, function: str) -> None:
-    """Put into the BIO what is to be sent; nothing of this waits."""
-    performing.perform(
-        conn, tls.do_handshake, function, lambda: _keyupdate.advance(conn, function)
-    )
+    def answered() -> bool:
+        nonlocal answer
+        assert request is not None  # noqa: S101
+        answer = performing.take_answer(conn, tls, request, function)
+        return answer is not None
+
+    await _send(conn, function, take)
+    await _wait(conn, connection, function, answered)
+    assert answer is not None  # noqa: S101
+    return answer
 
 
 # -- which connections -----------------------------------------------------------------
@@ -227,16 +217,15 @@ class _Nothing(bytes):
         return True
 
 
-async def _send(
-    conn: Any, function: str, take: Callable[[Connection], None]
-) -> Connection:
+async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     """Take a step that may write to the BIO, and have the carrier send that."""
     connection = _carried(conn, function)
     carrier = connection.carrier
+    performing.refuse_in_callback(conn, connection.tls, function)
     if not _is_asyncio(carrier):
-        await _send_through(connection, functools.partial(take, connection))
-        return connection
-    take(connection)
+        await _send_through(connection, take)
+        return
+    take()
     transport = _transport(carrier)
     if sys.version_info < (3, 11) and type(transport).__module__.startswith("asyncio"):
         transport.write(_Nothing())
@@ -244,10 +233,9 @@ async def _send(
         transport.writelines([])
     if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
         await carrier.drain()  # before, no two tasks may be in it at once
-    return connection
 
 
-async def _send_through(connection: Connection, take: Callable[[], None]) -> None:
+async def _send_through(connection: Connection, take: Callable[[], object]) -> None:
     failed: Optional[Exception] = None
 
     def step() -> bytes:
@@ -318,7 +306,7 @@ async def _wait(
         return
     if _is_asyncio(carrier):
         # what is only scheduled would wait as well
-        await _send(conn, function, lambda it: _perform(conn, it.tls, function))
+        await _send(conn, function, lambda: _keyupdate.flush(conn, function))
         await _watch(
             asyncio.sleep, is_done, lambda: _check_loop(conn, carrier, function)
         )

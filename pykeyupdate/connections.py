@@ -22,6 +22,7 @@ from types import MethodType
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from .errors import ConnectionClosedError, NotATLSConnectionError
+from .signals import is_of_signal_handler
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
 _DEEPEST = 8  # requests' response is four steps from its socket
@@ -69,7 +70,9 @@ def name_of(value: object) -> str:
     """Return repr(value), whatever a class of the user's makes of it."""
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
         return "<object without a repr>"
 
 

@@ -1,16 +1,20 @@
 """What happens on managed connections, told to the program and to the log.
 
 The extension notes what OpenSSL does and calls ``happened()`` afterwards, in the thread
-that read or wrote, when the call is over: a handler may use the connection, and what it
-raises hurts nobody.
+that read or wrote, when the call is over: a handler may use the connection. What it
+raises hurts nobody, but ``SystemExit``, ``KeyboardInterrupt`` and what a signal handler
+raises meanwhile: these come out of the call.
 """
 
 import enum
 import logging
+import ssl
+import sys
 from typing import Any, Callable, NamedTuple, Optional
 
 from .connections import name_of
 from .locks import make_lock
+from .signals import is_of_signal_handler
 
 _log = logging.getLogger("pykeyupdate")
 
@@ -31,6 +35,9 @@ class EventKind(enum.Enum):
     """New keys are due, but not now (``min_interval_seconds``, or OpenSSL's state)."""
     CUT_OFF = "was cut off, as its peer exceeds PeerLimits (close it, or raise them)"
     """The peer has exceeded ``PeerLimits``; the next call raises."""
+    IMPOSSIBLE = "cannot have the new keys that its RekeyPolicy wants (on_impossible)"
+    """New keys are due and cannot be had: ``RekeyPolicy.on_impossible`` decides what
+    each write does from now on. Told once a connection."""
 
 
 class Event(NamedTuple):
@@ -40,7 +47,8 @@ class Event(NamedTuple):
     connection: Any
     """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
-    """Of ``CUT_OFF``: what there was too much of, and the limit's name."""
+    """Of ``CUT_OFF``: what there was too much of, and the limit's name. Of
+    ``IMPOSSIBLE``: why keys cannot be changed."""
 
 
 Handler = Callable[[Event], object]
@@ -50,6 +58,7 @@ _LEVELS = {
     EventKind.RENEGOTIATED: logging.INFO,
     EventKind.RENEGOTIATION_REFUSED: logging.WARNING,
     EventKind.CUT_OFF: logging.WARNING,
+    EventKind.IMPOSSIBLE: logging.WARNING,
 }
 _handlers: tuple[Handler, ...] = ()
 _lock = make_lock()
@@ -60,8 +69,13 @@ def on_event(handler: Handler) -> Callable[[], None]:
 
     For all of the process; the event says on which. Called in the thread that reads or
     writes the connection, when that call is over: it may use the connection, and it
-    delays that thread. What it raises is logged under ``pykeyupdate`` and goes no
-    further. Several handlers are called in the order in which they were added.
+    delays that thread. (Of an ``SSLObject`` under uvloop, or anyio on asyncio, it is
+    called in the loop's next turn, so that it can use the transport as well.) What it
+    raises is
+    logged under ``pykeyupdate`` and goes no further, but for ``SystemExit`` and
+    ``KeyboardInterrupt``, which come out of the call that read or wrote, and so does
+    what a signal handler raises meanwhile. Several handlers are called in the order in
+    which they were added.
 
     An ``SSLObject`` does not know its peer's address: its transport or stream does (of
     asyncio's, ``get_extra_info("ssl_object")`` is the event's ``connection``).
@@ -83,24 +97,53 @@ def on_event(handler: Handler) -> Callable[[], None]:
     return remove
 
 
-def happened(conn: Any, events: int, why_cut: Optional[str]) -> None:
-    """Tell of events, given as the extension's bits."""
-    for bit, kind in _BITS.items():
-        if events & bit:
-            _tell(Event(kind, conn, why_cut if kind is EventKind.CUT_OFF else None))
+def happened(
+    conn: Any, events: int, why_cut: Optional[str], why_impossible: str
+) -> None:
+    """Tell of events, given as the extension's bits.
+
+    Of an ``SSLObject`` in an event loop it is told in the loop's next turn: its
+    transport is in the middle of a read or write, where it cannot be used. (asyncio's
+    can: see ``ext/object.c``.)
+    """
+    details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
+    news = [
+        Event(kind, conn, details.get(kind))
+        for bit, kind in _BITS.items()
+        if events & bit
+    ]
+    loop = None if _is_usable_now(conn) else _running_loop()
+    if loop is None:
+        _tell(news)
+    else:
+        loop.call_soon(_tell, news)
 
 
-def _tell(event: Event) -> None:
-    level = _LEVELS.get(event.kind, logging.DEBUG)
-    if _log.isEnabledFor(level):
-        text = event.kind.value + (f": {event.detail}" if event.detail else "")
-        _log.log(level, "%s %s", name_of(event.connection), text)
-    for handler in _handlers:
-        _call(handler, event)
+def _is_usable_now(conn: Any) -> bool:
+    return isinstance(conn, ssl.SSLSocket) or conn._transport is not None
+
+
+def _running_loop() -> Any:
+    """Return the running event loop of asyncio's or uvloop's, or None."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    return None if loop is None or loop.is_closed() else loop
+
+
+def _tell(news: list[Event]) -> None:
+    for event in news:
+        level = _LEVELS.get(event.kind, logging.DEBUG)
+        if _log.isEnabledFor(level):
+            text = event.kind.value + (f": {event.detail}" if event.detail else "")
+            _log.log(level, "%s %s", name_of(event.connection), text)
+        for handler in _handlers:
+            _call(handler, event)
 
 
 def _call(handler: Handler, event: Event) -> None:
     try:
         handler(event)
-    except Exception:  # noqa: BLE001 (the connection's thread is not to suffer)
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
         _log.exception("on_event() handler %r failed over %s", handler, event.kind)

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import _keyupdate
 from .errors import PyKeyUpdateError
+from .signals import is_of_signal_handler
 from .sockets import all_sockets
 from .stats import totals
 
@@ -60,10 +61,7 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
-        with contextlib.suppress(PyKeyUpdateError, OSError, ValueError):
-            _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
-            sock._renew("rekey_all")
-            count += 1
+        count += _rekey_socket(sock, wanted)
         pace.done(1)
     while last < end:
         last, some = _keyupdate.want_all(last, pace.batch, wanted)
@@ -72,6 +70,18 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
         count += some
         pace.done(some)
     return count
+
+
+def _rekey_socket(sock: Any, wanted: int) -> bool:
+    """Get new keys on a socket; return whether it was asked."""
+    try:
+        _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
+        sock._renew("rekey_all")
+    except (PyKeyUpdateError, OSError, ValueError) as error:  # closed, or failed
+        if is_of_signal_handler(error):
+            raise
+        return False
+    return True
 
 
 class _Pace:

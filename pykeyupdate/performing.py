@@ -3,23 +3,29 @@
 ``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
 module knows what to do. A step takes ``conn``, as the user gave it and errors shall
 name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of the
-user's call. ``shake`` is its ``do_handshake()``, or one that does not wait.
+user's call.
+
+Over memory (an ``SSLObject``, a managed socket) all of it is one call of the extension,
+in which nothing comes between (``ext/handshake.c``). What is here step by step is for
+sockets whose bytes OpenSSL itself moves: their ``do_handshake()`` waits.
 """
 
 import enum
-import weakref
+import sys
+from types import FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
 from .connections import call, find
 from .constants import KeyUpdateType
 from .errors import (
+    AlreadyPendingError,
+    PyKeyUpdateError,
     ReadPendingError,
     SharedConnectionError,
     WrongProtocolVersionError,
 )
-
-Step = Callable[[], object]
+from .identity import IdentityMap
 
 DATA = 0
 """What ``_keyupdate.advance()`` returns where application data came first."""
@@ -55,7 +61,7 @@ class Request(NamedTuple):
 
 # A request may outlive the call that made it (a timeout, data that came first); the
 # next call then waits for its answer instead of asking again.
-_requests: "weakref.WeakKeyDictionary[Any, Request]" = weakref.WeakKeyDictionary()
+_requests: "IdentityMap[Request]" = IdentityMap()
 
 
 def rekey(
@@ -85,6 +91,37 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
     return _keyupdate.renegotiate(conn)
 
 
+# The functions of ssl.py that stand between OpenSSL and a callback of the program's.
+_SHIMS = ("inner", "shim_cb")
+
+
+def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
+    """Refuse to call OpenSSL in a callback that it has called for this connection.
+
+    Of a managed connection the extension knows. Of others the call stack tells: below
+    the callback stands a function of ssl's, which was given the connection, and below
+    that the method of the connection that is in OpenSSL.
+    """
+    context = getattr(tls, "context", None)
+    if not any(
+        getattr(context, name, None) for name in ("_msg_callback", "sni_callback")
+    ):
+        return
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "ssl" and frame.f_code.co_name in _SHIMS:
+            within = [*frame.f_locals.values()]
+            if frame.f_back is not None:
+                within.append(frame.f_back.f_locals.get("self"))
+            if any(value is tls for value in within):
+                raise AlreadyPendingError(
+                    f"{call(function, conn)}: refused, and nothing was done: it was "
+                    "called from a callback in the middle of another call of this "
+                    "thread on this connection; do it when that has returned"
+                )
+        frame = frame.f_back
+
+
 def refuse_beside_a_reader(conn: Any, function: str) -> None:
     """Refuse a handshake in this thread while another is always in SSL_read()."""
     if find(conn, function).read_elsewhere:
@@ -104,46 +141,64 @@ def _refuse_over_unread_data(conn: Any, function: str) -> None:
         )
 
 
-def perform(
-    conn: Any, shake: Step, function: str, advance: Callable[[], object]
-) -> None:
+def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -> None:
     """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):
         advance()
     elif kind == ToSend.ANSWER:
-        _send_answer(conn, shake)
+        _send_answer(conn, tls)
     elif kind != ToSend.NOTHING:
-        shake()
+        tls.do_handshake()
 
 
-def _send_answer(conn: Any, shake: Step) -> None:
+def _send_answer(conn: Any, tls: Any) -> None:
     """Send the answer that is owed; OpenSSL itself does so with a write alone.
 
     An update of our own that asks for none is the same message, and its preconditions
     are known.
     """
     _keyupdate.key_update(conn)
-    shake()
+    tls.do_handshake()
 
 
-def request_certificate(conn: Any, tls: Any, shake: Step, function: str) -> None:
-    """Request the client's certificate, or finish sending a request under way."""
-    if tls not in _requests:
+def request_certificate(
+    conn: Any, tls: Any, function: str, ask: Callable[[bool], object]
+) -> Request:
+    """Request the client's certificate, or go on with a request under way.
+
+    ``ask`` asks and sends, or (``True``) goes on. Return the request whose answer is to
+    be waited for, by any number of callers.
+    """
+    under_way = _requests.get(tls)
+    if under_way is None:
         # In the middle of a handshake there is none to see; it is refused below.
         before = tls.getpeercert(True) if tls.version() else None
-        finished = _keyupdate.peer_finished(conn, function)
-        if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
-            _send_answer(conn, shake)  # or it would go out in place of the request
-        _keyupdate.request_certificate(conn, function)
-        _requests[tls] = Request(before, finished)
-        if _keyupdate.to_send(conn, function) == ToSend.NOTHING:
-            shake()  # TLS 1.3 does not say that it has something to send
+        request = Request(before, _keyupdate.peer_finished(conn, function))
+    elif is_answered(conn, tls, under_way, function):
+        return under_way
+    else:
+        request = under_way
+    _requests.set(tls, request)
+    try:
+        ask(under_way is not None)
+    except PyKeyUpdateError:
+        if under_way is None:
+            _requests.remove(tls)  # what is refused is not under way
+        raise
+    return request
 
 
-def request_under_way(tls: Any) -> Request:
-    """Return the request whose answer is waited for, by any number of callers."""
-    return _requests[tls]
+def request_step_by_step(
+    conn: Any, tls: Any, function: str, advance: Callable[[], object], under_way: bool
+) -> None:
+    """Request the client's certificate, of a socket that is not managed."""
+    if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
+        _send_answer(conn, tls)  # or it would go out in place of the request
+    _keyupdate.request_certificate(conn, function, under_way)
+    if _keyupdate.to_send(conn, function) == ToSend.NOTHING:
+        tls.do_handshake()  # TLS 1.3 does not say that it has something to send
+    perform(conn, tls, function, advance)
 
 
 def is_answered(conn: Any, tls: Any, request: Request, function: str) -> bool:
@@ -153,14 +208,21 @@ def is_answered(conn: Any, tls: Any, request: Request, function: str) -> bool:
     in the middle of a handshake.
     """
     finished = _keyupdate.peer_finished(conn, function)
-    return tls.version() is not None and finished != request.peer_finished
+    return finished != request.peer_finished and tls.version() is not None
 
 
-def take_answer(tls: Any, request: Request) -> ClientCertificate:
-    """Return what the request that was answered has brought."""
+def take_answer(
+    conn: Any, tls: Any, request: Request, function: str
+) -> Optional[ClientCertificate]:
+    """Return what the request has brought, or None where it is not answered."""
+    if not is_answered(conn, tls, request, function):
+        return None
+    try:
+        certificate = tls.getpeercert(True)
+    except ValueError:  # another thread's next request has begun
+        return None
     if _requests.get(tls) is request:
-        del _requests[tls]
-    certificate = tls.getpeercert(True)
+        _requests.remove(tls)
     return ClientCertificate(certificate, changed=certificate != request.certificate)
 
 

@@ -10,7 +10,6 @@ and cannot be.
 """
 
 import dataclasses
-import logging
 from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 
 from .connections import call
@@ -25,7 +24,6 @@ _ANY_NUMBER = 2**32 - 1
 _OFF = -1
 _MODES = ("never", "once", "freely")
 LONGEST = 100 * 365 * 86400.0  # seconds
-_log = logging.getLogger("pykeyupdate")
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -87,14 +85,18 @@ class RekeyPolicy:
     on_impossible
         What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
-        (default) has the write raise ``RekeyImpossibleError``, with a warning in the
-        log, and the connection stay as it is (of a write that reaches the limit in its
-        middle, the beginning has gone out); ``"close"`` sends a close_notify before
-        that; ``"ignore"`` goes on, with one warning in the log; a function is called as
-        ``f(connection, error)`` in the thread that writes: to return is to ignore, from
-        then on, and what it raises the write raises, each time. (asyncio gives up a
-        connection on any error of a write, without sending what is left: there
-        ``"close"`` is as ``"raise"``.)
+        (default) has the write raise ``RekeyImpossibleError``, and the connection stay
+        as it is (of a write that reaches the limit in its middle, the beginning has
+        gone out); ``"close"`` sends a close_notify before that; ``"ignore"`` goes on; a
+        function is called as ``f(connection, error)`` in the thread that writes: to
+        return is to ignore, from then on, and what it raises the write raises, each
+        time. It may do anything with the connection but write to it: that write comes
+        first (on a socket another is ``AlreadyPendingError``, on an ``SSLObject``
+        ``ssl.SSLWantReadError``, over which a transport keeps the data for later).
+        Whatever it is: the first time on a connection is counted (``impossible``), told
+        (``EventKind.IMPOSSIBLE``) and logged, a warning. (asyncio gives up a connection
+        on any error of a write, without sending what is left: there ``"close"`` is as
+        ``"raise"``.)
 
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
@@ -312,24 +314,20 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> tuple[object, ...]:
 
 def impossible(conn: Any, function: str, reason: str) -> None:
     """Return where data may go on under keys that cannot be changed, or raise."""
+    action = (conn._rules.policy or _NO_POLICY).on_impossible
+    if action == "ignore":
+        return
     error = RekeyImpossibleError(
         1,
         f"{call(function, conn)}: its RekeyPolicy wants new keys before this is sent, "
         f"and cannot have them: {reason}",
     )
-    action = (conn._rules.policy or _NO_POLICY).on_impossible
-    if action == "close":
-        _log.warning("%s; closing", error)
-        conn._send_close_notify()
-    if action == "raise":
-        # asyncio and its like end a connection over this without a word
-        _log.warning("%s; refusing the write", error)
-    if action in ("raise", "close"):
-        raise error
     if callable(action):
         action(conn, error)
-    else:
-        _log.warning("%s; going on under the old ones", error)
+        return
+    if action == "close":
+        conn._send_close_notify()
+    raise error
 
 
 # -- checks ----------------------------------------------------------------------------

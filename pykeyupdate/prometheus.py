@@ -25,6 +25,7 @@ _HELP = {
     "refused": "Renegotiations that the peer was refused",
     "deferred": "Changes of keys that had to wait",
     "cut_off": "Connections whose peer exceeded PeerLimits",
+    "impossible": "Connections that cannot have the new keys their RekeyPolicy wants",
 }
 
 

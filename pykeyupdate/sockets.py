@@ -12,28 +12,28 @@ until a key changes, a session ticket comes or the socket has a timeout.
 
 Here OpenSSL reads and writes memory and never waits (``ext/pump.c`` says how reading,
 writing and waiting go together). All of that is in an object that stands where ``ssl``
-keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()`` and all the
-rest are ``ssl.SSLSocket``'s own code, of whatever Python this runs on. This file has
-what ``ssl`` leaves to its inner object and a socket's waiting: the handshake, the
-shutdown, and closing while other threads are in it.
+keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()``,
+``do_handshake()`` and all the rest are ``ssl.SSLSocket``'s own code, of whatever Python
+this runs on. This file puts that object there, and closes it while other threads are
+in it.
 """
 
 import socket
 import ssl
 import sys
 import weakref
+from types import FrameType
 from typing import Any, Optional
 
 from . import _keyupdate
-from .locks import make_lock
+from .identity import IdentityMap
 from .methods import Methods
 from .policy import DEFAULT, Rules
 
 RULES = "_pykeyupdate_rules"
 """The attribute of a managed context that holds its ``Rules``."""
 
-_sockets: "weakref.WeakSet[SSLSocket]" = weakref.WeakSet()
-_sockets_lock = make_lock()
+_sockets: IdentityMap[None] = IdentityMap()
 
 
 class Defaults:
@@ -44,8 +44,7 @@ class Defaults:
 
 def all_sockets() -> "list[SSLSocket]":
     """Return the managed sockets that there are."""
-    with _sockets_lock:
-        return list(_sockets)
+    return _sockets.keys()
 
 
 def _rules_of(context: ssl.SSLContext) -> Rules:
@@ -66,11 +65,13 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     """
 
     _rules: Rules
+    _transport: "Optional[weakref.ref[Any]]"
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
         made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
         made._rules = _rules_of(made.context)
+        made._transport = _asyncio_transport(sys._getframe(1))
         _keyupdate.keep(made._sslobj, made._rules.numbers)
         return made  # type: ignore[no-any-return]
 
@@ -81,6 +82,37 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
 
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write")
+
+    def _read_again_soon(self) -> bool:
+        """Have asyncio's transport look again in its loop's next turn, if it can."""
+        transport = self._transport() if self._transport is not None else None
+        loop = sys.modules["asyncio"]._get_running_loop()
+        if transport is None or loop is None:
+            return False
+        if hasattr(transport, "buffer_updated"):
+            loop.call_soon(transport.buffer_updated, 0)
+        else:  # Python before 3.11, where this does not write what was held back
+            loop.call_soon(transport.data_received, b"")
+            loop.call_soon(transport._process_write_backlog)
+        return True
+
+
+_NEAR = 6  # frames: ssl's wrap_bio(), one or two that wrap it, and asyncio's
+
+
+def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]]":
+    """Return asyncio's protocol of TLS that is having an SSLObject made, if it is one.
+
+    Others (uvloop, trio, anyio, programs) need no help: see ``ext/object.c``.
+    """
+    found = None
+    for _ in range(_NEAR):
+        if frame is None:
+            break
+        if frame.f_globals.get("__name__") == "asyncio.sslproto":
+            found = frame.f_locals.get("self")  # the last is the protocol
+        frame = frame.f_back
+    return None if found is None else weakref.ref(found)
 
 
 class SSLSocket(Methods, ssl.SSLSocket):
@@ -112,7 +144,6 @@ class SSLSocket(Methods, ssl.SSLSocket):
     # what ssl.SSLSocket keeps and its stubs do not tell
     _context: Any
     _session: Any
-    _check_connected: Any
 
     _duplex: Optional[_keyupdate.Duplex] = None
     _rules: Rules
@@ -138,8 +169,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
         self._rules = _rules_of(self._context)
         _keyupdate.keep(inner, self._rules.numbers)
         duplex = _keyupdate.Duplex(inner, self)
-        with _sockets_lock:
-            _sockets.add(self)
+        _sockets.set(self, None)
         return duplex
 
     def _send_close_notify(self) -> None:
@@ -151,29 +181,6 @@ class SSLSocket(Methods, ssl.SSLSocket):
         duplex = self._duplex
         if duplex is not None:
             duplex.renew(function)
-
-    # -- handshakes and shutdowns ------------------------------------------------------
-
-    def do_handshake(self, block: bool = False) -> None:
-        """Perform the handshake, or what is scheduled; see ``ssl.SSLSocket``."""
-        self._check_connected()
-        timeout = self.gettimeout()
-        if timeout == 0 and block:
-            timeout = None
-        duplex: Any = self._sslobj
-        duplex.handshake(timeout)
-        if self._context._msg_callback or self._context.keylog_filename:
-            # ssl keeps what its own callbacks have raised for its next call: this one
-            duplex.call(duplex.inner.do_handshake)
-
-    def unwrap(self) -> socket.socket:
-        """Shut TLS down; see ``ssl.SSLSocket``. The other threads' ``recv()`` end."""
-        duplex = self._sslobj
-        plain = super().unwrap()
-        left_over = duplex.left_over() if duplex else b""
-        if left_over:
-            _LeftOver(self, left_over)
-        return plain
 
     # -- the end -----------------------------------------------------------------------
 
@@ -189,51 +196,3 @@ class SSLSocket(Methods, ssl.SSLSocket):
             if descriptor >= 0:
                 duplex.close(descriptor)  # or the last of the threads in it does
         super()._real_close()  # type: ignore[misc]
-
-
-class _LeftOver:
-    """What a peer sent in plaintext right behind its close_notify.
-
-    It was received together with the last of TLS. The methods of the socket give it out
-    before what is still to be received, and are its own again afterwards.
-    """
-
-    def __init__(self, sock: socket.socket, data: bytes) -> None:
-        self.sock = sock
-        self.data = data
-        for name in ("recv", "recv_into", "recvfrom", "recvfrom_into", "detach"):
-            setattr(sock, name, getattr(self, name))
-
-    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        taken = self.data[:buflen]
-        if not flags & socket.MSG_PEEK:
-            self.data = self.data[len(taken) :]
-        if not self.data:
-            self._leave()
-        return taken
-
-    def recv_into(
-        self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
-    ) -> int:
-        with memoryview(buffer) as view, view.cast("B") as room:
-            taken = self.recv(min(nbytes or len(room), len(room)), flags)
-            room[: len(taken)] = taken
-        return len(taken)
-
-    def recvfrom(self, buflen: int = 1024, flags: int = 0) -> tuple[bytes, Any]:
-        return self.recv(buflen, flags), self.sock.getpeername()
-
-    def recvfrom_into(
-        self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
-    ) -> tuple[int, Any]:
-        return self.recv_into(buffer, nbytes, flags), self.sock.getpeername()
-
-    def detach(self) -> int:
-        raise ValueError(
-            f"{self.sock!r}: {len(self.data)} bytes that came behind the end of TLS "
-            "would be lost; recv() them first"
-        )
-
-    def _leave(self) -> None:
-        for name in ("recv", "recv_into", "recvfrom", "recvfrom_into", "detach"):
-            self.sock.__dict__.pop(name, None)

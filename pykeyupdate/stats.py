@@ -41,6 +41,8 @@ class Counts(NamedTuple):
     """Changes of keys that were due and had to wait."""
     cut_off: int
     """Peers that have exceeded ``PeerLimits``: of one connection 0 or 1."""
+    impossible: int
+    """Connections whose ``RekeyPolicy`` wanted new keys that cannot be had: 0 or 1."""
 
 
 class ConnectionStats(NamedTuple):

@@ -6,19 +6,17 @@ managed socket (``SSLSocket``) is both: steps are taken over memory, while no ot
 thread is in the connection, and its own object moves the bytes.
 """
 
-import contextlib
 import functools
 import selectors
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
 from .connections import call, find, name_of
 from .errors import NotATLSConnectionError
-from .performing import DATA, ClientCertificate, Step
+from .performing import DATA, ClientCertificate
 
 
 def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -57,8 +55,11 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
     tls = _own_io(conn, "rekey")
-    with _stepping(tls, "rekey") as shake:
-        perform = functools.partial(_perform, conn, tls, shake, "rekey")
+    performing.refuse_in_callback(conn, tls, "rekey")
+    if _is_over_memory(tls):
+        _keyupdate.rekey(conn, "rekey", request_peer)
+    else:
+        perform = functools.partial(_perform, conn, tls, "rekey")
         performing.rekey(conn, "rekey", perform, request_peer=request_peer)
 
 
@@ -81,8 +82,11 @@ def flush(conn: Any, /) -> None:
     Source: SSL_key_update(3), RFC 9846 section 4.7.3.
     """
     tls = _own_io(conn, "flush")
-    with _stepping(tls, "flush") as shake:
-        _perform(conn, tls, shake, "flush")
+    performing.refuse_in_callback(conn, tls, "flush")
+    if _is_over_memory(tls):
+        _keyupdate.flush(conn, "flush")
+    else:
+        _perform(conn, tls, "flush")
 
 
 def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> None:
@@ -110,6 +114,7 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> Non
     """
     function = "wait_for_renegotiation"
     tls = _own_io(conn, function)
+    performing.refuse_in_callback(conn, tls, function)
     _drive(
         conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), timeout
     )
@@ -147,22 +152,27 @@ def request_client_certificate(
     """
     function = "request_client_certificate"
     tls = _own_io(conn, function)
+    performing.refuse_in_callback(conn, tls, function)
     performing.refuse_beside_a_reader(conn, function)
-    with _stepping(tls, function) as shake:
-        performing.request_certificate(conn, tls, shake, function)
-        _perform(conn, tls, shake, function)
-        request = performing.request_under_way(tls)
-    brought: list[ClientCertificate] = []
+
+    def ask(under_way: bool) -> None:
+        if _is_over_memory(tls):
+            _keyupdate.request(conn, function, under_way)
+            return
+        advance = functools.partial(_send_handshake, conn, tls, function)
+        performing.request_step_by_step(conn, tls, function, advance, under_way)
+
+    request = performing.request_certificate(conn, tls, function, ask)
+    answer: Optional[ClientCertificate] = None
 
     def answered() -> bool:
-        # in one, as another thread's next request may begin
-        with _duplex(tls) or contextlib.nullcontext():
-            if performing.is_answered(conn, tls, request, function):
-                brought.append(performing.take_answer(tls, request))
-        return bool(brought)
+        nonlocal answer
+        answer = performing.take_answer(conn, tls, request, function)
+        return answer is not None
 
     _drive(conn, tls, function, answered, timeout)
-    return brought[0]
+    assert answer is not None  # noqa: S101
+    return answer
 
 
 def _own_io(conn: Any, function: str) -> Any:
@@ -186,25 +196,14 @@ def _duplex(tls: Any) -> Optional[_keyupdate.Duplex]:
     return inner if isinstance(inner, _keyupdate.Duplex) else None
 
 
-@contextlib.contextmanager
-def _stepping(tls: Any, function: str) -> Iterator[Step]:
-    """Give the ``do_handshake()`` of a few steps.
-
-    Of a managed socket they are taken while no other thread is in the connection, and
-    what they make is sent when they are done.
-    """
-    duplex = _duplex(tls)
-    if duplex is None:
-        yield tls.do_handshake
-        return
-    with duplex:
-        yield functools.partial(duplex.call, duplex.inner.do_handshake)
-    duplex.send(function, tls.gettimeout())
+def _is_over_memory(tls: Any) -> bool:
+    """Return whether OpenSSL has no socket of its own, and never waits."""
+    return not _is_socket(tls) or _duplex(tls) is not None
 
 
-def _perform(conn: Any, tls: Any, shake: Step, function: str) -> None:
+def _perform(conn: Any, tls: Any, function: str) -> None:
     performing.perform(
-        conn, shake, function, functools.partial(_send_handshake, conn, tls, function)
+        conn, tls, function, functools.partial(_send_handshake, conn, tls, function)
     )
 
 

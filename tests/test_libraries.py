@@ -249,10 +249,14 @@ def test_old_library_unread_data_is_refused(tls13, role):
     peer.write(b"two bytes"[:2])
     assert end.read(1) == b"t"
     with table.version(OPENSSL_1_1_1K):
-        with pytest.raises(pykeyupdate.ReadPendingError, match="half read"):
+        if isinstance(end, pykeyupdate.SSLSocket):  # it puts received data aside
             pykeyupdate.key_update(end)
-        assert end.read(1) == b"w"
-        pykeyupdate.key_update(end)
+            assert end.read(1) == b"w"
+        else:
+            with pytest.raises(pykeyupdate.ReadPendingError, match="half read"):
+                pykeyupdate.key_update(end)
+            assert end.read(1) == b"w"
+            pykeyupdate.key_update(end)
     end.do_handshake()
     assert tls13.talks()
 

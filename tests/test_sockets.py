@@ -301,7 +301,7 @@ def test_a_callback_may_ask_and_not_read(connect):
         setup=lambda client, server: setattr(client, "_msg_callback", watch)
     )
     assert said
-    assert all("in a step of this connection" in text for text in said)
+    assert all("refused, and nothing was done" in text for text in said)
     server.sendall(b"fine")
     assert client.recv(10) == b"fine"
 
@@ -399,18 +399,10 @@ def test_plaintext_right_behind_close_notify_is_not_lost(connect, length):
         server.unwrap()
     follows = b"abcdefghij" * 10
     socket.socket.send(server, follows[:length])
-    assert client.recv(100) == b""  # with the header of what seems the next record
+    assert client.recv(100) == b""
     client.unwrap()
-    buffer = bytearray(1)
-    assert client.recv(1, socket.MSG_PEEK) == b"a"
-    assert client.recv_into(buffer) == 1
-    assert buffer == b"a"
-    if length > 5:
-        with pytest.raises(ValueError, match="would be lost"):
-            client.detach()
-    if length > 1:
-        assert receive(client, length - 1) == follows[1:length]
-    assert "recv" not in vars(client)
+    with socket.socket(fileno=client.detach()) as plain:
+        assert receive(plain, length) == follows[:length]
 
 
 def test_tls_stays_on_after_shutdown(connect):
@@ -582,8 +574,9 @@ def test_close_during_the_handshake(make_contexts, threads):
     shaking = threads.start(sock.do_handshake)
     busy(sock)
     sock.close()
-    with far, pytest.raises(OSError, match="closed by another thread"):
+    with far, pytest.raises(OSError) as caught:
         shaking()
+    assert caught.value.errno == errno.EBADF
 
 
 @BOTH
@@ -953,12 +946,20 @@ import warnings
 warnings.simplefilter("ignore")
 entered = threading.Event()
 
-def stay():
-    with there._sslobj:
+def stay(*args):
+    if accepted[1:]:
         entered.set()
         time.sleep(1)
 
-threading.Thread(target=stay, daemon=True).start()
+server._msg_callback = stay
+near, far = socket.socketpair()
+thread = threading.Thread(
+    target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
+thread.start()
+here = client.wrap_socket(near, server_hostname="localhost")
+thread.join()
+there = accepted[1]
+threading.Thread(target=there.send, args=(b"x",), daemon=True).start()
 entered.wait()
 for generation in range(2):
     child = os.fork()
@@ -1015,10 +1016,8 @@ def test_a_duplex_is_made_of_a_new_connection_over_memory(connect, make_link):
             _keyupdate.Duplex(inner, client)
     with pytest.raises(TypeError):
         _keyupdate.Duplex()
-    with pytest.raises(RuntimeError, match="not entered"):
-        client._sslobj.__exit__()
     with pytest.raises(TypeError):
-        client._sslobj.call()
+        client._sslobj.look()
     with pytest.raises(AttributeError):
         client._sslobj.nothing  # noqa: B018
 

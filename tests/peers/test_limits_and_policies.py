@@ -248,7 +248,7 @@ def test_gnutls_cli_survives_an_update_a_record(
 
 def test_gnutls_serv_hangs_up_without_an_interval(gnutls_serv, rules):
     """What the interval is for. No echo is waited for: all are sent within a second."""
-    rules.update(policy=RekeyPolicy(**EACH_RECORD, min_interval_seconds=0.0))
+    rules.update(policy=RekeyPolicy(sent_records=1, min_interval_seconds=0.0))
     server, client, witness = gnutls_serv("tls13")
     with pytest.raises(OSError):
         for _ in range(OFTEN):
@@ -259,7 +259,7 @@ def test_gnutls_serv_hangs_up_without_an_interval(gnutls_serv, rules):
 
 
 def test_gnutls_cli_hangs_up_without_an_interval(gnutls_cli, rules):
-    rules.update(policy=RekeyPolicy(**EACH_RECORD, min_interval_seconds=0.0))
+    rules.update(policy=RekeyPolicy(sent_records=1, min_interval_seconds=0.0))
     client, server, witness = gnutls_cli("tls13")
     client.wait_for("Simple Client Mode")
     with contextlib.suppress(OSError):  # it may be gone before we have sent all
