@@ -192,7 +192,9 @@ def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except Exception as error:
         raise NoAnswerError(
             f"its class makes connections in a way of its own, and asked for one it "
-            f"raises {error!r}; manage() the context that it makes them with"
+            f"raises {error!r}. If these are of its sslsocket_class and "
+            f"sslobject_class, put pykeyupdate's classes there; if another context "
+            f"makes them, manage() that one"
         ) from error
 
 

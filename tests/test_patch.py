@@ -656,20 +656,26 @@ def test_what_is_no_connection_is_refused(context_class, snapshot):
     pykeyupdate.uninstall()
 
 
+@pytest.mark.parametrize("own", [type("Own", (ssl.SSLObject,), {}), ssl.SSLObject])
 def test_a_replaced_context_class_that_cannot_be_reached(
-    context_class, snapshot, monkeypatch
+    context_class, snapshot, monkeypatch, own
 ):
-    class Own(ssl.SSLObject):
-        pass
-
-    own = delegating("wrap_socket", "wrap_bio", sslobject_class=Own)
-    monkeypatch.setattr(ssl, "SSLContext", context_class(__new__=own))
-    with pytest.warns(
-        pykeyupdate.PatchWarning, match="nothing.*ssl.SSLContext is .*Own"
-    ):
+    """It looks at a hook of its own, even where ssl's class is in that now."""
+    make = delegating("wrap_socket", "wrap_bio", sslobject_class=own)
+    monkeypatch.setattr(ssl, "SSLContext", context_class(__new__=make))
+    said = f"nothing.*ssl.SSLContext is .*{own.__name__}"
+    with pytest.warns(pykeyupdate.PatchWarning, match=said):
         pykeyupdate.install(managed=True)
     assert content(*CLASSES) == list(snapshot.values())
     monkeypatch.undo()
+
+
+def test_a_class_with_a_hook_of_its_own_is_not_reached(context_class, snapshot):
+    cls = context_class(sslsocket_class=ssl.SSLSocket)
+    with pytest.warns(pykeyupdate.PatchWarning, match="not reach.*Context"):
+        pykeyupdate.install(managed=True)
+    assert made_by(cls(ssl.PROTOCOL_TLS_CLIENT)) is ssl.SSLSocket
+    pykeyupdate.uninstall()
 
 
 def test_a_replaced_context_class_that_has_ssls_inside_is_reached(
@@ -681,6 +687,17 @@ def test_a_replaced_context_class_that_has_ssls_inside_is_reached(
     assert made_by(own(ssl.PROTOCOL_TLS_CLIENT)) is pykeyupdate.SSLSocket
     pykeyupdate.uninstall()
     monkeypatch.undo()
+
+
+def test_a_context_that_insists_on_a_handshake_does_not_hang(context_class):
+    def wrap_socket(self, sock, **kwargs):
+        kwargs["do_handshake_on_connect"] = True
+        return ssl.SSLContext.wrap_socket(self, sock, **kwargs)
+
+    context = context_class(wrap_socket=wrap_socket)(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match="asked for one it raises ValueError"):
+        pykeyupdate.manage(context)
+    assert vars(context) == {}
 
 
 def test_a_context_that_cannot_be_asked_is_refused(context_class, snapshot):
