@@ -1,5 +1,6 @@
 """pykeyupdate/patch.py: adding and removing the methods."""
 
+import gc
 import inspect
 import os
 import signal
@@ -378,3 +379,336 @@ def test_another_class_in_the_hook_is_left_there(snapshot, hook):
         assert vars(ssl.SSLContext)[hook] is other
     finally:
         setattr(ssl.SSLContext, hook, original)
+
+
+# -- other classes in the place of ssl's -----------------------------------------------
+
+
+class Green:
+    """What gevent has in the place of ``ssl.SSLSocket``: no socket of ``ssl``'s."""
+
+
+class Plain(ssl.SSLContext):
+    """What replaces ``ssl.SSLContext`` and changes nothing where connections begin."""
+
+
+def content(*classes):
+    return [list(vars(cls).items()) for cls in classes]
+
+
+def make_object(context):
+    return context.wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"
+    )
+
+
+@pytest.fixture
+def context_class():
+    """Make classes of contexts; all are gone afterwards, as install() looks at each."""
+
+    def make(**methods):
+        return type("Context", (ssl.SSLContext,), methods)
+
+    yield make
+    gc.collect()
+
+
+def delegating(*methods, **own_classes):
+    """Return what makes contexts that have another make their connections."""
+    original = ssl.SSLContext
+
+    def make(cls, protocol):
+        context, inside = original.__new__(cls, protocol), original(protocol)
+        for hook, own in own_classes.items():
+            setattr(inside, hook, own)
+        for method in methods:
+            setattr(context, method, getattr(inside, method))
+        return context
+
+    return make
+
+
+def test_a_subclass_of_the_context_class_is_no_matter(snapshot, monkeypatch):
+    before = content(Plain)
+    monkeypatch.setattr(ssl, "SSLContext", Plain)
+    context = Plain(ssl.PROTOCOL_TLS_CLIENT)
+    pykeyupdate.install(managed=True)
+    assert made_by(context) is pykeyupdate.SSLSocket
+    pykeyupdate.uninstall()
+    assert made_by(context) is ssl.SSLSocket
+    assert content(Plain) == before
+    pykeyupdate.manage(context)
+    assert made_by(context) is pykeyupdate.SSLSocket
+    monkeypatch.undo()
+
+
+def test_a_context_of_the_class_before_is_taken(monkeypatch):
+    context = ssl.create_default_context()
+    monkeypatch.setattr(ssl, "SSLContext", Plain)
+    pykeyupdate.manage(context)
+    assert made_by(context) is pykeyupdate.SSLSocket
+
+
+@pytest.mark.parametrize("name", ["SSLSocket", "SSLObject", "SSLContext"])
+@pytest.mark.parametrize("derived", [True, False])
+def test_uninstall_finds_what_it_touched(snapshot, monkeypatch, name, derived):
+    """Another class may have come in its place, or gone, since ``install()``."""
+    original = getattr(ssl, name)
+    other = type("Other", (original,) if derived else (), {})
+    before = content(other)
+    pykeyupdate.install(managed=True)
+    monkeypatch.setattr(ssl, name, other)
+    pykeyupdate.uninstall()
+    assert content(*CLASSES) == list(snapshot.values())
+    pykeyupdate.install()
+    assert pykeyupdate.is_installed()
+    monkeypatch.undo()
+    pykeyupdate.uninstall()
+    assert content(other) == before
+
+
+def test_a_class_in_the_place_of_the_socket_class_gets_the_methods(
+    snapshot, monkeypatch
+):
+    pykeyupdate.install()
+    before = content(Green)
+    monkeypatch.setattr(ssl, "SSLSocket", Green)
+    assert not pykeyupdate.is_installed()
+    pykeyupdate.install()
+    assert pykeyupdate.is_installed()
+    assert [name for name in vars(Green) if name in NAMES] == NAMES
+    monkeypatch.setattr(ssl, "SSLSocket", Plain)  # and yet another
+    pykeyupdate.uninstall()
+    assert content(Green) == before
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("base", [object, ssl.SSLSocket])
+def test_what_cannot_be_managed_is_refused_whole(snapshot, monkeypatch, base):
+    other = type("Other", (base,), {"__module__": "greens"})
+    context = ssl.create_default_context()
+    monkeypatch.setattr(ssl, "SSLSocket", other)
+    with pytest.raises(TypeError, match=r"is <class 'greens\.Other'>.*rekey\(\).*as t"):
+        pykeyupdate.manage(context)
+    assert vars(context) == {}
+    for keywords in ({"managed": True}, {"policy": None}, {"limits": None}):
+        with pytest.warns(
+            pykeyupdate.PatchWarning, match=r"did nothing.*Other"
+        ) as all_:
+            pykeyupdate.install(**keywords)
+        assert len(all_) == 1
+        assert all_[0].filename == __file__
+        assert content(*CLASSES) == list(snapshot.values())
+        assert not pykeyupdate.is_installed()
+    context.sslobject_class = pykeyupdate.SSLObject  # as the message says
+    assert make_object(context)._rules.policy == pykeyupdate.RekeyPolicy()
+    with pykeyupdate.installed():
+        pass
+    monkeypatch.undo()
+
+
+def test_a_refused_install_keeps_the_one_before(snapshot, monkeypatch):
+    pykeyupdate.install(policy=None)
+    monkeypatch.setattr(ssl, "SSLSocket", Green)
+    with pytest.warns(pykeyupdate.PatchWarning, match="did nothing"):
+        pykeyupdate.install(policy=pykeyupdate.RekeyPolicy.tiny())
+    with pytest.warns(pykeyupdate.PatchWarning, match="managed no longer.*Green"):
+        pykeyupdate.install()
+    monkeypatch.undo()
+    with make_socket(ssl.create_default_context()) as sock:
+        assert sock._rules.policy is None
+
+
+def test_a_class_that_takes_no_methods_leaves_nothing_done(snapshot, monkeypatch):
+    monkeypatch.setattr(ssl, "SSLObject", int)
+    for call in (
+        pykeyupdate.install,
+        lambda: pykeyupdate.install(managed=True),
+        lambda: pykeyupdate.installed().__enter__(),
+    ):
+        with pytest.raises(TypeError, match="int"):
+            call()
+        assert content(*CLASSES) == list(snapshot.values())
+    monkeypatch.undo()
+    with pykeyupdate.installed():
+        pass
+    assert not pykeyupdate.is_installed()
+
+
+@pytest.mark.parametrize(
+    "methods", [["wrap_socket"], ["wrap_bio"], ["wrap_socket", "wrap_bio"]]
+)
+def test_a_context_inside_another_is_managed(context_class, methods):
+    context = context_class(__new__=delegating(*methods))(ssl.PROTOCOL_TLS_CLIENT)
+    pykeyupdate.manage(context, policy=None)
+    assert made_by(context) is pykeyupdate.SSLSocket
+    assert type(make_object(context)) is pykeyupdate.SSLObject
+    assert make_object(context)._rules.policy is None
+    pykeyupdate.manage(context)
+    with make_socket(context) as sock:
+        assert sock._rules.policy == pykeyupdate.RekeyPolicy()
+
+
+def test_the_classes_of_a_context_inside_another_go_first(context_class):
+    """They may verify certificates, as truststore's do."""
+    asked = []
+
+    class Socket(ssl.SSLSocket):
+        def do_handshake(self, block=False):
+            asked.append(self)
+            super().do_handshake(block)
+
+    class Object(ssl.SSLObject):
+        def do_handshake(self):
+            asked.append(self)
+            super().do_handshake()
+
+    own = delegating(
+        "wrap_socket", "wrap_bio", sslsocket_class=Socket, sslobject_class=Object
+    )
+    context = context_class(__new__=own)(ssl.PROTOCOL_TLS_CLIENT)
+    pykeyupdate.manage(context)
+    pykeyupdate.manage(context)
+    made = make_object(context)
+    with make_socket(context) as sock:
+        assert isinstance(sock, Socket)
+        assert isinstance(sock, pykeyupdate.SSLSocket)
+        assert isinstance(made, Object)
+        assert isinstance(made, pykeyupdate.SSLObject)
+        assert type(sock).__name__ == "ManagedSocket"
+        sock.setblocking(False)
+        with pytest.raises(OSError):  # its peer is gone
+            sock.do_handshake()
+    with pytest.raises(ssl.SSLWantReadError):
+        made.do_handshake()
+    assert asked == [sock, made]
+    assert pykeyupdate.stats(made)
+
+
+def test_a_context_that_passes_the_call_on_is_managed(context_class, snapshot):
+    calls = []
+
+    def wrap_socket(self, *args, **kwargs):
+        calls.append(kwargs)
+        return ssl.SSLContext.wrap_socket(self, *args, **kwargs)
+
+    cls = context_class(wrap_socket=wrap_socket)
+    client, server = cls(ssl.PROTOCOL_TLS_CLIENT), cls(ssl.PROTOCOL_TLS_SERVER)
+    for context in (client, server):
+        pykeyupdate.manage(context)
+    assert [c["do_handshake_on_connect"] for c in calls] == [False, False]
+    assert made_by(client) is pykeyupdate.SSLSocket
+    pykeyupdate.install(managed=True)
+    assert made_by(cls(ssl.PROTOCOL_TLS_CLIENT)) is pykeyupdate.SSLSocket
+    pykeyupdate.uninstall()
+
+
+def test_a_context_that_makes_sockets_by_itself_is_refused(context_class, snapshot):
+    class Own(ssl.SSLSocket):
+        pass
+
+    def wrap_socket(self, sock, **kwargs):
+        return Own._create(sock, context=self, **kwargs)
+
+    cls = context_class(wrap_socket=wrap_socket)
+    context = cls(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match=r"its wrap_socket\(\) makes .*Own.* by itself"):
+        pykeyupdate.manage(context)
+    assert vars(context) == {}
+    with pytest.warns(pykeyupdate.PatchWarning, match=r"not reach.*Context'> makes"):
+        pykeyupdate.install(managed=True)
+    assert made_by(ssl.create_default_context()) is pykeyupdate.SSLSocket
+    pykeyupdate.uninstall()
+
+
+def test_a_class_derived_from_ours_is_reached(context_class, snapshot):
+    class Derived(pykeyupdate.SSLSocket):
+        pass
+
+    cls = context_class(sslsocket_class=Derived)
+    pykeyupdate.install(managed=True)
+    assert made_by(cls(ssl.PROTOCOL_TLS_CLIENT)) is Derived
+    pykeyupdate.uninstall()
+
+
+def test_a_hook_without_a_class_is_refused(snapshot, monkeypatch):
+    context = ssl.create_default_context()
+    context.sslobject_class = None
+    with pytest.raises(TypeError, match="its sslobject_class is None; rekey"):
+        pykeyupdate.manage(context)
+    monkeypatch.setattr(ssl.SSLContext, "sslsocket_class", None)
+    with pytest.warns(pykeyupdate.PatchWarning, match="sslsocket_class is None"):
+        pykeyupdate.install(managed=True)
+    assert not pykeyupdate.is_installed()
+    monkeypatch.undo()
+
+
+def test_what_is_no_connection_is_refused(context_class, snapshot):
+    class Odd:
+        context = None
+
+    cls = context_class(wrap_bio=lambda *args, **keywords: Odd())
+    context = cls(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match=r"its wrap_bio\(\) makes .*Odd.* by itself"):
+        pykeyupdate.manage(context)
+    with pytest.warns(pykeyupdate.PatchWarning, match=r"not reach.*makes .*Odd"):
+        pykeyupdate.install(limits=None)
+    pykeyupdate.uninstall()
+
+
+@pytest.mark.parametrize("own", [type("Own", (ssl.SSLObject,), {}), ssl.SSLObject])
+def test_a_replaced_context_class_that_cannot_be_reached(
+    context_class, snapshot, monkeypatch, own
+):
+    """It looks at a hook of its own, even where ssl's class is in that now."""
+    make = delegating("wrap_socket", "wrap_bio", sslobject_class=own)
+    monkeypatch.setattr(ssl, "SSLContext", context_class(__new__=make))
+    said = f"nothing.*ssl.SSLContext is .*{own.__name__}"
+    with pytest.warns(pykeyupdate.PatchWarning, match=said):
+        pykeyupdate.install(managed=True)
+    assert content(*CLASSES) == list(snapshot.values())
+    monkeypatch.undo()
+
+
+def test_a_class_with_a_hook_of_its_own_is_not_reached(context_class, snapshot):
+    cls = context_class(sslsocket_class=ssl.SSLSocket)
+    with pytest.warns(pykeyupdate.PatchWarning, match="not reach.*Context"):
+        pykeyupdate.install(managed=True)
+    assert made_by(cls(ssl.PROTOCOL_TLS_CLIENT)) is ssl.SSLSocket
+    pykeyupdate.uninstall()
+
+
+def test_a_replaced_context_class_that_has_ssls_inside_is_reached(
+    context_class, snapshot, monkeypatch
+):
+    own = context_class(__new__=delegating("wrap_socket", "wrap_bio"))
+    monkeypatch.setattr(ssl, "SSLContext", own)
+    pykeyupdate.install(managed=True)
+    assert made_by(own(ssl.PROTOCOL_TLS_CLIENT)) is pykeyupdate.SSLSocket
+    pykeyupdate.uninstall()
+    monkeypatch.undo()
+
+
+def test_a_context_that_insists_on_a_handshake_does_not_hang(context_class):
+    def wrap_socket(self, sock, **kwargs):
+        kwargs["do_handshake_on_connect"] = True
+        return ssl.SSLContext.wrap_socket(self, sock, **kwargs)
+
+    context = context_class(wrap_socket=wrap_socket)(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match="asked for one it raises ValueError"):
+        pykeyupdate.manage(context)
+    assert vars(context) == {}
+
+
+def test_a_context_that_cannot_be_asked_is_refused(context_class, snapshot):
+    def wrap_socket(self, sock, *, proxy):
+        raise AssertionError
+
+    cls = context_class(wrap_socket=wrap_socket)
+    context = cls(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(
+        TypeError, match=r"asked for one it raises TypeError.*do_handshake_on_c"
+    ):
+        pykeyupdate.manage(context)
+    pykeyupdate.install(managed=True)  # nobody knows: no warning
+    pykeyupdate.uninstall()
