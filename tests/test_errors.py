@@ -32,11 +32,10 @@ def test_not_now_and_not_possible_are_told_apart_by_class():
     assert not issubclass(pykeyupdate.NotNowError, pykeyupdate.NotPossibleError)
 
 
-def test_only_openssls_own_refusals_and_ends_are_ssl_errors():
+def test_only_openssls_refusals_for_good_and_ends_are_ssl_errors():
     """Code around sockets closes the connection on OSError: no others are."""
     ssl_errors = {
         pykeyupdate.RefusedByOpenSSLError,
-        pykeyupdate.DeferredByOpenSSLError,
         pykeyupdate.RekeyImpossibleError,
         pykeyupdate.PeerLimitError,
     }
