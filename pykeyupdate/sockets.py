@@ -18,6 +18,10 @@ what ``ssl`` leaves to its inner object and a socket's waiting: the handshake, t
 shutdown, and closing while other threads are in it.
 """
 
+import errno
+import io
+import operator
+import os
 import socket
 import ssl
 import sys
@@ -205,28 +209,50 @@ class _LeftOver:
             setattr(sock, name, getattr(self, name))
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        taken = self.data[:buflen]
-        if not flags & socket.MSG_PEEK:
-            self.data = self.data[len(taken) :]
-        if not self.data:
-            self._leave()
-        return taken
+        return self._take("recv", buflen, flags)
+
+    def recvfrom(self, buflen: int = 1024, flags: int = 0) -> tuple[bytes, None]:
+        # a stream's does not name its peer
+        return self._take("recvfrom", buflen, flags), None
 
     def recv_into(
         self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
     ) -> int:
-        with memoryview(buffer) as view, view.cast("B") as room:
-            taken = self.recv(min(nbytes or len(room), len(room)), flags)
-            room[: len(taken)] = taken
-        return len(taken)
-
-    def recvfrom(self, buflen: int = 1024, flags: int = 0) -> tuple[bytes, Any]:
-        return self.recv(buflen, flags), self.sock.getpeername()
+        return self._fill("recv_into", buffer, nbytes, flags)
 
     def recvfrom_into(
         self, buffer: Any, nbytes: Optional[int] = None, flags: int = 0
-    ) -> tuple[int, Any]:
-        return self.recv_into(buffer, nbytes, flags), self.sock.getpeername()
+    ) -> tuple[int, None]:
+        return self._fill("recvfrom_into", buffer, nbytes, flags), None
+
+    def _fill(
+        self, function: str, buffer: Any, nbytes: Optional[int], flags: int
+    ) -> int:
+        # BytesIO takes the buffers that a socket takes: the others are refused here
+        io.BytesIO().readinto(buffer)
+        with memoryview(buffer) as view:
+            room = view.nbytes
+        most = 0 if nbytes is None else operator.index(nbytes)
+        if most > room:
+            raise ValueError(
+                f"{function}(): nbytes is greater than the length of the buffer: "
+                f"{most} and {room}"
+            )
+        taken = self._take(function, most or room, flags)
+        return io.BytesIO(taken).readinto(buffer)
+
+    def _take(self, function: str, most: int, flags: int) -> bytes:
+        most, peeks = operator.index(most), flags & socket.MSG_PEEK
+        if most < 0:
+            raise ValueError(f"negative buffersize in {function}")
+        if self.sock.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        taken = self.data[:most]
+        if not peeks:
+            self.data = self.data[most:]
+        if not self.data:
+            self._leave()
+        return taken
 
     def detach(self) -> int:
         raise ValueError(

@@ -1,7 +1,10 @@
 """``SSLSocket``: as the standard library's, and for any number of threads."""
 
+import array
 import contextlib
+import ctypes
 import errno
+import itertools
 import os
 import select
 import signal
@@ -411,6 +414,99 @@ def test_plaintext_right_behind_close_notify_is_not_lost(connect, length):
     if length > 1:
         assert receive(client, length - 1) == follows[1:length]
     assert "recv" not in vars(client)
+
+
+@pytest.fixture
+def left_over_and_plain(connect):
+    """Two sockets that have the same five bytes to give, one of them left over."""
+    client, server = connect()
+    server.settimeout(0)
+    with pytest.raises(ssl.SSLWantReadError):
+        server.unwrap()
+    near, far = socket.socketpair()
+    with near, far:
+        for end in (server, far):
+            socket.socket.sendall(end, b"abcde")
+        assert client.recv(100) == b""
+        client.unwrap()
+        assert "recv" in vars(client)
+        yield client, near
+
+
+def outcome(sock, method, kind, *arguments):
+    """Return what a call of a socket gives or raises, and the buffer afterwards."""
+    buffers = [BUFFERS[kind]()] if "into" in method else []
+    try:
+        result = getattr(sock, method)(*buffers, *arguments)
+    except Exception as error:
+        result = type(error)
+    return result, [memoryview(buffer).tobytes() for buffer in buffers]
+
+
+class Integers(ctypes.BigEndianStructure):
+    _fields_ = [("one", ctypes.c_uint16), ("two", ctypes.c_uint16)]
+
+
+BUFFERS = {
+    "bytes": lambda: b"1234567",
+    "bytearray": lambda: bytearray(7),
+    "small": lambda: bytearray(2),
+    "empty": bytearray,
+    "integers": lambda: array.array("I", [0, 0]),
+    "table": lambda: memoryview(bytearray(6)).cast("B", (2, 3)),
+    "every other": lambda: memoryview(bytearray(14))[::2],
+    "read-only": lambda: memoryview(bytearray(7)).toreadonly(),
+    "structure": Integers,
+}
+
+
+AMOUNTS = [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, "4", 4.0]
+WRONG_FLAGS = [(0, "0"), (0, 0.0)]
+LOOKS = [(amount, socket.MSG_PEEK) for amount in AMOUNTS] + WRONG_FLAGS
+
+
+def test_what_is_left_over_is_looked_at_as_at_a_sockets(left_over_and_plain):
+    """Every call here leaves it there: it peeks, or is refused."""
+    calls = [
+        *itertools.product(["recv", "recvfrom"], [None], LOOKS),
+        *itertools.product(["recv_into", "recvfrom_into"], BUFFERS, LOOKS),
+    ]
+    for method, kind, arguments in calls:
+        ours, theirs = (
+            outcome(sock, method, kind, *arguments) for sock in left_over_and_plain
+        )
+        assert ours == theirs, (method, kind, arguments)
+    for sock in left_over_and_plain:
+        assert sock.recv(100) == b"abcde"
+
+
+@pytest.mark.parametrize("amount", [0, 2, 7])
+@pytest.mark.parametrize("method", ["recv", "recvfrom", "recv_into", "recvfrom_into"])
+def test_what_is_left_over_is_taken_as_from_a_socket(
+    left_over_and_plain, method, amount
+):
+    ours, theirs = (
+        outcome(sock, method, "bytearray", amount) for sock in left_over_and_plain
+    )
+    assert ours == theirs
+    for sock in left_over_and_plain:
+        sock.settimeout(0)
+    ours, theirs = (outcome(sock, "recv", None, 100) for sock in left_over_and_plain)
+    assert ours == theirs
+
+
+def test_a_negative_size_is_refused_in_a_sockets_words(left_over_and_plain):
+    for sock in left_over_and_plain:
+        for method in ("recv", "recvfrom"):
+            with pytest.raises(ValueError, match=f"^negative buffersize in {method}$"):
+                getattr(sock, method)(-1)
+
+
+def test_what_is_left_over_is_not_given_out_by_a_closed_socket(left_over_and_plain):
+    for sock in left_over_and_plain:
+        sock.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            sock.recv(1)
 
 
 def test_tls_stays_on_after_shutdown(connect):
