@@ -1,8 +1,6 @@
 """``SSLSocket``: as the standard library's, and for any number of threads."""
 
-import array
 import contextlib
-import ctypes
 import errno
 import itertools
 import os
@@ -16,6 +14,7 @@ import threading
 import time
 
 import pytest
+from buffers import BUFFERS
 from link import Witness
 
 import pykeyupdate
@@ -441,23 +440,6 @@ def outcome(sock, method, kind, *arguments):
     except Exception as error:
         result = type(error)
     return result, [memoryview(buffer).tobytes() for buffer in buffers]
-
-
-class Integers(ctypes.BigEndianStructure):
-    _fields_ = [("one", ctypes.c_uint16), ("two", ctypes.c_uint16)]
-
-
-BUFFERS = {
-    "bytes": lambda: b"1234567",
-    "bytearray": lambda: bytearray(7),
-    "small": lambda: bytearray(2),
-    "empty": bytearray,
-    "integers": lambda: array.array("I", [0, 0]),
-    "table": lambda: memoryview(bytearray(6)).cast("B", (2, 3)),
-    "every other": lambda: memoryview(bytearray(14))[::2],
-    "read-only": lambda: memoryview(bytearray(7)).toreadonly(),
-    "structure": Integers,
-}
 
 
 AMOUNTS = [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, "4", 4.0]
