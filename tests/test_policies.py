@@ -702,6 +702,37 @@ def test_events_and_the_log(make_wire, caplog):
         pykeyupdate.on_event(None)
 
 
+def test_a_registration_that_is_taken_back_is_that_one(make_wire):
+    seen = []
+
+    def once(event):
+        seen.append("once")
+
+    def twice(event):
+        seen.append("twice")
+
+    def told():
+        seen.clear()
+        wire.write(b"data")
+        return list(seen)
+
+    wire = make_wire(at_once(sent_records=1))
+    wire.write(b"data")
+    first, between, last = map(pykeyupdate.on_event, (twice, once, twice))
+    try:
+        assert told() == ["twice", "once", "twice"]
+        last()
+        last()
+        assert told() == ["twice", "once"]
+        last = pykeyupdate.on_event(twice)
+        first()
+        assert told() == ["once", "twice"]
+    finally:
+        for remove in (first, between, last):
+            remove()
+    assert told() == []
+
+
 def test_an_interrupt_in_a_handler_is_an_interrupt(make_wire):
     """And what was written has been written."""
 
