@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _keyupdate
 from .errors import PyKeyUpdateError
-from .sockets import all_sockets
+from .sockets import SSLSocket, all_sockets
 from .stats import totals
 
 _WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/record.h
@@ -37,16 +37,18 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
 
 def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
-    """Get new keys on all managed connections; return how many were asked.
+    """Get new keys on all managed connections that can; return how many those are.
 
     For an incident. A managed ``SSLSocket`` gets them here and now, idle or not, as
     far as its send buffer takes the message (27 bytes) at once; an ``SSLObject`` with
     its owner's next read or write, as in ``request_rekey()``, which says more. It takes
     on ``per_second`` connections a second (1000.0: their peers may be one machine) and
-    returns when all have been asked; connections that are opened meanwhile have new
-    keys anyway. What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
-    on as it is; what is closed is passed over, and so is what a forked process has from
-    its parent and has not used.
+    returns when all have been asked; connections that are opened meanwhile, or in their
+    first handshake, have new keys anyway.
+
+    What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes on as it is
+    and is not counted: close it. Passed over and not counted is also what is closed,
+    and what a forked process has from its parent and has not used.
 
     So 10,000 connections take ten seconds, in which this thread mostly sleeps: beside
     an event loop, call it with ``asyncio.to_thread()`` or the like.
@@ -61,10 +63,11 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
         with contextlib.suppress(PyKeyUpdateError, OSError, ValueError):
-            _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
-            sock._renew("rekey_all")
-            count += 1
-        pace.done(1)
+            if _can_renew(sock):
+                _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
+                sock._renew("rekey_all")
+                count += 1
+                pace.done(1)
     while last < end:
         last, some = _keyupdate.want_all(last, pace.batch, wanted)
         if some == 0:
@@ -72,6 +75,15 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
         count += some
         pace.done(some)
     return count
+
+
+def _can_renew(sock: SSLSocket) -> bool:
+    """Return of a socket what ``ext/record.c`` knows of all: ``can_renew``."""
+    cipher = sock.cipher()  # names the version in the middle of a handshake, too
+    policy = sock._rules.policy
+    return cipher is not None and (
+        cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)
+    )
 
 
 class _Pace:

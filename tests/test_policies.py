@@ -6,6 +6,7 @@ What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import logging
 import os
 import random
@@ -335,6 +336,43 @@ def test_rekey_all_reaches_every_managed_connection(make_contexts, make_link):
     assert stock.wire == []
 
 
+@pytest.mark.parametrize(
+    ("version", "policy", "counts"),
+    [
+        ("tls13", None, True),
+        ("tls12", RekeyPolicy(renegotiate=True), True),
+        ("tls12", RekeyPolicy(), False),
+        ("tls12", None, False),
+    ],
+)
+def test_rekey_all_counts_what_can_have_new_keys(make_wire, version, policy, counts):
+    gc.collect()
+    before = pykeyupdate.rekey_all(per_second=float("inf"))
+    wires = [make_wire(policy, version) for _ in range(3)]
+    now = pykeyupdate.rekey_all(per_second=float("inf"))
+    assert now - before == (len(wires) if counts else 0)
+    for wire in wires:
+        wire.read_all()  # does what was asked
+        wire.carry()
+        assert bool(wire.records) == counts
+        if wire.kind == "socket":
+            wire.end.close()
+    assert wire.kind == "object" or pykeyupdate.rekey_all(per_second=1e9) == before
+
+
+def test_rekey_all_does_not_count_a_first_handshake(make_contexts, kind, role):
+    gc.collect()
+    before = pykeyupdate.rekey_all(per_second=float("inf"))
+    wire = Wire(make_contexts("tls13"), kind, role)
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.end.do_handshake()
+    assert pykeyupdate.rekey_all(per_second=float("inf")) == before
+    wire.handshake()
+    assert wire.write(b"data") == b"data"
+    assert wire.key_updates() == 0  # its keys are new
+    wire.close()
+
+
 @pytest.mark.parametrize("policy", [None, RekeyPolicy()])
 def test_what_is_asked_for_and_cannot_be_had_is_no_harm(make_wire, policy):
     """Below TLS 1.3 nobody renegotiates unasked, and data goes on."""
@@ -370,7 +408,9 @@ def test_both_sides_keys_are_asked_for_after_the_answer_that_is_owed(make_wire):
 
 
 def test_rekey_all_takes_its_time(make_contexts):
-    wires = [Wire(make_contexts("tls13"), "socket", "client") for _ in range(4)]
+    wires = [
+        Wire(make_contexts("tls13"), "socket", "client").handshake() for _ in range(4)
+    ]
     pace = []
     real = pykeyupdate.managing.time.sleep
     pykeyupdate.managing.time.sleep = pace.append
