@@ -3,17 +3,24 @@
 ::
 
     import prometheus_client
-    import pykeyupdate.prometheus
+    import pykeyupdate
 
     prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
 """
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector as _Collector
-
 from .stats import totals
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector as _Collector
+except ImportError as _error:
+    raise ImportError(
+        f"pykeyupdate.prometheus needs prometheus-client 0.20 or newer ({_error}). "
+        "Install it with `python -m pip install 'pykeyupdate[prometheus]'`",
+        name=_error.name,
+    ) from _error
 
 _HELP = {
     "key_updates_sent": "TLS 1.3 key updates sent",

@@ -206,6 +206,51 @@ def test_callbacks_in_sub_interpreters(certificate, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def run_without_libraries(script):
+    return run("-W", "error", "-c", script, path=PACKAGE.parent)
+
+
+@pytest.mark.parametrize("name", ["aio", "testing"])
+def test_submodules_come_when_they_are_used(name):
+    result = run_without_libraries(f"""
+import sys, pykeyupdate
+assert "pykeyupdate.{name}" not in sys.modules and "asyncio" not in sys.modules
+assert "{name}" in dir(pykeyupdate) and "rekey" in dir(pykeyupdate)
+assert pykeyupdate.{name} is sys.modules["pykeyupdate.{name}"]
+assert pykeyupdate.{name}.__doc__
+""")
+    assert result.returncode == 0, result.stderr
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="^module 'pykeyupdate' has no .*'rekye'$"):
+        pykeyupdate.rekye  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'rekye'"):
+        from pykeyupdate import rekye  # noqa: F401
+
+
+def test_prometheus_comes_with_prometheus_client():
+    pytest.importorskip("prometheus_client")
+    assert "prometheus" in dir(pykeyupdate)
+    assert pykeyupdate.prometheus is sys.modules["pykeyupdate.prometheus"]
+
+
+def test_prometheus_without_prometheus_client_names_the_remedy():
+    for use in (
+        "pykeyupdate.prometheus",
+        "exec('from pykeyupdate import prometheus')",
+        "exec('import pykeyupdate.prometheus')",
+    ):
+        result = run_without_libraries(f"import pykeyupdate; {use}")
+        assert result.returncode == 1
+        assert "pip install 'pykeyupdate[prometheus]'" in result.stderr
+        assert "No module named 'prometheus_client'" in result.stderr
+    result = run_without_libraries(
+        "import inspect, pykeyupdate; print(len(inspect.getmembers(pykeyupdate)))"
+    )
+    assert int(result.stdout) > 50, result.stderr
+
+
 def test_public_names_are_these():
     public = {n for n in vars(pykeyupdate) if not n.startswith("_")}
     submodules = {n for n in public if inspect.ismodule(getattr(pykeyupdate, n))}
