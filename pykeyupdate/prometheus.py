@@ -6,8 +6,14 @@
     import pykeyupdate
 
     prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
+
+Not in prometheus_client's multiprocess mode (several processes behind one endpoint, as
+under gunicorn): its ``MultiProcessCollector`` adds up files that its own metrics write,
+and asks no collector. There give each process an endpoint of its own, or have each set
+a ``Gauge`` of prometheus_client's from ``pykeyupdate.totals()``.
 """
 
+import os
 from collections.abc import Iterator
 
 from .stats import totals
@@ -35,11 +41,32 @@ _HELP = {
 }
 
 
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client/values.py
+
+
 class Collector(_Collector):
     """Exports ``pykeyupdate_..._total`` and ``pykeyupdate_connections``.
 
-    The numbers are the whole process's, read when Prometheus asks. Thread-safe.
+    The numbers are the whole process's, read when Prometheus asks. Register one: a
+    second in the same registry is a ``ValueError`` of ``register()``, as Prometheus
+    would refuse the same metrics twice.
+
+    Raises ``RuntimeError`` in multiprocess mode (``PROMETHEUS_MULTIPROC_DIR`` is set),
+    where nothing would be exported. Thread-safe.
     """
+
+    def __init__(self) -> None:
+        if _MULTIPROCESS in os.environ or _MULTIPROCESS.lower() in os.environ:
+            raise RuntimeError(
+                "pykeyupdate.prometheus.Collector() exports nothing in multiprocess "
+                f"mode, which {_MULTIPROCESS} sets: unset it and give each process an "
+                "endpoint of its own, or have each set a prometheus_client.Gauge from "
+                "pykeyupdate.totals()"
+            )
+
+    def describe(self) -> Iterator[Metric]:
+        """Return the metrics, by whose names a registry knows a second collector."""
+        return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics as they are now."""

@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 
@@ -982,6 +983,39 @@ def test_prometheus():
         f"pykeyupdate_connections {float(now.open)}",
     ):
         assert line in text.splitlines()
+    with pytest.raises(ValueError, match="Duplicated.*pykeyupdate_key_updates_sent"):
+        registry.register(Collector())
+
+
+def test_prometheus_in_multiprocess_mode_is_refused(tmp_path):
+    """As an endpoint of that mode shows a counter of prometheus_client's and not ours;
+    what the error advises it shows."""
+    pytest.importorskip("prometheus_client")
+    script = """
+import prometheus_client, pykeyupdate
+from prometheus_client import multiprocess
+from pykeyupdate.prometheus import Collector
+try:
+    Collector()
+except RuntimeError as error:
+    assert "PROMETHEUS_MULTIPROC_DIR" in str(error)
+else:
+    raise SystemExit("taken")
+class Careless(Collector):
+    def __init__(self):
+        pass
+prometheus_client.REGISTRY.register(Careless())
+sent = prometheus_client.Gauge("sent", "-", multiprocess_mode="sum")
+sent.set(pykeyupdate.totals().counts.key_updates_sent)
+endpoint = prometheus_client.CollectorRegistry()
+multiprocess.MultiProcessCollector(endpoint)
+text = prometheus_client.generate_latest(endpoint).decode()
+assert "pykeyupdate" not in text
+assert "sent 0.0" in text
+"""
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        environment = {**os.environ, name: str(tmp_path)}
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 # -- beside the SSL --------------------------------------------------------------------
