@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import _keyupdate
+from . import _keyupdate, checks
 from .errors import PyKeyUpdateError
 from .sockets import SSLSocket, all_sockets
 from .stats import totals
@@ -30,8 +30,10 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     thread may call ``rekey()`` instead.)
 
     Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
-    ``TypeError``). On the wire: nothing by itself. Thread-safe.
+    ``TypeError``); ``TypeError`` for a ``request_peer`` that is no ``bool``. On the
+    wire: nothing by itself. Thread-safe.
     """
+    checks.flag("request_rekey()", "request_peer", request_peer)
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     _keyupdate.want(conn, "request_rekey", wanted)
 
@@ -54,10 +56,13 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     an event loop, call it with ``asyncio.to_thread()`` or the like.
 
     Of sub-interpreters the sockets are this one's, the objects all. Any thread may call
-    it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less.
+    it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less,
+    ``TypeError`` for one that is no number and a ``request_peer`` that is no ``bool``.
     """
-    if not per_second > 0:
-        raise ValueError(f"rekey_all(): per_second must be above 0: {per_second!r}")
+    checks.flag("rekey_all()", "request_peer", request_peer)
+    checks.number(
+        "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
+    )
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened

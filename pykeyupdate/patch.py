@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
+from . import checks
 from .errors import PatchWarning
 from .locks import make_lock
 from .methods import METHODS
@@ -64,10 +65,11 @@ def install(
     the names and is not pykeyupdate's stays, and so does another class in the place of
     ``ssl.SSLSocket`` or ``ssl.SSLObject``, with a ``PatchWarning``.
 
-    Raises ``TypeError`` for what is no ``RekeyPolicy`` or no ``PeerLimits``. On the
-    wire: nothing now. Thread-safe.
+    Raises ``TypeError`` for what is no ``RekeyPolicy``, no ``PeerLimits`` or, of
+    ``managed``, no ``bool``. On the wire: nothing now. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
+    checks.flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
     wanted = rules(
         DEFAULT.policy if policy is _UNSET else policy,
