@@ -41,6 +41,7 @@ try:
         SharedConnectionError,
         UnsupportedByLibraryError,
         WritePendingError,
+        WrongLoopError,
         WrongProtocolVersionError,
         WrongRoleError,
     )
@@ -112,6 +113,7 @@ __all__ = [
     "Totals",
     "UnsupportedByLibraryError",
     "WritePendingError",
+    "WrongLoopError",
     "WrongProtocolVersionError",
     "WrongRoleError",
     "allow_renegotiation",

@@ -27,6 +27,10 @@ class InvalidKeyUpdateTypeError(PyKeyUpdateError, ValueError):
     """The update type is not one that can be scheduled (NOT_REQUESTED, REQUESTED)."""
 
 
+class WrongLoopError(PyKeyUpdateError, RuntimeError):
+    """The connection belongs to another event loop, or thread, than the caller's."""
+
+
 class NotNowError(PyKeyUpdateError):
     """The connection is fine, the moment is not: try again after the next I/O."""
 
