@@ -147,7 +147,8 @@ STOCK = """
 import sys; sys.path[:] = {path!r}
 import ssl
 context = ssl.create_default_context()
-connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+bios = ssl.MemoryBIO(), ssl.MemoryBIO()
+connection = context.wrap_bio(*bios, server_hostname="localhost")
 """
 OURS = """
 import pykeyupdate
@@ -163,14 +164,21 @@ with pykeyupdate.installed():
 """
 
 
+def run_in_sub_interpreters(stock, ours):
+    """Run ours where stock does not crash: that is all that it may do."""
+    run_code = partial(run, "-c", IN_SUB_INTERPRETERS, path=PACKAGE.parent)
+    result = run_code(stock)
+    if result.returncode not in (0, 1):
+        pytest.skip(f"this Python's ssl module crashes there ({result.returncode})")
+    assert result.returncode == 0, result.stderr
+    result = run_code(ours)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="one GIL for all before 3.12")
 def test_sub_interpreters_with_their_own_gil():
     """In a process of its own: what goes wrong there takes the process down."""
-    run_in = partial(run, "-c", IN_SUB_INTERPRETERS, path=PACKAGE.parent)
-    if run_in(STOCK).returncode != 0:
-        pytest.skip("this Python's ssl module crashes in sub-interpreters by itself")
-    result = run_in(STOCK + OURS)
-    assert result.returncode == 0, result.stderr
+    run_in_sub_interpreters(STOCK, STOCK + OURS)
 
 
 CALLED_BACK = """
@@ -186,7 +194,8 @@ a, b = ssl.MemoryBIO(), ssl.MemoryBIO()
 ends = context.wrap_bio(a, b), server.wrap_bio(b, a, server_side=True)
 for end in ends * 2:
     try: end.do_handshake()
-    except ssl.SSLWantReadError: pass
+    except Exception as error:  # before 3.10 it may be another interpreter's class
+        if type(error).__name__ != "SSLWantReadError": raise
 for _ in range(9):
     ends[0].write(b"data")
     assert ends[1].read() == b"data"
@@ -198,12 +207,8 @@ def test_callbacks_in_sub_interpreters(certificate, tmp_path):
     chain = tmp_path / "chain.pem"
     certificate.private_key_and_cert_chain_pem.write_to_path(str(chain))
     code = CALLED_BACK.replace("CHAIN", repr(str(chain)))
-    run_in = partial(run, "-c", IN_SUB_INTERPRETERS, path=PACKAGE.parent)
-    if run_in(code.replace("MANAGE", "")).returncode != 0:
-        pytest.skip("this Python's ssl module crashes in sub-interpreters by itself")
     tiny = "import pykeyupdate as k; k.install(policy=k.RekeyPolicy.tiny())"
-    result = run_in(code.replace("MANAGE", tiny))
-    assert result.returncode == 0, result.stderr
+    run_in_sub_interpreters(code.replace("MANAGE", ""), code.replace("MANAGE", tiny))
 
 
 def run_without_libraries(script):

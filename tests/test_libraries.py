@@ -101,7 +101,7 @@ def test_functions_of_the_programs_own_are_not_taken(
     script = """
 import ssl, pykeyupdate
 context = ssl.create_default_context()
-conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
 pykeyupdate.get_key_update_type(conn)
 try:
     pykeyupdate.renegotiate(conn)
