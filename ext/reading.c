@@ -23,11 +23,28 @@ read_bytes(Py_ssize_t length, size_t most, ku_fill fill, void *argument)
     return bytes;
 }
 
+/* The buffers that _ssl's read() takes ("w*"), and its TypeError over all others. */
+static int
+get_buffer(PyObject *buffer, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) == 0) {
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_BufferError)
+        || PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "read() argument 2 must be read-write bytes-like object, in one "
+                     "piece, not %.100s", Py_TYPE(buffer)->tp_name);
+    }
+    return -1;
+}
+
 static PyObject *
 read_into(Py_ssize_t length, PyObject *buffer, ku_fill fill, void *argument)
 {
     Py_buffer view;
-    if (PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) < 0) {
+    if (get_buffer(buffer, &view) < 0) {
         return NULL;
     }
     if (length <= 0 || length > view.len) {

@@ -87,7 +87,8 @@ ku_record_want_all(uint64_t *last, size_t most, long wanted)
     ku_mutex_lock(&everything);
     for (struct ku_record *record = oldest; record != NULL && count < most;
          record = record->next) {
-        if (record->number > *last && !record->is_shared && !record->inherited) {
+        if (record->number > *last && !record->is_shared && !record->inherited
+            && record->can_renew) {
             ku_record_want(record, wanted);
             *last = record->number;
             count++;
@@ -472,6 +473,10 @@ connected(struct ku_record *record, const SSL *ssl)
     record->fragment = most_in_a_record(ssl);
     renew_sent(record, ssl);
     renew_received(record, ssl);
+    ku_mutex_lock(&everything);
+    record->can_renew =
+        libssl.SSL_version(ssl) == TLS1_3_VERSION || record->rules.renegotiate;
+    ku_mutex_unlock(&everything);
 }
 
 static void

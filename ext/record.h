@@ -10,8 +10,9 @@
    messages: SSL_set_shutdown(SSL_RECEIVED_SHUTDOWN) ends that call before the next
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
-   Used by one thread at a time, as its connection, but for `wanted`.  No Python
-   objects: OpenSSL frees it in whatever thread, without the GIL. */
+   Used by one thread at a time, as its connection, but for `wanted`; `can_renew` is
+   changed and, by others, read under the lock of the list.  No Python objects: OpenSSL
+   frees it in whatever thread, without the GIL. */
 #ifndef PYKEYUPDATE_RECORD_H
 #define PYKEYUPDATE_RECORD_H
 
@@ -100,6 +101,7 @@ struct ku_record {
     unsigned char excused;      /* the present keys may be used on and on */
     unsigned char deferring;    /* new keys are due, and had to wait */
     unsigned char impossible;   /* new keys were due, and cannot be had */
+    unsigned char can_renew;    /* connected, by a version whose keys may change */
     unsigned char inherited;    /* from the process that forked, and not used here */
     unsigned char orphaned;     /* and a thread that is not here was using it */
     unsigned long busy;         /* an SSLObject's: the thread that uses it, or 0 */
@@ -153,8 +155,9 @@ void ku_record_allow(SSL *ssl, struct ku_record *record, int change);
 void ku_record_want(struct ku_record *record, long wanted);
 void ku_record_fulfil(struct ku_record *record, long fulfilled);
 
-/* Want new keys of up to `most` connections after number `*last`, which is
-   changed, but for managed sockets and what is inherited; how many those were. */
+/* Want new keys of up to `most` connections after number `*last`, which is changed;
+   how many those were.  Managed sockets are passed over, and what is inherited, has no
+   keys yet or can have no others. */
 size_t ku_record_want_all(uint64_t *last, size_t most, long wanted);
 
 /* Of the whole process: what has been counted, how many there are and were. */

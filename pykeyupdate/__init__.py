@@ -2,8 +2,13 @@
 
 Importing this package changes nothing. Its functions take any connection of Python's
 ``ssl``, or what holds one; ``install()`` makes them methods of ``ssl``'s own classes as
-well. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio.
+well. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. It and
+``pykeyupdate.testing`` and ``.prometheus`` are imported when they are first used.
 """
+
+import typing as _typing
+from importlib import import_module as _import_module
+from importlib.util import find_spec as _find_spec
 
 try:
     from .constants import (
@@ -36,6 +41,7 @@ try:
         SharedConnectionError,
         UnsupportedByLibraryError,
         WritePendingError,
+        WrongLoopError,
         WrongProtocolVersionError,
         WrongRoleError,
     )
@@ -107,6 +113,7 @@ __all__ = [
     "Totals",
     "UnsupportedByLibraryError",
     "WritePendingError",
+    "WrongLoopError",
     "WrongProtocolVersionError",
     "WrongRoleError",
     "allow_renegotiation",
@@ -132,3 +139,25 @@ __all__ = [
     "uninstall",
     "wait_for_renegotiation",
 ]
+
+_SUBMODULES = ("aio", "prometheus", "testing")
+
+if _typing.TYPE_CHECKING:
+    from . import aio as aio
+    from . import prometheus as prometheus
+    from . import testing as testing
+else:  # a type checker would take any name for one that there is
+
+    def __getattr__(name: str) -> _typing.Any:
+        """Import a submodule that is used before anybody has imported it."""
+        if name in _SUBMODULES:
+            return _import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names that there are, or come when they are used."""
+    names = {*globals(), *_SUBMODULES}
+    if _find_spec("prometheus_client") is None:
+        names.discard("prometheus")  # inspect and its like would fail over it
+    return sorted(names)

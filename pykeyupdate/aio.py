@@ -30,7 +30,7 @@ from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
 from .connections import Connection, call, find, name_of
-from .errors import ConnectionClosedError, NotATLSConnectionError
+from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from .performing import DATA, ClientCertificate
 
 __all__ = [
@@ -70,8 +70,9 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     if part of the message had gone out, as its documentation says of every send. For a
     timeout use ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
 
-    Raises as ``pykeyupdate.rekey()``; ``RuntimeError`` from another thread or loop
-    than the connection's; ``ConnectionClosedError`` where the transport is closing.
+    Raises as ``pykeyupdate.rekey()``; ``WrongLoopError`` (a ``RuntimeError``) in
+    another thread or loop than the connection's; ``ConnectionClosedError`` where the
+    transport is closing.
     """
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
@@ -185,11 +186,13 @@ def _coroutine(carrier: Any, *names: str) -> Optional[Callable[[Any], Any]]:
 def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     """Refuse a transport of another loop, and one that is no longer open."""
     transport = _transport(carrier)
-    running = asyncio.get_running_loop()
+    running: Optional[asyncio.AbstractEventLoop] = None
+    with contextlib.suppress(RuntimeError):  # another framework's loop is none of these
+        running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
         if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
-            raise RuntimeError(
+            raise WrongLoopError(
                 f"{call(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
             )

@@ -7,8 +7,8 @@ connection as it was. ``PeerLimitError`` is neither: the connection has ended.
 
 Most of them are not ``OSError`` (and so not ``ssl.SSLError``) on purpose: code around
 sockets catches those and closes the connection, and here nothing is wrong with it.
-What OpenSSL itself refused is an ``ssl.SSLError``, and so is what ends a managed
-connection, ``PeerLimitError`` and ``RekeyImpossibleError``.
+What OpenSSL itself refused for good is an ``ssl.SSLError``, and so is what ends a
+managed connection, ``PeerLimitError`` and ``RekeyImpossibleError``.
 """
 
 import ssl
@@ -25,6 +25,10 @@ class NotATLSConnectionError(PyKeyUpdateError, TypeError):
 
 class InvalidKeyUpdateTypeError(PyKeyUpdateError, ValueError):
     """The update type is not one that can be scheduled (NOT_REQUESTED, REQUESTED)."""
+
+
+class WrongLoopError(PyKeyUpdateError, RuntimeError):
+    """The connection belongs to another event loop, or thread, than the caller's."""
 
 
 class NotNowError(PyKeyUpdateError):
@@ -130,14 +134,22 @@ class RefusedByOpenSSLError(NotPossibleError, ssl.SSLError):
     reason: Optional[str]  # type: ignore[assignment]
 
 
-class DeferredByOpenSSLError(NotNowError, ssl.SSLError):
+class DeferredByOpenSSLError(NotNowError):
     """OpenSSL refused for a reason that may pass: try again after the next I/O.
 
-    ``library``, ``reason`` and ``args`` are as in the ``ssl`` module's own errors.
+    ``library``, ``reason``, ``args`` (number and text) and what it prints are as in the
+    ``ssl`` module's own errors. It is none of them, as the connection is fine.
     """
 
-    library: Optional[str]  # type: ignore[assignment]
-    reason: Optional[str]  # type: ignore[assignment]
+    library: Optional[str] = None
+    reason: Optional[str] = None
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(number, text)
+
+    def __str__(self) -> str:
+        """Return the text, as ``OSError`` does."""
+        return str(self.args[1])
 
 
 class PatchWarning(RuntimeWarning):

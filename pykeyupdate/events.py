@@ -60,7 +60,8 @@ _LEVELS = {
     EventKind.CUT_OFF: logging.WARNING,
     EventKind.IMPOSSIBLE: logging.WARNING,
 }
-_handlers: tuple[Handler, ...] = ()
+_registered: dict[object, Handler] = {}
+_handlers: tuple[Handler, ...] = ()  # the same, for those who tell and take no lock
 _lock = make_lock()
 
 
@@ -71,30 +72,36 @@ def on_event(handler: Handler) -> Callable[[], None]:
     writes the connection, when that call is over: it may use the connection, and it
     delays that thread. (Of an ``SSLObject`` under uvloop, or anyio on asyncio, it is
     called in the loop's next turn, so that it can use the transport as well.) What it
-    raises is
-    logged under ``pykeyupdate`` and goes no further, but for ``SystemExit`` and
-    ``KeyboardInterrupt``, which come out of the call that read or wrote, and so does
+    raises is logged under ``pykeyupdate`` and goes no further, but for ``SystemExit``
+    and ``KeyboardInterrupt``, which come out of the call that read or wrote; so does
     what a signal handler raises meanwhile. Several handlers are called in the order in
-    which they were added.
+    which they were added, and one that was added twice is called twice.
 
     An ``SSLObject`` does not know its peer's address: its transport or stream does (of
     asyncio's, ``get_extra_info("ssl_object")`` is the event's ``connection``).
 
-    Returns a function that takes the handler away again. Raises ``TypeError`` for what
-    cannot be called. On the wire: nothing. Thread-safe.
+    Returns a function that takes this registration back, and no other; calling it again
+    changes nothing. Raises ``TypeError`` for what cannot be called. On the wire:
+    nothing. Thread-safe.
     """
-    global _handlers  # noqa: PLW0603
     if not callable(handler):
         raise TypeError(f"on_event() takes a function, not {handler!r}")
-    with _lock:
-        _handlers = (*_handlers, handler)
+    registration = object()
 
     def remove() -> None:
-        global _handlers  # noqa: PLW0603
         with _lock:
-            _handlers = tuple(one for one in _handlers if one is not handler)
+            _registered.pop(registration, None)
+            _publish()
 
+    with _lock:
+        _registered[registration] = handler
+        _publish()
     return remove
+
+
+def _publish() -> None:
+    global _handlers  # noqa: PLW0603
+    _handlers = tuple(_registered.values())
 
 
 def happened(

@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import _keyupdate
+from . import _keyupdate, checks
 from .errors import PyKeyUpdateError
 from .signals import is_of_signal_handler
-from .sockets import all_sockets
+from .sockets import SSLSocket, all_sockets
 from .stats import totals
 
 _WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/record.h
@@ -31,38 +31,46 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     thread may call ``rekey()`` instead.)
 
     Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
-    ``TypeError``). On the wire: nothing by itself. Thread-safe.
+    ``TypeError``); ``TypeError`` for a ``request_peer`` that is no ``bool``. On the
+    wire: nothing by itself. Thread-safe.
     """
+    checks.flag("request_rekey()", "request_peer", request_peer)
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     _keyupdate.want(conn, "request_rekey", wanted)
 
 
 def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
-    """Get new keys on all managed connections; return how many were asked.
+    """Get new keys on all managed connections that can; return how many those are.
 
     For an incident. A managed ``SSLSocket`` gets them here and now, idle or not, as
     far as its send buffer takes the message (27 bytes) at once; an ``SSLObject`` with
     its owner's next read or write, as in ``request_rekey()``, which says more. It takes
     on ``per_second`` connections a second (1000.0: their peers may be one machine) and
-    returns when all have been asked; connections that are opened meanwhile have new
-    keys anyway. What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
-    on as it is; what is closed is passed over, and so is what a forked process has from
-    its parent and has not used.
+    returns when all have been asked; connections that are opened meanwhile, or in their
+    first handshake, have new keys anyway.
+
+    What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes on as it is
+    and is not counted: close it. Passed over and not counted is also what is closed,
+    and what a forked process has from its parent and has not used.
 
     So 10,000 connections take ten seconds, in which this thread mostly sleeps: beside
     an event loop, call it with ``asyncio.to_thread()`` or the like.
 
     Of sub-interpreters the sockets are this one's, the objects all. Any thread may call
-    it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less.
+    it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less,
+    ``TypeError`` for one that is no number and a ``request_peer`` that is no ``bool``.
     """
-    if not per_second > 0:
-        raise ValueError(f"rekey_all(): per_second must be above 0: {per_second!r}")
+    checks.flag("rekey_all()", "request_peer", request_peer)
+    checks.number(
+        "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
+    )
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
-        count += _rekey_socket(sock, wanted)
-        pace.done(1)
+        if _rekey_socket(sock, wanted):
+            count += 1
+            pace.done(1)
     while last < end:
         last, some = _keyupdate.want_all(last, pace.batch, wanted)
         if some == 0:
@@ -72,9 +80,11 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     return count
 
 
-def _rekey_socket(sock: Any, wanted: int) -> bool:
-    """Get new keys on a socket; return whether it was asked."""
+def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
+    """Get new keys on a socket; return whether it can have them."""
     try:
+        if not _can_renew(sock):
+            return False
         _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
         sock._renew("rekey_all")
     except (PyKeyUpdateError, OSError, ValueError) as error:  # closed, or failed
@@ -82,6 +92,15 @@ def _rekey_socket(sock: Any, wanted: int) -> bool:
             raise
         return False
     return True
+
+
+def _can_renew(sock: SSLSocket) -> bool:
+    """Return of a socket what ``ext/record.c`` knows of all: ``can_renew``."""
+    cipher = sock.cipher()  # names the version in the middle of a handshake, too
+    policy = sock._rules.policy
+    return cipher is not None and (
+        cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)
+    )
 
 
 class _Pace:

@@ -3,6 +3,7 @@
 from typing import Any, Callable, Literal, Optional, Union
 
 from . import _keyupdate, sync
+from .checks import Seconds
 from .constants import KeyUpdateType
 from .performing import ClientCertificate
 
@@ -40,11 +41,11 @@ class Methods:
     def flush(self: Any) -> None:
         sync.flush(self)
 
-    def wait_for_renegotiation(self: Any, timeout: Optional[float] = None) -> None:
+    def wait_for_renegotiation(self: Any, timeout: Optional[Seconds] = None) -> None:
         sync.wait_for_renegotiation(self, timeout)
 
     def request_client_certificate(
-        self: Any, timeout: Optional[float] = None
+        self: Any, timeout: Optional[Seconds] = None
     ) -> ClientCertificate:
         return sync.request_client_certificate(self, timeout)
 

@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from . import hooks
+from . import checks, hooks
 from .errors import PatchWarning
 from .locks import make_lock
 from .methods import METHODS
@@ -72,10 +72,11 @@ def install(
     ways of their own are named in one each. Those that come afterwards it cannot
     notice before the next ``install()``: patch first, then install.
 
-    Raises ``TypeError`` for what is no ``RekeyPolicy`` or no ``PeerLimits``, and where
-    what is in the place of ``ssl``'s class takes no attributes; nothing is then done.
-    On the wire: nothing now. Thread-safe.
+    Raises ``TypeError`` for what is no ``RekeyPolicy``, no ``PeerLimits`` or, of
+    ``managed``, no ``bool``, and where what is in the place of ``ssl``'s class takes no
+    attributes; nothing is then done. On the wire: nothing now. Thread-safe.
     """
+    checks.flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
     wanted = rules(
         DEFAULT.policy if policy is _UNSET else policy,

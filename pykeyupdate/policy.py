@@ -12,6 +12,8 @@ and cannot be.
 import dataclasses
 from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 
+from . import checks
+from .checks import Seconds
 from .connections import call
 from .errors import RekeyImpossibleError
 
@@ -23,12 +25,14 @@ NO_LIMIT = 2**64 - 1
 _ANY_NUMBER = 2**32 - 1
 _OFF = -1
 _MODES = ("never", "once", "freely")
-LONGEST = 100 * 365 * 86400.0  # seconds
+_ACTIONS = ("raise", "close", "ignore")
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class RekeyPolicy:
     """When a managed connection gets new keys by itself. ``None`` turns a limit off.
+
+    Times are in seconds, or a ``datetime.timedelta``.
 
     Each direction of a TLS 1.3 connection has keys of its own, and only the sender
     changes them. So a policy acts twice: before a write that would use *our* keys
@@ -101,8 +105,8 @@ class RekeyPolicy:
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
 
-    Raises ``ValueError`` for what is out of range. It never changes: any thread may use
-    it, for any number of contexts.
+    Raises ``TypeError`` for what is of another type, ``ValueError`` for what is out of
+    range. It never changes: any thread may use it, for any number of contexts.
 
     Source: RFC 9846 sections 4.7.3 and 5.5, SSL_key_update(3).
     """
@@ -127,82 +131,86 @@ class RekeyPolicy:
         sent_bytes: Optional[int] = None,
         received_records: Optional[int] = None,
         received_bytes: Optional[int] = None,
-        age_seconds: Optional[float] = None,
-        idle_seconds: Optional[float] = None,
-        min_interval_seconds: float = 1.0,
+        age_seconds: Optional[Seconds] = None,
+        idle_seconds: Optional[Seconds] = None,
+        min_interval_seconds: Seconds = 1.0,
         request_peer: bool = False,
         jitter: float = 0.0,
         aead_limit: bool = True,
         renegotiate: bool = False,
         on_impossible: OnImpossible = "raise",
     ) -> None:
-        values = dict(locals())
+        values: dict[str, Any] = dict(locals())
         del values["self"]
+        of = type(self).__name__
         for direction in ("sent", "received"):
             for name in (f"{direction}_records", f"{direction}_bytes"):
-                _check_count(self, name, values[name], least=1)
-        _check_seconds(self, "age_seconds", age_seconds)
-        _check_seconds(self, "idle_seconds", idle_seconds)
-        _check_seconds(
-            self, "min_interval_seconds", min_interval_seconds, optional=False
-        )
-        if not _is_number(jitter) or not 0 <= jitter < 1:
-            _refuse(self, "jitter", jitter, "a number from 0 to less than 1")
+                checks.count(of, name, values[name], least=1)
+        for name in ("age_seconds", "idle_seconds"):
+            values[name] = checks.seconds_or_none(of, name, values[name])
+        name = "min_interval_seconds"
+        values[name] = checks.seconds(of, name, values[name])
+        wanted = "a number from 0 to less than 1"
+        checks.number(of, "jitter", jitter, wanted, lambda part: 0 <= part < 1)
         for name in ("request_peer", "aead_limit", "renegotiate"):
-            if not isinstance(values[name], bool):
-                _refuse(self, name, values[name], "True or False")
-        if on_impossible not in ("raise", "close", "ignore") and not callable(
-            on_impossible
-        ):
-            wanted = "'raise', 'close', 'ignore' or a function"
-            _refuse(self, "on_impossible", on_impossible, wanted)
+            checks.flag(of, name, values[name])
+        if not callable(on_impossible):
+            checks.word(of, "on_impossible", on_impossible, _ACTIONS, ", or a function")
         _set(self, values)
 
     @classmethod
-    def rfc9846(cls) -> "RekeyPolicy":
-        """Return what RFC 9846 section 5.5 demands, and nothing else: the default."""
-        return cls()
+    def rfc9846(cls, **others: Any) -> "RekeyPolicy":
+        """Return what RFC 9846 section 5.5 demands, and nothing else: the default.
+
+        Here and in the presets below, ``others`` are arguments of ``RekeyPolicy``, in
+        addition or in the place of the preset's.
+        """
+        return cls(**others)
 
     @classmethod
-    def anssi(cls) -> "RekeyPolicy":
+    def anssi(cls, **others: Any) -> "RekeyPolicy":
         """Return "every hour and every 100 GB" (ANSSI, DAT-NT-003, on IPsec).
 
         What it does not give: that text wants new keys from a new key exchange, and a
         KeyUpdate derives them from the old ones. Who has an old secret has the later
         ones. Only new connections give forward secrecy.
         """
-        return cls._hourly(100 * 10**9)
+        return cls._hourly(100 * 10**9, others)
 
     @classmethod
-    def niap(cls) -> "RekeyPolicy":
+    def niap(cls, **others: Any) -> "RekeyPolicy":
         """Return "one hour and one gigabyte", NIAP's thresholds for SSH (TD0281).
 
         What it does not give: NIAP has no such threshold for TLS, so this fulfils no
         requirement of its; it is the same rotation for those who want one rule. As in
         ``anssi()``, keys are derived and not exchanged.
         """
-        return cls._hourly(10**9)
+        return cls._hourly(10**9, others)
 
     @classmethod
-    def tiny(cls) -> "RekeyPolicy":
+    def tiny(cls, **others: Any) -> "RekeyPolicy":
         """Return limits that a test reaches at once: 4 records or 64 KiB, any age.
 
         New keys as often as that, and without an interval: for tests of a program
         against peers of one's own. Others end the connection, and so does a managed one
         with ``PeerLimits`` after some 480 updates: ``limits=None`` at the other end.
         """
-        return cls(
-            sent_records=4,
-            sent_bytes=65536,
-            received_records=8,
-            min_interval_seconds=0.0,
-        )
+        tiny = {
+            "sent_records": 4,
+            "sent_bytes": 65536,
+            "received_records": 8,
+            "min_interval_seconds": 0.0,
+        }
+        return cls(**{**tiny, **others})
 
     @classmethod
-    def _hourly(cls, amount: int) -> "RekeyPolicy":
-        return cls(
-            age_seconds=3600.0, sent_bytes=amount, received_bytes=amount // 6 * 7
-        )
+    def _hourly(cls, amount: int, others: dict[str, Any]) -> "RekeyPolicy":
+        hourly = {
+            "age_seconds": 3600.0,
+            "sent_bytes": amount,
+            "received_bytes": amount // 6 * 7,
+        }
+        return cls(**{**hourly, **others})
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -236,8 +244,9 @@ class PeerLimits:
         warning alert no_renegotiation, over which OpenSSL's closes the connection.
         ``allow_renegotiation()`` makes an exception.
 
-    On the wire: nothing but those alerts. Raises ``ValueError`` for what is out of
-    range (a window has a second at least). Any thread may use it, as it never changes.
+    On the wire: nothing but those alerts. Raises ``TypeError`` for what is of another
+    type, ``ValueError`` for what is out of range (a window has a second at least, and
+    may be a ``datetime.timedelta``). Any thread may use it, as it never changes.
 
     Source: RFC 9846 section 4.7.3, RFC 5246 section 7.2.2, SSL_set_options(3).
     """
@@ -253,20 +262,20 @@ class PeerLimits:
         self,
         *,
         key_updates: Optional[int] = 480,
-        key_update_window_seconds: float = 60.0,
+        key_update_window_seconds: Seconds = 60.0,
         key_updates_in_a_row: Optional[int] = 32,
         renegotiations: Optional[int] = 3,
-        renegotiation_window_seconds: float = 600.0,
+        renegotiation_window_seconds: Seconds = 600.0,
         renegotiation: Literal["never", "once", "freely"] = "freely",
     ) -> None:
-        values = dict(locals())
+        values: dict[str, Any] = dict(locals())
         del values["self"]
+        of = type(self).__name__
         for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
-            _check_count(self, name, values[name], least=0)
+            checks.count(of, name, values[name], least=0)
         for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
-            _check_seconds(self, name, values[name], optional=False, least=1)
-        if renegotiation not in _MODES:
-            _refuse(self, "renegotiation", renegotiation, "'never', 'once' or 'freely'")
+            values[name] = checks.seconds(of, name, values[name], checks.WINDOW)
+        checks.word(of, "renegotiation", renegotiation, _MODES)
         _set(self, values)
 
 
@@ -330,44 +339,9 @@ def impossible(conn: Any, function: str, reason: str) -> None:
     raise error
 
 
-# -- checks ----------------------------------------------------------------------------
-
-
 def _set(instance: object, values: dict[str, object]) -> None:
     for name, value in values.items():
         object.__setattr__(instance, name, value)
-
-
-def _refuse(instance: object, name: str, value: object, wanted: str) -> None:
-    raise ValueError(f"{type(instance).__name__}: {name} must be {wanted}: {value!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_count(
-    instance: object, name: str, value: Optional[int], *, least: int
-) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        _refuse(instance, name, value, f"a whole number from {least} up, or None")
-
-
-def _check_seconds(
-    instance: object,
-    name: str,
-    value: Optional[float],
-    *,
-    optional: bool = True,
-    least: int = 0,
-) -> None:
-    if value is None and optional:
-        return
-    if not _is_number(value) or not least <= value <= LONGEST:  # type: ignore[operator]
-        either = ", or None" if optional else ""
-        _refuse(instance, name, value, f"seconds from {least} to 100 years{either}")
 
 
 def _count(value: Optional[int], no_limit: int = NO_LIMIT) -> int:

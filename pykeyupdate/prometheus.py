@@ -3,17 +3,30 @@
 ::
 
     import prometheus_client
-    import pykeyupdate.prometheus
+    import pykeyupdate
 
     prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
+
+Not in prometheus_client's multiprocess mode (several processes behind one endpoint, as
+under gunicorn): its ``MultiProcessCollector`` adds up files that its own metrics write,
+and asks no collector. There give each process an endpoint of its own, or have each set
+a ``Gauge`` of prometheus_client's from ``pykeyupdate.totals()``.
 """
 
+import os
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector as _Collector
-
 from .stats import totals
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector as _Collector
+except ImportError as _error:
+    raise ImportError(
+        f"pykeyupdate.prometheus needs prometheus-client 0.20 or newer ({_error}). "
+        "Install it with `python -m pip install 'pykeyupdate[prometheus]'`",
+        name=_error.name,
+    ) from _error
 
 _HELP = {
     "key_updates_sent": "TLS 1.3 key updates sent",
@@ -29,11 +42,32 @@ _HELP = {
 }
 
 
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client/values.py
+
+
 class Collector(_Collector):
     """Exports ``pykeyupdate_..._total`` and ``pykeyupdate_connections``.
 
-    The numbers are the whole process's, read when Prometheus asks. Thread-safe.
+    The numbers are the whole process's, read when Prometheus asks. Register one: a
+    second in the same registry is a ``ValueError`` of ``register()``, as Prometheus
+    would refuse the same metrics twice.
+
+    Raises ``RuntimeError`` in multiprocess mode (``PROMETHEUS_MULTIPROC_DIR`` is set),
+    where nothing would be exported. Thread-safe.
     """
+
+    def __init__(self) -> None:
+        if _MULTIPROCESS in os.environ or _MULTIPROCESS.lower() in os.environ:
+            raise RuntimeError(
+                "pykeyupdate.prometheus.Collector() exports nothing in multiprocess "
+                f"mode, which {_MULTIPROCESS} sets: unset it and give each process an "
+                "endpoint of its own, or have each set a prometheus_client.Gauge from "
+                "pykeyupdate.totals()"
+            )
+
+    def describe(self) -> Iterator[Metric]:
+        """Return the metrics, by whose names a registry knows a second collector."""
+        return self.collect()
 
     def collect(self) -> Iterator[Metric]:
         """Return the metrics as they are now."""

@@ -13,7 +13,8 @@ import ssl
 import time
 from typing import Any, Callable, Optional
 
-from . import _keyupdate, performing
+from . import _keyupdate, checks, performing
+from .checks import WAIT, Seconds
 from .connections import call, find, name_of
 from .errors import NotATLSConnectionError
 from .performing import DATA, ClientCertificate
@@ -47,13 +48,15 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     Raises, before anything is sent and with the connection as it was: what
     ``key_update()`` and ``renegotiate()`` raise, without
     ``WrongProtocolVersionError``; on a server below TLS 1.3 ``ReadPendingError`` too
-    while received data is unread. A renegotiation that the *peer* refuses ends the
-    connection: an OpenSSL 3 server refuses its clients' by default.
+    while received data is unread; ``TypeError`` for a ``request_peer`` that is no
+    ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
+    server refuses its clients' by default.
 
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
     There received data is never in the way (no ``ReadPendingError``).
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
+    checks.flag("rekey()", "request_peer", request_peer)
     tls = _own_io(conn, "rekey")
     performing.refuse_in_callback(conn, tls, "rekey")
     if _is_over_memory(tls):
@@ -89,13 +92,14 @@ def flush(conn: Any, /) -> None:
         _perform(conn, tls, "flush")
 
 
-def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> None:
+def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> None:
     """Drive a renegotiation that is pending to its end, by reading.
 
-    Returns at once where none is pending (TLS 1.3 has none). timeout is in seconds, for
-    the whole; ``None`` is the socket's own timeout, for each wait. A socket that does
-    not block raises ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of
-    waiting unless a timeout is given, and so does an ``ssl.SSLObject``, always.
+    Returns at once where none is pending (TLS 1.3 has none). timeout is in seconds (or
+    a ``datetime.timedelta``; 24 days at most), for the whole; ``None`` is the socket's
+    own timeout, for each wait. A socket that does not block raises
+    ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of waiting unless a
+    timeout is given, and so does an ``ssl.SSLObject``, always.
 
     Only reading survives application data that is still on its way. It is not consumed
     here, and stays for the next ``recv()``: ``ReadPendingError`` says that it came
@@ -108,20 +112,20 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[float] = None) -> Non
 
     Raises ``ssl.SSLError`` where the renegotiation fails, ``ssl.SSLZeroReturnError`` or
     ``ssl.SSLEOFError`` where the peer closes; ``ConnectionClosedError``,
-    ``NotATLSConnectionError`` (a ``TypeError``). Conn and threads as for ``rekey()``.
+    ``NotATLSConnectionError`` (a ``TypeError``); ``TypeError`` and ``ValueError`` for a
+    timeout that is no number or out of range. Conn and threads as for ``rekey()``.
 
     Source: SSL_renegotiate_pending(3), SSL_peek(3).
     """
     function = "wait_for_renegotiation"
+    limit = checks.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
     performing.refuse_in_callback(conn, tls, function)
-    _drive(
-        conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), timeout
-    )
+    _drive(conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), limit)
 
 
 def request_client_certificate(
-    conn: Any, /, timeout: Optional[float] = None
+    conn: Any, /, timeout: Optional[Seconds] = None
 ) -> ClientCertificate:
     """Ask the client for its certificate in mid-connection; servers only.
 
@@ -146,11 +150,13 @@ def request_client_certificate(
     Raises before anything is sent: ``WrongRoleError`` on a client;
     ``NoPostHandshakeAuthError``; ``ReadPendingError`` while received data is unread;
     ``SharedConnectionError`` where the library's own thread is always reading; and what
-    ``renegotiate()`` raises. Threads as for ``rekey()``.
+    ``renegotiate()`` raises, and over a wrong timeout ``wait_for_renegotiation()``.
+    Threads as for ``rekey()``.
 
     Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
     """
     function = "request_client_certificate"
+    limit = checks.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
     performing.refuse_in_callback(conn, tls, function)
     performing.refuse_beside_a_reader(conn, function)
@@ -170,7 +176,7 @@ def request_client_certificate(
         answer = performing.take_answer(conn, tls, request, function)
         return answer is not None
 
-    _drive(conn, tls, function, answered, timeout)
+    _drive(conn, tls, function, answered, limit)
     assert answer is not None  # noqa: S101
     return answer
 

@@ -3,21 +3,20 @@
 ``RekeyPolicy.tiny()`` has limits that a few messages reach.
 """
 
-from . import _keyupdate
-from .policy import LONGEST
+from datetime import timedelta
+from typing import Union
+
+from . import _keyupdate, checks
 
 
-def advance_clock(seconds: int) -> None:
+def advance_clock(seconds: Union[int, timedelta]) -> None:
     """Put the clock of ages, intervals and windows forward, for all of the process.
 
     Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and
-    ``min_interval_seconds`` is over. Whole seconds, up to 100 years. Nothing else looks
-    at this clock, and it cannot be put back: a negative number raises ``ValueError``,
-    and what is no whole number ``TypeError``. On the wire: nothing by itself.
-    Thread-safe.
+    ``min_interval_seconds`` is over. Whole seconds, up to 100 years, or a
+    ``datetime.timedelta``. Nothing else looks at this clock, and it cannot be put back:
+    a negative number raises ``ValueError``, and so does a part of a second; what is no
+    number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
     """
-    if not 0 <= seconds <= LONGEST:
-        raise ValueError(
-            f"advance_clock(): seconds must be from 0 to 100 years: {seconds!r}"
-        )
-    _keyupdate.put_forward(seconds)
+    number = checks.whole_seconds("advance_clock()", "seconds", seconds)
+    _keyupdate.put_forward(number)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import socket
 import ssl
@@ -600,20 +601,27 @@ def test_transport_and_pair_are_the_writers_connection(loops, make_server):
 
 def test_another_thread_is_refused(loops, make_server):
     server, context = make_server("tls13")
+    runners = [lambda function, conn: asyncio.run(function(conn))]
+    with contextlib.suppress(ImportError):
+        runners.append(importlib.import_module("trio").run)
 
     async def main():
         stream = await loops.connect(server.address, context)
         errors = []
 
         def foreign():
-            try:
-                asyncio.run(aio.rekey(stream.conn))
-            except Exception as error:
-                errors.append(error)
+            for run in runners:
+                try:
+                    run(aio.rekey, stream.conn)
+                except Exception as error:
+                    errors.append(error)
 
         await outlast(loops, foreign)
-        assert isinstance(errors[0], RuntimeError)
-        assert "another event loop" in str(errors[0])
+        assert len(errors) == len(runners)
+        for error in errors:
+            assert isinstance(error, pykeyupdate.WrongLoopError)
+            assert isinstance(error, RuntimeError)
+            assert "another event loop" in str(error)
         assert pykeyupdate.get_key_update_type(stream.conn) == -1
         assert await talks(stream)
         await stream.close()

@@ -1,10 +1,15 @@
 """pykeyupdate/cli: the commands, run in this process and as a user would."""
 
+import errno
 import json
 import os
+import signal
+import socket
 import ssl
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -116,12 +121,131 @@ def test_run_with_m():
     assert result.stdout.startswith(f"pykeyupdate {pykeyupdate.__version__}, Python ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["demo", "--frobnicate"]])
+def test_alone_it_says_what_there_is(capsys):
+    assert cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: python -m pykeyupdate")
+    for name in cli.COMMANDS:
+        assert f"\n{name} " in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["demo", "--frobnicate"]])
 def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m pykeyupdate" in capsys.readouterr().err
+
+
+# -- ends that are nobody's fault ------------------------------------------------------
+
+
+def start(*arguments, **streams):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pykeyupdate", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        **streams,
+    )
+
+
+def ends(process, exit_code, said):
+    """Wait for the end of a process that says one line of that, or nothing."""
+    _, err = process.communicate(timeout=60)
+    assert err.count("\n") == bool(said), err
+    assert said in err
+    assert process.returncode == exit_code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_an_interrupted_command_takes_all_its_processes_along():
+    process = start("bench", "duplex", stdout=subprocess.PIPE, start_new_session=True)
+    while "Median" not in process.stdout.readline():
+        pass
+    family = children_of(process.pid)
+    assert family
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    ends(process, 130, "interrupted")
+    limit = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in family):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        pytest.skip("asks Linux for the children of a process")
+    return [
+        int(child)
+        for task in tasks.iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="asks for a process's parent")
+def test_a_far_end_ends_with_its_near_end(certificate, tmp_path):
+    """However that ends."""
+    pem = tmp_path / "server.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", bench_duplex.__name__, "serve", str(pem), "stock"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as far:
+        far.stdout.readline()
+        far.stdin.close()
+        assert far.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["doctor"], ["doctor", "--json"], ["--help"], []]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads(monkeypatch, arguments, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = start(*arguments, stdout=writes)
+    os.close(writes)
+    ends(process, 141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["doctor"], ["doctor", "--json"], ["--help"], []]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(monkeypatch, arguments, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        process = start(*arguments, stdout=full)
+    ends(process, 1, "cannot write its output: [Errno 28]")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_output_that_was_closed_from_the_beginning():
+    program = "import os, sys; os.close(1); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "pykeyupdate", "doctor"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stderr=subprocess.PIPE, text=True
+    )
+    ends(process, 0, "")
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["bench", "duplex"]])
+def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
+    def create_server(address):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "127.0.0.1, which does not work here: [Errno" in err
+    assert err.count("\n") == 1
+
+
+# -- the benchmarks --------------------------------------------------------------------
 
 
 def test_bench_calls_compares_side_by_side(capsys):

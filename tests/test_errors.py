@@ -23,20 +23,20 @@ def test_not_now_and_not_possible_are_told_apart_by_class():
         for cls in pykeyupdate.PyKeyUpdateError.__subclasses__()
         if cls not in (pykeyupdate.NotNowError, pykeyupdate.NotPossibleError)
     ]
-    # what is wrong with the arguments is neither, nor what ends a connection
+    # what is wrong with the call is neither, nor what ends a connection
     assert set(leaves) == {
         pykeyupdate.NotATLSConnectionError,
         pykeyupdate.InvalidKeyUpdateTypeError,
+        pykeyupdate.WrongLoopError,
         pykeyupdate.PeerLimitError,
     }
     assert not issubclass(pykeyupdate.NotNowError, pykeyupdate.NotPossibleError)
 
 
-def test_only_openssls_own_refusals_and_ends_are_ssl_errors():
+def test_only_openssls_refusals_for_good_and_ends_are_ssl_errors():
     """Code around sockets closes the connection on OSError: no others are."""
     ssl_errors = {
         pykeyupdate.RefusedByOpenSSLError,
-        pykeyupdate.DeferredByOpenSSLError,
         pykeyupdate.RekeyImpossibleError,
         pykeyupdate.PeerLimitError,
     }

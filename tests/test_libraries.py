@@ -1,7 +1,9 @@
 """ext/libssl.c and the preconditions on libraries other than the one that is here."""
 
 import contextlib
+import copy
 import os
+import pickle
 import ssl
 import subprocess
 import sys
@@ -99,7 +101,7 @@ def test_functions_of_the_programs_own_are_not_taken(
     script = """
 import ssl, pykeyupdate
 context = ssl.create_default_context()
-conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
 pykeyupdate.get_key_update_type(conn)
 try:
     pykeyupdate.renegotiate(conn)
@@ -179,8 +181,16 @@ def test_openssls_refusal_that_may_pass_is_not_now(make_link):
     with table.instead_of("SSL_key_update", twice):
         with pytest.raises(pykeyupdate.DeferredByOpenSSLError) as caught:
             pykeyupdate.key_update(link.client)
-    assert caught.value.reason == "STILL_IN_INIT"
-    assert isinstance(caught.value, pykeyupdate.NotNowError)
+    error = caught.value
+    assert (error.library, error.reason) == ("SSL", "STILL_IN_INIT")
+    assert isinstance(error, pykeyupdate.NotNowError)
+    assert not isinstance(error, OSError)  # over which programs close
+    number, text = error.args
+    assert isinstance(number, int)
+    assert text.startswith("[SSL: STILL_IN_INIT] still in init (key_update(")
+    assert str(error) == str(ssl.SSLError(number, text)) == text
+    for copied in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (copied.args, vars(copied)) == (error.args, vars(error))
     assert table.libssl.ERR_peek_error() == 0
     link.settle()
     assert link.talks()

@@ -6,14 +6,17 @@ What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import logging
 import os
 import random
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 import table
@@ -337,6 +340,43 @@ def test_rekey_all_reaches_every_managed_connection(make_contexts, make_link):
     assert stock.wire == []
 
 
+@pytest.mark.parametrize(
+    ("version", "policy", "counts"),
+    [
+        ("tls13", None, True),
+        ("tls12", RekeyPolicy(renegotiate=True), True),
+        ("tls12", RekeyPolicy(), False),
+        ("tls12", None, False),
+    ],
+)
+def test_rekey_all_counts_what_can_have_new_keys(make_wire, version, policy, counts):
+    gc.collect()
+    before = pykeyupdate.rekey_all(per_second=float("inf"))
+    wires = [make_wire(policy, version) for _ in range(3)]
+    now = pykeyupdate.rekey_all(per_second=float("inf"))
+    assert now - before == (len(wires) if counts else 0)
+    for wire in wires:
+        wire.read_all()  # does what was asked
+        wire.carry()
+        assert bool(wire.records) == counts
+        if wire.kind == "socket":
+            wire.end.close()
+    assert wire.kind == "object" or pykeyupdate.rekey_all(per_second=1e9) == before
+
+
+def test_rekey_all_does_not_count_a_first_handshake(make_contexts, kind, role):
+    gc.collect()
+    before = pykeyupdate.rekey_all(per_second=float("inf"))
+    wire = Wire(make_contexts("tls13"), kind, role)
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.end.do_handshake()
+    assert pykeyupdate.rekey_all(per_second=float("inf")) == before
+    wire.handshake()
+    assert wire.write(b"data") == b"data"
+    assert wire.key_updates() == 0  # its keys are new
+    wire.close()
+
+
 @pytest.mark.parametrize("policy", [None, RekeyPolicy()])
 def test_what_is_asked_for_and_cannot_be_had_is_no_harm(make_wire, policy):
     """Below TLS 1.3 nobody renegotiates unasked, and data goes on."""
@@ -372,7 +412,9 @@ def test_both_sides_keys_are_asked_for_after_the_answer_that_is_owed(make_wire):
 
 
 def test_rekey_all_takes_its_time(make_contexts):
-    wires = [Wire(make_contexts("tls13"), "socket", "client") for _ in range(4)]
+    wires = [
+        Wire(make_contexts("tls13"), "socket", "client").handshake() for _ in range(4)
+    ]
     pace = []
     real = pykeyupdate.managing.time.sleep
     pykeyupdate.managing.time.sleep = pace.append
@@ -381,8 +423,16 @@ def test_rekey_all_takes_its_time(make_contexts):
     finally:
         pykeyupdate.managing.time.sleep = real
     assert sum(pace) > 3
-    with pytest.raises(ValueError, match="per_second must be above 0: 0"):
-        pykeyupdate.rekey_all(per_second=0)
+    for error, wrong in [
+        (ValueError, 0),
+        (ValueError, -1.5),
+        (ValueError, float("nan")),
+        (TypeError, "1"),
+        (TypeError, True),
+        (TypeError, None),
+    ]:
+        with pytest.raises(error, match=f"per_second must be above 0, not {wrong!r}"):
+            pykeyupdate.rekey_all(per_second=wrong)
     for wire in wires:
         wire.close()
 
@@ -598,30 +648,84 @@ def test_a_managed_object_made_by_hand_is_refused(make_wire, kind):
 # -- numbers and rules -----------------------------------------------------------------
 
 
+WRONG_TYPES = [
+    (RekeyPolicy, {"sent_records": "4"}),
+    (RekeyPolicy, {"received_records": 1.5}),
+    (RekeyPolicy, {"received_bytes": True}),
+    (RekeyPolicy, {"age_seconds": "3600"}),
+    (RekeyPolicy, {"idle_seconds": True}),
+    (RekeyPolicy, {"min_interval_seconds": None}),
+    (RekeyPolicy, {"jitter": "0.1"}),
+    (RekeyPolicy, {"jitter": False}),
+    (RekeyPolicy, {"on_impossible": None}),
+    (RekeyPolicy, {"renegotiate": "never"}),
+    (RekeyPolicy, {"request_peer": 1}),
+    (RekeyPolicy, {"aead_limit": None}),
+    (PeerLimits, {"renegotiations": "3"}),
+    (PeerLimits, {"key_update_window_seconds": None}),
+    (PeerLimits, {"renegotiation": None}),
+]
+WRONG_VALUES = [
+    (RekeyPolicy, {"sent_records": 0}),
+    (RekeyPolicy, {"sent_bytes": -1}),
+    (RekeyPolicy, {"age_seconds": -1}),
+    (RekeyPolicy, {"age_seconds": timedelta(seconds=-1)}),
+    (RekeyPolicy, {"idle_seconds": float("nan")}),
+    (RekeyPolicy, {"idle_seconds": float("inf")}),
+    (RekeyPolicy, {"min_interval_seconds": 1e300}),
+    (RekeyPolicy, {"min_interval_seconds": timedelta.max}),
+    (RekeyPolicy, {"jitter": 1}),
+    (RekeyPolicy, {"jitter": float("nan")}),
+    (RekeyPolicy, {"on_impossible": "shrug"}),
+    (PeerLimits, {"key_updates": -1}),
+    (PeerLimits, {"key_update_window_seconds": 0.5}),
+    (PeerLimits, {"renegotiation": "sometimes"}),
+]
+
+
 @pytest.mark.parametrize(
-    ("cls", "wrong"),
-    [
-        (RekeyPolicy, {"sent_records": 0}),
-        (RekeyPolicy, {"sent_bytes": -1}),
-        (RekeyPolicy, {"received_records": 1.5}),
-        (RekeyPolicy, {"received_bytes": True}),
-        (RekeyPolicy, {"age_seconds": -1}),
-        (RekeyPolicy, {"idle_seconds": float("nan")}),
-        (RekeyPolicy, {"min_interval_seconds": None}),
-        (RekeyPolicy, {"min_interval_seconds": 1e300}),
-        (RekeyPolicy, {"jitter": 1}),
-        (RekeyPolicy, {"on_impossible": "shrug"}),
-        (RekeyPolicy, {"renegotiate": "never"}),
-        (PeerLimits, {"key_updates": -1}),
-        (PeerLimits, {"renegotiations": "3"}),
-        (PeerLimits, {"key_update_window_seconds": None}),
-        (PeerLimits, {"renegotiation": "sometimes"}),
-    ],
+    ("error", "cls", "wrong"),
+    [(TypeError, *wrong) for wrong in WRONG_TYPES]
+    + [(ValueError, *wrong) for wrong in WRONG_VALUES],
 )
-def test_wrong_numbers_are_named(cls, wrong):
-    (name,) = wrong
-    with pytest.raises(ValueError, match=f"{cls.__name__}: {name} must be "):
+def test_wrong_numbers_are_named(error, cls, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(error, match=f"^{cls.__name__}: {name} must be .*, not ") as no:
         cls(**wrong)
+    given = value.total_seconds() if isinstance(value, timedelta) else value
+    assert str(no.value).endswith(f", not {given!r}")
+    preset = getattr(cls, "tiny", cls)
+    with pytest.raises(error, match=f"^{cls.__name__}: {name} must be "):
+        preset(**wrong)
+
+
+def test_times_may_be_timedeltas():
+    hour = timedelta(hours=1)
+    policy = RekeyPolicy(
+        age_seconds=hour, idle_seconds=hour / 2, min_interval_seconds=hour / 4
+    )
+    assert policy == RekeyPolicy(
+        age_seconds=3600.0, idle_seconds=1800.0, min_interval_seconds=900.0
+    )
+    assert policy.age_seconds == 3600
+    limits = PeerLimits(
+        key_update_window_seconds=hour, renegotiation_window_seconds=hour / 2
+    )
+    assert limits == PeerLimits(
+        key_update_window_seconds=3600.0, renegotiation_window_seconds=1800.0
+    )
+
+
+def test_presets_take_what_is_to_be_otherwise():
+    anssi = RekeyPolicy.anssi
+    assert anssi(request_peer=True) == dataclasses.replace(anssi(), request_peer=True)
+    assert RekeyPolicy.niap(sent_bytes=5).sent_bytes == 5
+    assert RekeyPolicy.tiny(sent_records=None, jitter=0.5) == dataclasses.replace(
+        RekeyPolicy.tiny(), sent_records=None, jitter=0.5
+    )
+    assert RekeyPolicy.rfc9846(jitter=0.5) == RekeyPolicy(jitter=0.5)
+    with pytest.raises(TypeError, match="age"):
+        anssi(age=5)
 
 
 def test_policies_are_frozen_and_take_keywords_only():
@@ -703,6 +807,37 @@ def test_events_and_the_log(make_wire, caplog):
     assert sum("failed" in message for message in messages) == 2
     with pytest.raises(TypeError, match="takes a function"):
         pykeyupdate.on_event(None)
+
+
+def test_a_registration_that_is_taken_back_is_that_one(make_wire):
+    seen = []
+
+    def once(event):
+        seen.append("once")
+
+    def twice(event):
+        seen.append("twice")
+
+    def told():
+        seen.clear()
+        wire.write(b"data")
+        return list(seen)
+
+    wire = make_wire(at_once(sent_records=1))
+    wire.write(b"data")
+    first, between, last = map(pykeyupdate.on_event, (twice, once, twice))
+    try:
+        assert told() == ["twice", "once", "twice"]
+        last()
+        last()
+        assert told() == ["twice", "once"]
+        last = pykeyupdate.on_event(twice)
+        first()
+        assert told() == ["once", "twice"]
+    finally:
+        for remove in (first, between, last):
+            remove()
+    assert told() == []
 
 
 def test_an_interrupt_in_a_handler_is_an_interrupt(make_wire):
@@ -914,6 +1049,39 @@ def test_prometheus():
         f"pykeyupdate_connections {float(now.open)}",
     ):
         assert line in text.splitlines()
+    with pytest.raises(ValueError, match="Duplicated.*pykeyupdate_key_updates_sent"):
+        registry.register(Collector())
+
+
+def test_prometheus_in_multiprocess_mode_is_refused(tmp_path):
+    """As an endpoint of that mode shows a counter of prometheus_client's and not ours;
+    what the error advises it shows."""
+    pytest.importorskip("prometheus_client")
+    script = """
+import prometheus_client, pykeyupdate
+from prometheus_client import multiprocess
+from pykeyupdate.prometheus import Collector
+try:
+    Collector()
+except RuntimeError as error:
+    assert "PROMETHEUS_MULTIPROC_DIR" in str(error)
+else:
+    raise SystemExit("taken")
+class Careless(Collector):
+    def __init__(self):
+        pass
+prometheus_client.REGISTRY.register(Careless())
+sent = prometheus_client.Gauge("sent", "-", multiprocess_mode="sum")
+sent.set(pykeyupdate.totals().counts.key_updates_sent)
+endpoint = prometheus_client.CollectorRegistry()
+multiprocess.MultiProcessCollector(endpoint)
+text = prometheus_client.generate_latest(endpoint).decode()
+assert "pykeyupdate" not in text
+assert "sent 0.0" in text
+"""
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        environment = {**os.environ, name: str(tmp_path)}
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
 # -- beside the SSL --------------------------------------------------------------------
@@ -942,9 +1110,40 @@ def inner_of(end):
     return Holder(getattr(end._sslobj, "inner", end._sslobj))
 
 
-def test_the_clock_goes_forward_only():
-    with pytest.raises(ValueError, match="must be from 0 to 100 years: -1"):
-        testing.advance_clock(-1)
+def test_the_clock_goes_forward_only(make_wire):
+    for error, wrong in [
+        (ValueError, -1),
+        (ValueError, timedelta(days=-1)),
+        (ValueError, 1.5),
+        (ValueError, timedelta(seconds=1.5)),
+        (ValueError, float("nan")),
+        (TypeError, "1"),
+        (TypeError, True),
+        (TypeError, None),
+    ]:
+        with pytest.raises(error, match=r"advance_clock\(\): seconds must be "):
+            testing.advance_clock(wrong)
+    wire = make_wire(RekeyPolicy())
+    for step in (60, timedelta(minutes=1)):
+        before = pykeyupdate.stats(wire.end).sent.age_seconds
+        testing.advance_clock(step)
+        now = pykeyupdate.stats(wire.end).sent.age_seconds
+        assert 60 <= now - before < 60 + 30
+
+
+def test_what_is_on_or_off_is_no_word(make_wire):
+    wire = make_wire(RekeyPolicy())
+    for call in (
+        lambda value: pykeyupdate.install(managed=value),
+        lambda value: pykeyupdate.rekey_all(request_peer=value),
+        lambda value: pykeyupdate.request_rekey(wire.end, request_peer=value),
+        lambda value: pykeyupdate.rekey(wire.end, request_peer=value),
+    ):
+        for wrong in ("no", 1, None):
+            with pytest.raises(TypeError, match=f"True or False, not {wrong!r}"):
+                call(wrong)
+    assert wire.write(b"data") == b"data"
+    assert wire.key_updates() == 0
 
 
 def test_witnesses_agree(make_wire, role):

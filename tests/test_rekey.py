@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
@@ -391,6 +392,42 @@ def test_timeout_makes_a_socket_wait_that_does_not_block(make_link, role):
         assert echo.end.gettimeout() == 0
         echo.end.settimeout(20)
         assert echo.talks()
+
+
+@pytest.mark.parametrize("timeout", [timedelta(seconds=20), 24 * 86400])
+@pytest.mark.parametrize("sockets", ["socket", "managed"])
+def test_timeout_may_be_a_timedelta_and_long(make_link, role, sockets, timeout):
+    link = make_link("tls12", sockets)
+    with Echo(link, role, None) as echo:
+        pykeyupdate.rekey(echo.end)
+        pykeyupdate.wait_for_renegotiation(echo.end, timeout)
+        assert echo.talks()
+
+
+@pytest.mark.parametrize(
+    ("error", "timeout"),
+    [
+        (ValueError, -1),
+        (ValueError, timedelta(seconds=-1)),
+        (ValueError, float("nan")),
+        (ValueError, float("inf")),
+        (ValueError, 25 * 86400),  # which would be too much for poll()
+        (TypeError, "1"),
+        (TypeError, True),
+        (TypeError, b"1"),
+    ],
+)
+def test_wrong_timeouts_are_refused_before_the_wire(tls12, error, timeout):
+    for call in (
+        pykeyupdate.wait_for_renegotiation,
+        pykeyupdate.request_client_certificate,
+    ):
+        with pytest.raises(
+            error, match=rf"^{call.__name__}\(\): timeout must be seconds from 0 to 24 "
+        ):
+            call(tls12.server, timeout=timeout)
+    assert tls12.talks()
+    assert tls12.wire == []
 
 
 def test_peer_that_goes_while_we_wait(make_link, role):

@@ -6,10 +6,9 @@ rest of the package, or even ``ssl``, cannot be imported.
 
 import argparse
 import importlib
-import sys
 from typing import Optional
 
-from . import doctor
+from . import doctor, ending
 
 COMMANDS = {
     "demo": "use every control on real TLS connections, show what the wire showed",
@@ -19,7 +18,15 @@ COMMANDS = {
 
 
 def main(argv: Optional[list[str]] = None) -> int:
-    """Run one command and return its exit code (2: it cannot run here)."""
+    """Run one command and return its exit code.
+
+    2 says that it cannot run here, 130 that it was interrupted and 141 that nobody read
+    its output to the end; a command's own codes are its ``main()``'s.
+    """
+    return ending.guarded(lambda: _main(argv))
+
+
+def _main(argv: Optional[list[str]]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pykeyupdate",
         description="TLS key update and renegotiation for Python's own ssl sockets.",
@@ -27,13 +34,17 @@ def main(argv: Optional[list[str]] = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=doctor.version_line())
-    parser.add_argument("command", choices=COMMANDS, help="one of those below")
+    parser.add_argument(
+        "command", choices=COMMANDS, nargs="?", help="one of those below"
+    )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its own options")
     chosen = parser.parse_args(argv)
+    if chosen.command is None:
+        parser.print_help()
+        return 0
     report = doctor.examine()
     if chosen.command != "doctor" and not report["works"]:
-        print(doctor.render(report), file=sys.stderr)
-        return 2
+        raise ending.CannotRun(doctor.render(report))
     command = importlib.import_module(f".{chosen.command}", __name__)
     exit_code: int = command.main(chosen.arguments)
     return exit_code

@@ -48,11 +48,8 @@ class Measurement(NamedTuple):
 
 
 def main(version: ssl.TLSVersion) -> int:
-    """Measure and print; 0, or 2 where it cannot run."""
-    trustme = local.trustme()
-    if trustme is None:
-        return 2
-    authority = trustme.CA()
+    """Measure and print; 0 when it ran."""
+    authority = local.trustme().CA()
     certificate = authority.issue_cert(local.NAME)
     contexts = {
         kind: _contexts(kind, *local.contexts(authority, certificate, version))
@@ -161,6 +158,7 @@ def _compare_memory(authority: Any, certificate: Any, folder: Path) -> None:
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
+                start_new_session=True,
                 env=environment,
             ).stdout
         )

@@ -6,29 +6,39 @@ The server's certificate is made on the spot, by trustme (the extra ``[demo]``).
 import contextlib
 import socket
 import ssl
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any
 
 from ..constants import OP_ALLOW_CLIENT_RENEGOTIATION
+from .ending import CannotRun
 
 NAME = "localhost"
 _TIMEOUT = 30.0  # seconds; on loopback nothing takes one
 
 
-def trustme() -> Optional[Any]:
-    """Return the module trustme, or None after saying how to get it."""
+def trustme() -> Any:
+    """Return the module trustme, or say how to get it."""
     try:
         import trustme
     except ImportError:
-        print(
+        raise CannotRun(
             "This command makes its certificates with trustme, which is not installed. "
-            "Install it with\n    python -m pip install 'pykeyupdate[demo]'",
-            file=sys.stderr,
-        )
-        return None
+            "Install it with\n    python -m pip install 'pykeyupdate[demo]'"
+        ) from None
     return trustme
+
+
+def need_loopback() -> None:
+    """Make sure that this process can talk to itself over TCP."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), _TIMEOUT).close()
+    except OSError as error:
+        raise CannotRun(
+            "This command talks to itself over TCP on 127.0.0.1, which does not work "
+            f"here: {error}. Run it where there is a loopback network"
+        ) from None
 
 
 def contexts(

@@ -295,17 +295,26 @@ def test_stomp(library, traffic, coilmq, trust_file):
     listener.on_message = lambda frame: traffic.take(frame.body)
     listener.on_error = lambda frame: traffic.failures.append(frame.body)
     connection.set_listener("", listener)
+    threads = []
+
+    def start(work):
+        threads.append(threading.Thread(target=work, daemon=True))
+        threads[-1].start()
+        return threads[-1]
+
+    transport = connection.transport
+    transport.override_threading(start)  # its own name for it differs by version
     pykeyupdate.install(managed=True, limits=None)  # it makes a context of its own
     try:
         connection.connect(wait=True)
     finally:
         pykeyupdate.uninstall()
-    transport = connection.transport
     try:
         assert type(transport.socket) is pykeyupdate.SSLSocket
         connection.subscribe("/topic/echo", id=1)
         traffic.run(lambda text: connection.send("/topic/echo", text), transport.socket)
     finally:
         connection.disconnect()
-        transport.io_thread.join(STALLED)
+        for thread in threads:
+            thread.join(STALLED)
     assert traffic.changed("server")

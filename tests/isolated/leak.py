@@ -18,7 +18,9 @@ KILOBYTES = 512
 
 def make_connection():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="x")
+    return context.wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"
+    )
 
 
 def scenarios(function):

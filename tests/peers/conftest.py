@@ -48,8 +48,8 @@ class Program:
         deadline = time.monotonic() + PATIENCE
         while text not in self.output:
             assert time.monotonic() < deadline, f"no {text!r} in {self.output!r}"
-            assert self._process.poll() is None or text in self.output, self.output
-            time.sleep(0.01)
+            self._reader.join(0.01)  # it ends behind the last output, not before
+            assert self._reader.is_alive() or text in self.output, self.output
         return self.output
 
     def close(self):
