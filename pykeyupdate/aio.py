@@ -21,7 +21,6 @@ application data in the middle of one.
 import asyncio
 import contextlib
 import functools
-import inspect
 import ssl
 import sys
 from collections.abc import Iterator
@@ -29,8 +28,10 @@ from contextvars import ContextVar
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, performing
-from .connections import Connection, call, find, name_of
+from .connections import call, find, refuse_to_send
 from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
+from .inwards import Connection, is_asyncio, is_awaited, is_socket
+from .looking import has
 from .performing import DATA, ClientCertificate
 
 __all__ = [
@@ -149,38 +150,33 @@ def _carried(conn: Any, function: str) -> Connection:
     """Return the connection inside, if an event loop moves its bytes."""
     connection = find(conn, function)
     carrier = connection.carrier
-    if carrier is None:
+    if carrier is None and is_socket(connection.tls):
         raise NotATLSConnectionError(
             f"{call(function, conn)}: no event loop moves the bytes of this "
-            f"connection; use `pykeyupdate.{function}()`, or pass the transport or "
-            "stream that does"
+            f"connection, its socket does; use `pykeyupdate.{function}()`"
         )
-    if _is_asyncio(carrier):
-        _check_loop(conn, carrier, function)
-    elif _coroutine(carrier, "send_all", "send", "write") is None:
+    if carrier is None:
         raise NotATLSConnectionError(
-            f"{call(function, conn)}: {name_of(type(carrier))} has no documented way "
-            "to send what lies ready; use `pykeyupdate.key_update()`, which its next "
-            "message carries out, or pass the transport or stream inside"
+            f"{call(function, conn)}: an SSLObject only encrypts, and does not know "
+            "what sends for it; pass the StreamWriter, transport or stream around it. "
+            f"Where its memory BIOs are yours to move, use `pykeyupdate.{function}()`"
         )
+    if not is_awaited(carrier):
+        refuse_to_send(conn, connection, function)
+    if is_asyncio(carrier):
+        _check_loop(conn, carrier, function)
     return connection
-
-
-def _is_asyncio(carrier: Any) -> bool:
-    return hasattr(carrier, "writelines")
 
 
 def _transport(carrier: Any) -> Any:
     return getattr(carrier, "transport", carrier)
 
 
-def _coroutine(carrier: Any, *names: str) -> Optional[Callable[[Any], Any]]:
-    """Return the first of these methods that a stream has, if it is a coroutine's."""
-    for name in names:
-        method = getattr(carrier, name, None)
-        if method is not None:
-            return method if inspect.iscoroutinefunction(method) else None
-    return None
+def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
+    """Return the first of these methods that a stream has."""
+    name = next(name for name in names if has(carrier, name))
+    method: Callable[[Any], Any] = getattr(carrier, name)
+    return method
 
 
 def _check_loop(conn: Any, carrier: Any, function: str) -> None:
@@ -225,7 +221,7 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     connection = _carried(conn, function)
     carrier = connection.carrier
     performing.refuse_in_callback(conn, connection.tls, function)
-    if not _is_asyncio(carrier):
+    if not is_asyncio(carrier):
         await _send_through(connection, take)
         return
     take()
@@ -250,7 +246,6 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> N
         return b""
 
     send = _coroutine(connection.carrier, "send_all", "send", "write")
-    assert send is not None  # noqa: S101
     with _standing_in(connection.tls, step):
         await send(_Nothing())
     if failed is not None:
@@ -307,7 +302,7 @@ async def _wait(
     carrier = connection.carrier
     if is_done():
         return
-    if _is_asyncio(carrier):
+    if is_asyncio(carrier):
         # what is only scheduled would wait as well
         await _send(conn, function, lambda: _keyupdate.flush(conn, function))
         await _watch(
@@ -350,7 +345,6 @@ async def _receive_until(
         return b"-"  # not data: for the stream to return at all
 
     receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
-    assert receive is not None  # noqa: S101
     try:
         with _standing_in(connection.tls, step):
             await receive(1)

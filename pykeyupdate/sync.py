@@ -15,8 +15,9 @@ from typing import Any, Callable, Optional
 
 from . import _keyupdate, checks, performing
 from .checks import WAIT, Seconds
-from .connections import call, find, name_of
+from .connections import call, find, name_of, refuse_to_send
 from .errors import NotATLSConnectionError
+from .inwards import is_awaited
 from .performing import DATA, ClientCertificate
 
 
@@ -184,12 +185,14 @@ def request_client_certificate(
 def _own_io(conn: Any, function: str) -> Any:
     """Return the socket or object of ssl, unless something else moves its bytes."""
     connection = find(conn, function)
-    if connection.carrier is not None:
-        raise NotATLSConnectionError(
-            f"{call(function, conn)}: {name_of(type(connection.carrier))} moves the "
-            f"bytes of this connection; use `await pykeyupdate.aio.{function}()`"
-        )
-    return connection.tls
+    if connection.carrier is None:
+        return connection.tls
+    if not is_awaited(connection.carrier):
+        refuse_to_send(conn, connection, function)
+    raise NotATLSConnectionError(
+        f"{call(function, conn)}: {name_of(type(connection.carrier))} moves the "
+        f"bytes of this connection; use `await pykeyupdate.aio.{function}()`"
+    )
 
 
 def _is_socket(tls: Any) -> bool:

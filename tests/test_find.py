@@ -1,12 +1,16 @@
-"""pykeyupdate/connections.py: what leads to a connection, and what does not."""
+"""connections.py, inwards.py: what leads to a connection, and what does not."""
 
 import asyncio
+import collections
+import functools
 import http.client
 import io
+import re
 import smtplib
 import socket
 import ssl
 import types
+import xmlrpc.client
 from unittest import mock
 
 import pytest
@@ -43,6 +47,23 @@ class Hooked:
 class Holding:
     def __init__(self, **attributes):
         vars(self).update(attributes)
+
+
+def of(module, **contents):
+    """Make a class as if it were of somebody's module."""
+    return type("Imitation", (Holding,), {"__module__": module, **contents})
+
+
+def refusal(conn, call=pykeyupdate.rekey):
+    with pytest.raises(pykeyupdate.NotATLSConnectionError) as caught:
+        call(conn)
+    return str(caught.value)
+
+
+def way_into(conn, call=pykeyupdate.rekey):
+    """Return what the expression that a refusal names leads to."""
+    way = re.search("pass `(.*?)`", refusal(conn, call))[1]
+    return eval(way, {"conn": conn})
 
 
 def test_hook_leads_to_the_connection(tls13, role):
@@ -185,16 +206,352 @@ def test_object_that_holds_one_as_ssls_do(make_link):
 
 
 def test_object_without_a_way_to_send_has_the_controls_alone(make_link):
-    """aiohttp's client WebSocket gives its SSLObject, and no transport."""
-
-    class WebSocket:
+    class Protocol:
         def get_extra_info(self, name, default=None):
             return link.client if name == "ssl_object" else default
 
     link = make_link("tls13")
-    with pytest.raises(TypeError, match="no documented way to send"):
-        asyncio.run(aio.rekey(WebSocket()))
+    for call in (pykeyupdate.rekey, lambda conn: asyncio.run(aio.rekey(conn))):
+        with pytest.raises(TypeError, match="no documented way to send"):
+            call(Protocol())
     assert link.said("client") == []
-    pykeyupdate.key_update(WebSocket())
+    pykeyupdate.key_update(Protocol())
     link.client.write(b"carries it out")
     assert link.said("client") == ["KeyUpdate(0)"]
+
+
+def test_an_object_of_ssl_alone_is_told_what_sends(make_link):
+    link = make_link("tls13")
+    with pytest.raises(TypeError, match="pass the StreamWriter, transport or stream"):
+        asyncio.run(aio.rekey(link.client))
+    assert link.said("client") == []
+
+
+# -- strangers -------------------------------------------------------------------------
+
+LOOKERS = [*CALLS, lambda conn: asyncio.run(aio.rekey(conn))]
+
+
+class Told(Exception):
+    """A stranger's code has run."""
+
+
+def tell(*arguments):
+    raise Told(arguments)
+
+
+class Meta(type):
+    """Tells of what is asked of its classes, but for their repr()."""
+
+    __mro__ = __dict__ = property(tell)
+
+    def __getattr__(cls, name):
+        tell(name)
+
+
+class Proxy:
+    __getattr__ = __call__ = __getitem__ = __iter__ = __len__ = __bool__ = tell
+
+
+class Guarded:
+    __getattribute__ = tell
+
+
+class Lazy:
+    """As Django's and werkzeug's: it makes itself when it is asked what it is."""
+
+    __class__ = property(tell)
+    __dict__ = property(tell)
+
+
+class Properties:
+    transport = raw = connection = sock = socket = stream = property(tell)
+    extensions = pending = get_extra_info = extra = recv_events_thread = property(tell)
+    extra_attributes = send_all = unwrap = property(tell)
+
+
+class Made(metaclass=Meta):
+    pass
+
+
+class Pair(tuple):
+    __slots__ = ()
+    __getitem__ = __len__ = __iter__ = tell
+
+
+class Dict(dict):
+    __getitem__ = __len__ = __iter__ = items = values = keys = copy = get = tell
+
+
+class List(list):
+    __getitem__ = __len__ = __iter__ = copy = tell
+
+
+class Key:
+    __repr__ = tell
+
+
+STRANGERS = {  # not made before they are looked at: pytest looks at parameters
+    "proxy": Proxy,
+    "guarded": Guarded,
+    "lazy": Lazy,
+    "properties": Properties,
+    "metaclass": Made,
+    "pair": lambda: Pair((1, 2)),
+    "dict": lambda: Dict(a=1),
+    "list": lambda: List([1]),
+    "key": lambda: {Key(): object()},
+    "urllib3": of("urllib3.strange", __getattr__=tell),
+    "asyncio": of("asyncio", transport=property(tell)),
+    "amqp": lambda: of("amqp", transport=property(tell), sock=property(tell))(
+        _transport=None
+    ),
+    "kombu": lambda: of("kombu", connection=property(tell))(_connection=None),
+    "mock": lambda: mock.Mock(spec=ssl.SSLSocket),
+    "writer": lambda: mock.MagicMock(spec=asyncio.StreamWriter),
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("look", LOOKERS)
+def test_nothing_of_a_strangers_runs(look, stranger, wrapped):
+    conn = STRANGERS[stranger]()
+    with pytest.raises(pykeyupdate.PyKeyUpdateError):
+        look(Holding(sock=conn, pool=[conn]) if wrapped else conn)
+    if type(conn) in {mock.Mock, mock.MagicMock}:
+        assert conn.mock_calls == []
+
+
+@pytest.mark.parametrize("look", LOOKERS)
+def test_no_call_to_another_machine(look):
+    calls = []
+
+    class Transport(xmlrpc.client.Transport):
+        def request(self, *arguments, **keywords):
+            calls.append(arguments)
+            return ((None,),)
+
+    proxy = xmlrpc.client.ServerProxy("http://localhost", transport=Transport())
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
+        look(proxy)
+    assert calls == []
+    proxy.method()
+    assert len(calls) == 1
+
+
+def test_properties_that_are_known_are_read(tls13):
+    conn = of("aiohttp.web_request", transport=property(lambda self: self.inside))
+    pykeyupdate.rekey(conn(inside=Hooked(tls13.client)))
+    assert tls13.said("client") == ["KeyUpdate(0)"]
+    with pytest.raises(Told):
+        pykeyupdate.rekey(of("aiohttp", transport=property(tell))())
+
+
+def test_slots_are_read(tls13):
+    class Slotted:
+        __slots__ = ("sock", "transport")
+
+    conn = Slotted()
+    refusal(of("somebody")(x=conn))
+    with pytest.raises(pykeyupdate.ConnectionClosedError):
+        pykeyupdate.rekey(conn)
+    conn.sock = tls13.client
+    pykeyupdate.rekey(conn)
+    assert tls13.said("client") == ["KeyUpdate(0)"]
+
+
+# -- what an object keeps in private ---------------------------------------------------
+
+
+class Wrapper:
+    """As curio's Socket: it forwards what it has not, and waits in its own way."""
+
+    def __init__(self, sock):
+        self._socket = sock
+
+    def __getattr__(self, name):
+        return getattr(self._socket, name)
+
+    async def do_handshake(self):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("over", ["socket", "managed"])
+def test_wrapper_that_forwards_is_not_its_socket(make_link, over):
+    link = make_link("tls13", over)
+    link.client.settimeout(20)
+    conn = Wrapper(link.client)
+    inside = way_into(conn)
+    assert inside is link.client
+    assert link.said("client") == []
+    pykeyupdate.rekey(inside)
+    assert link.said("client") == ["KeyUpdate(0)"]
+    link.client.settimeout(0)
+
+
+class Slots:
+    __slots__ = ("__sock",)
+
+    def __init__(self, sock):
+        self.__sock = sock
+
+
+@pytest.mark.parametrize("over", ["socket", "managed"])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda sock: Holding(_sock=sock),
+        lambda sock: Holding(_impl=Holding(_transport=Holding(_sock=sock))),
+        lambda sock: Holding(pool=collections.deque([sock])),
+        lambda sock: Holding(pool={("localhost", 1): (None, sock)}),
+        lambda sock: Holding(pool={object(): object(), Key(): Holding(_sock=sock)}),
+        lambda sock: {"wsgi.input": sock},
+        Slots,
+        lambda sock: lambda: sock,
+        lambda sock: Holding(_writer=Holding(socket=sock)),
+    ],
+)
+def test_refusal_names_what_is_kept_in_private(make_link, over, keep):
+    link = make_link("tls13", over)
+    link.client.settimeout(20)
+    pykeyupdate.rekey(way_into(keep(link.client)))
+    assert link.said("client") == ["KeyUpdate(0)"]
+    link.client.settimeout(0)
+
+
+def test_what_others_hold_is_not_named(make_link):
+    """An event loop and the program's own objects know other connections."""
+    link = make_link("tls13", "socket")
+    other = of("elsewhere")(_sock=link.client)
+    loop = asyncio.new_event_loop()
+    loop.held = link.client
+    for conn in (Holding(app=other), Holding(_loop=loop), Holding(call=lambda: other)):
+        assert "pass `" not in refusal(conn)
+    loop.close()
+    assert "pass `" in refusal(of("elsewhere")(app=other))
+    pool = of("redis.connection")(x=of("redis.connection")(_sock=link.client))
+    assert "pass `" in refusal(Holding(_pool=pool))
+
+
+def test_sender_is_named_for_its_own_object_only(make_link):
+    """aiohttp's WebSockets give their SSLObject; the request beside it can send."""
+
+    class Transport:
+        def __init__(self, tls):
+            self.tls = tls
+
+        def get_extra_info(self, name):
+            return self.tls
+
+    class Sender(Transport):
+        def writelines(self, lines):
+            raise AssertionError
+
+    class WebSocket(Transport):
+        pass
+
+    conn = WebSocket(make_link("tls13").client)
+    conn._other = Sender(make_link("tls13").client)
+    assert "key_update()" in refusal(conn)
+    conn._request = Holding(transport=Sender(conn.tls))
+    assert way_into(conn) is conn._request
+    assert "`pykeyupdate.aio.flush()`" in refusal(conn, pykeyupdate.flush)
+
+
+def test_closed_client_says_that_it_holds_none():
+    text = refusal(of("redis.client")(connection=None, connection_pool=Holding()))
+    assert "nothing in it that pykeyupdate knows carries TLS now" in text
+    assert "rekey_all()" in text
+
+
+# -- libraries -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "owner"),
+    [
+        ("OpenSSL.SSL", "pyOpenSSL"),
+        ("twisted.protocols.tls", "pyOpenSSL"),
+        ("scrapy.http.response", "pyOpenSSL"),
+        ("daphne.server", "pyOpenSSL"),
+        ("grpc._channel", "gRPC"),
+        ("grpc.aio._channel", "gRPC"),
+        ("psycopg", "libpq"),
+        ("psycopg2.extensions", "libpq"),
+        ("M2Crypto.SSL.Connection", "M2Crypto"),
+        ("tlslite.tlsconnection", "tlslite-ng"),
+        ("granian._granian", "rustls"),
+    ],
+)
+def test_tls_of_others_is_named(module, owner, call):
+    foreign = of(module, send=lambda self: None, transport=property(tell))
+    for conn in (
+        foreign(),
+        type("Mine", (foreign,), {})(),
+        foreign().send,
+        functools.partial(foreign().send, 1),
+        Holding(transport=foreign()),
+        Holding(_pool=[Holding(conn=foreign())]),
+    ):
+        with pytest.raises(TypeError, match=f"its TLS is {owner}'s, not the ssl mod"):
+            call(conn)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda sock: of("amqp.connection")(_transport=Holding(sock=sock)),
+        lambda sock: of("amqp.channel")(
+            connection=of("amqp.connection")(_transport=Holding(sock=sock))
+        ),
+        lambda sock: of("kombu.connection")(
+            _connection=of("amqp.connection")(_transport=Holding(sock=sock))
+        ),
+        lambda sock: of("paho.mqtt.client", socket=lambda self: sock)(),
+        lambda sock: of("imapclient.imapclient", socket=lambda self: sock)(),
+        lambda sock: of("ldap3.core.connection")(socket=sock),
+        lambda sock: of("clickhouse_driver.client")(connection=Holding(socket=sock)),
+        lambda sock: of("logging.handlers")(socket=sock),
+        lambda sock: of("pymemcache.client.base")(sock=sock),
+        lambda sock: of("socketserver")(request=sock),
+        lambda sock: of("tornado.web")(
+            request=of("tornado.httputil")(
+                connection=of("tornado.http1connection")(
+                    stream=of("tornado.iostream")(socket=sock)
+                )
+            )
+        ),
+        lambda sock: of("urllib3.response", connection=property(lambda self: None))(
+            _original_response=of("http.client")(fp=sock.makefile("rb"))
+        ),
+        lambda sock: sock.makefile("rb"),
+        lambda sock: sock.makefile("wb"),
+    ],
+)
+def test_ways_that_are_public_are_taken(make_link, hold):
+    link = make_link("tls13", "managed")
+    link.client.settimeout(20)
+    pykeyupdate.rekey(hold(link.client))
+    assert link.said("client") == ["KeyUpdate(0)"]
+    link.client.settimeout(0)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda sock: of("websockets.sync")(socket=sock, recv_events_thread=1),
+        lambda sock: of("stomp.transport")(socket=sock, create_thread_fc=1),
+        lambda sock: of("paho.mqtt.client", socket=lambda self: sock)(_thread=1),
+    ],
+)
+def test_libraries_with_a_reader_of_their_own(make_link, hold):
+    link = make_link("tls12", "socket")
+    link.client.settimeout(20)
+    with pytest.raises(pykeyupdate.SharedConnectionError):
+        pykeyupdate.rekey(hold(link.client))
+    assert link.said("client") == []
+    link.client.settimeout(0)
+    managed = make_link("tls12", "managed")
+    pykeyupdate.rekey(hold(managed.client))
+    assert managed.said("client") == ["ClientHello"]

@@ -1,0 +1,322 @@
+"""From any connection inwards to the object of ``ssl``, and to what sends for it.
+
+Theory of operation. Hardly any program holds an ``ssl.SSLSocket``: it holds a stream, a
+response, a protocol client. All of these give away what they wrap, by a few attributes
+and methods that their projects document, the same few in many of them. So nothing is
+imported: a walk looks whether an object has one of these, takes that step inwards and
+looks again, until it meets an object of ``ssl``.
+
+What an object has is looked up on its type and in its dict (``looking.py``), so that a
+proxy, a lazy object or a mock is asked nothing. A method is called only where the type
+has it, under a name or beside others that make the class known; a property is read only
+if it is one of ``_PROPERTIES``.
+
+On the way the walk keeps what moves the bytes. An ``ssl.SSLSocket`` does that itself.
+An ``ssl.SSLObject`` only encrypts, and the transport or stream around it must be told
+to send (``aio.py``).
+
+For objects of other projects there is one open protocol: a method
+``__tls_connection__()`` that returns anything accepted here.
+"""
+
+import functools
+import inspect
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from types import BuiltinMethodType, MethodType, ModuleType
+from typing import Any, Callable, NamedTuple, Optional
+
+from .looking import (
+    NOTHING,
+    has_methods,
+    is_a,
+    kind,
+    on_type,
+    package,
+    packages,
+    stored,
+)
+
+_DUPLEX = "pykeyupdate._keyupdate", "Duplex"
+_MOST = 100  # objects that are looked at; hypercorn's `send` is eight from its socket
+
+
+class Connection(NamedTuple):
+    """What was found."""
+
+    tls: Any
+    """An ``ssl.SSLSocket`` or ``ssl.SSLObject`` (or what behaves as one)."""
+    carrier: Any
+    """What sends for an SSLObject: an asyncio StreamWriter or transport, or a stream of
+    trio, anyio, httpcore or urllib3. None where nothing is known to."""
+    read_elsewhere: bool
+    """Whether a thread of its library's own is always in recv(), which is no matter on
+    a managed socket."""
+
+
+def _is_tls(value: object) -> bool:
+    """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
+    if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
+        return True
+    try:
+        return _is_inner(object.__getattribute__(value, "_sslobj"))  # as sslobject.c
+    except AttributeError:
+        return False
+
+
+def _is_inner(value: object) -> bool:
+    return kind(value) in (("_ssl", "_SSLSocket"), _DUPLEX)
+
+
+def is_socket(tls: Any) -> bool:
+    """Return whether it moves its bytes itself."""
+    return hasattr(tls, "gettimeout")
+
+
+def _is_shared(tls: Any) -> bool:
+    """Return whether it is a socket that any number of threads may use."""
+    return kind(getattr(tls, "_sslobj", None)) == _DUPLEX
+
+
+def _owner(tls: Any) -> Any:
+    """Return the SSLSocket or SSLObject of an _SSLSocket, where there is one."""
+    owner = tls.owner if _is_inner(tls) else None
+    return tls if owner is None else owner
+
+
+# -- the walk --------------------------------------------------------------------------
+
+
+class _Inside(NamedTuple):
+    """What a step has led to."""
+
+    value: Any
+    is_sent_for: bool = False
+    """Whether the object around it sends for it, if it is an SSLObject."""
+    or_no_tls: bool = False
+    """Whether nothing (None) means that there is no TLS, not no connection."""
+
+
+class End(NamedTuple):
+    """An object that leads no further."""
+
+    value: object
+    is_empty: bool = False
+    has_no_tls: bool = False
+
+
+class Walk:
+    """A walk inwards from an object."""
+
+    def __init__(self) -> None:
+        self.ends: list[End] = []
+        self.seen: dict[int, object] = {}
+
+    def follow(self, value: object) -> Optional[Connection]:
+        """Return the connection inside an object, by the first way that leads to it."""
+        if _is_tls(value):
+            return Connection(_owner(value), None, read_elsewhere=False)
+        if id(value) in self.seen or len(self.seen) == _MOST:
+            return None
+        self.seen[id(value)] = value
+        for inside in _insides(value):
+            if inside.value is None:
+                self.ends.append(End(value, not inside.or_no_tls, inside.or_no_tls))
+                continue
+            found = self.follow(inside.value)
+            if found is not None:
+                return _seen_from(value, found, sends=inside.is_sent_for)
+        self.ends.append(End(value))
+        return None
+
+
+def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
+    """Add to what was found inside an object what that object does for it."""
+    tls, carrier, read_elsewhere = found
+    if sends and carrier is None and not is_socket(tls):
+        carrier = value
+    read_elsewhere = (read_elsewhere or _has_a_reader(value)) and not _is_shared(tls)
+    return Connection(tls, carrier, read_elsewhere)
+
+
+def _insides(value: Any) -> Iterator[_Inside]:
+    """Give what an object's documented attributes and methods lead to."""
+    if is_a(value, type, ModuleType, socket.socket):
+        return
+    if has_methods(value, "__tls_connection__"):
+        yield _Inside(type(value).__tls_connection__(value))
+    if foreign(value):
+        return
+    for name in _names_for(value):
+        held = _attribute(value, name)
+        if held is not NOTHING and (is_a(held, MethodType) or not callable(held)):
+            yield _Inside(held)
+    for applies, step in _STEPS:
+        if applies(value):
+            yield step(value)
+
+
+# -- the steps -------------------------------------------------------------------------
+
+# Where libraries keep what they wrap: in an attribute of one of these names, which is
+# read where that runs no code. The packages below have names of their own.
+_KEPT = ("transport", "raw", "connection", "sock", "socket", "stream", "writer")
+
+_KEPT_UNDER = {
+    "aiohttp": ("transport", "connection"),
+    "aioimaplib": ("protocol", "transport"),
+    "amqp": ("_transport", "connection", "sock"),  # `transport` would connect
+    "http": ("sock", "connection", "fp"),  # fp: of a response
+    "hypercorn": ("send", "writer", "stream"),
+    "kombu": ("_connection",),  # `connection` would connect
+    "redis": (),  # a client's `connection` is None, as it has a pool
+    "socket": ("_sock",),  # SocketIO, which makefile() makes
+    "socketserver": ("request",),
+    "tornado": ("ws_connection", "request", "connection", "stream", "socket"),
+    # a response outlives its connection where the server says `Connection: close`
+    "urllib3": ("connection", "sock", "_original_response"),
+    "urllib3_future": ("connection", "sock", "_original_response"),
+}
+
+# Properties that do nothing but give it.
+_PROPERTIES = {
+    ("aiohttp", "connection"),
+    ("aiohttp", "transport"),
+    ("urllib3", "connection"),
+    ("urllib3_future", "connection"),
+}
+
+
+def _names_for(value: object) -> Iterator[str]:
+    known = [_KEPT_UNDER[name] for name in packages(value) if name in _KEPT_UNDER]
+    return iter(dict.fromkeys(name for names in known or [_KEPT] for name in names))
+
+
+def _attribute(value: Any, name: str) -> Any:
+    """Return an attribute, or NOTHING where a stranger's code would have to run."""
+    held = stored(value, name)
+    if held is NOTHING:
+        cls, _ = on_type(value, name)
+        if cls is not None and (package(cls), name) in _PROPERTIES:
+            return getattr(value, name)
+    return held
+
+
+def _of(package_name: str, *names: str) -> Callable[[object], bool]:
+    """Return a test for objects of a package whose type has these methods."""
+    return lambda value: package_name in packages(value) and has_methods(value, *names)
+
+
+def _extra_info(value: Any) -> _Inside:
+    return _Inside(value.get_extra_info("ssl_object"), is_sent_for=True, or_no_tls=True)
+
+
+def _typed_attribute(stream: Any) -> _Inside:
+    attribute = sys.modules["anyio.streams.tls"].TLSAttribute.ssl_object
+    found = stream.extra(attribute, None)  # noqa: S610 (not Django's)
+    return _Inside(found, is_sent_for=True, or_no_tls=True)
+
+
+def _network_stream(response: Any) -> _Inside:
+    extensions = stored(response, "extensions")
+    return _Inside(dict.get(extensions, "network_stream"), or_no_tls=True)
+
+
+_STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
+    # asyncio: what open_connection() returns
+    (
+        lambda value: is_a(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
+        lambda value: _Inside(tuple.__getitem__(value, 1)),
+    ),
+    # asyncio's StreamWriter, its and uvloop's transports, httpcore's network streams
+    (lambda value: has_methods(value, "get_extra_info"), _extra_info),
+    # anyio's TLSStream
+    (_of("anyio", "extra"), _typed_attribute),
+    # trio's SSLStream forwards the methods of its SSLObject
+    (
+        _of("trio", "send_all", "unwrap"),
+        lambda stream: _Inside(stream.pending.__self__, is_sent_for=True),
+    ),
+    # TLS in TLS, through an https proxy (its `socket` is the proxy's)
+    (
+        _of("urllib3", "sendall", "_ssl_io_loop"),
+        lambda stream: _Inside(stored(stream, "sslobj"), is_sent_for=True),
+    ),
+    # httpx's and httpcore's Response
+    (lambda value: is_a(stored(value, "extensions"), dict), _network_stream),
+    # the Client of paho-mqtt, IMAPClient
+    (
+        lambda value: (
+            _of("paho", "socket")(value) or _of("imapclient", "socket")(value)
+        ),
+        lambda client: _Inside(client.socket()),
+    ),
+    # ASGI's `send`, of uvicorn and others
+    (
+        lambda value: is_a(value, MethodType, BuiltinMethodType),
+        lambda method: _Inside(method.__self__),
+    ),
+    (
+        lambda value: is_a(value, functools.partial),
+        lambda partial: _Inside(partial.func),
+    ),
+]
+
+# Libraries that read in a thread of their own, and where they keep it.
+_READERS = {
+    "paho": "_thread",  # of loop_start()
+    "stomp": "create_thread_fc",
+    "websockets": "recv_events_thread",
+}
+
+
+def _has_a_reader(value: object) -> bool:
+    kept = [_READERS[name] for name in packages(value) if name in _READERS]
+    return any(stored(value, name) not in (None, NOTHING) for name in kept)
+
+
+# Packages whose TLS is none of Python's ssl, and whose it is.
+_FOREIGN = {
+    "M2Crypto": "M2Crypto",
+    "OpenSSL": "pyOpenSSL",
+    "daphne": "pyOpenSSL",
+    "granian": "rustls",
+    "grpc": "gRPC",
+    "psycopg": "libpq",
+    "psycopg2": "libpq",
+    "scrapy": "pyOpenSSL",
+    "tlslite": "tlslite-ng",
+    "twisted": "pyOpenSSL",
+}
+
+
+def foreign(value: object) -> Optional[str]:
+    """Return whose TLS it is, where it is another library's than ssl's."""
+    return next((_FOREIGN[name] for name in packages(value) if name in _FOREIGN), None)
+
+
+# -- who sends for an SSLObject --------------------------------------------------------
+
+# What sends, what receives, and what tells such a stream from others: trio's, anyio's
+# and httpcore's.
+_STREAMS = (
+    ("send_all", "receive_some"),
+    ("send", "receive", "extra"),
+    ("write", "read", "start_tls"),
+)
+
+
+def is_asyncio(carrier: object) -> bool:
+    """Return whether it is a transport or StreamWriter, of any loop."""
+    return has_methods(carrier, "writelines")
+
+
+def is_awaited(carrier: object) -> bool:
+    """Return whether ``aio`` can have it send."""
+    return is_asyncio(carrier) or any(
+        has_methods(carrier, *names)
+        and inspect.iscoroutinefunction(on_type(carrier, names[0])[1])
+        for names in _STREAMS
+    )
