@@ -1,6 +1,7 @@
 """TLS servers in threads: the standard library's, and what they saw, and others."""
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -65,7 +66,11 @@ class Server(Witness):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Sends half of a body, and the other half when it may."""
+    """Sends half of a body, and the other half when it may.
+
+    At ``/close`` it says ``Connection: close``, at ``/old`` it is an HTTP/1.0 server;
+    there it reads what comes until its client closes.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -74,12 +79,19 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
+        if self.path == "/old":
+            self.protocol_version = "HTTP/1.0"
+            self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Length", str(len(BODY)))
+        if self.path == "/close":
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(BODY[:HALF])
         assert self.server.go.wait(20)
         self.wfile.write(BODY[HALF:])
+        if self.close_connection:
+            self.rfile.read()
 
 
 class HTTPServer(ThreadingHTTPServer, Witness):
@@ -93,17 +105,38 @@ class HTTPServer(ThreadingHTTPServer, Witness):
         self.watch("server", context)
         self.context = context
         self.connections = 0
-        self.go = threading.Event()
+        self.go, self.ended = threading.Event(), threading.Event()
         self.url = f"https://localhost:{self.server_port}/"
 
     def finish_request(self, request, address):
         self.connections += 1
         request.settimeout(20)
         with self.context.wrap_socket(request, server_side=True) as tls:
-            super().finish_request(tls, address)
+            try:
+                super().finish_request(tls, address)
+            finally:
+                self.ended.set()
 
     def handle_error(self, request, address):
         pass
+
+
+def pass_on(tls):
+    """Be an https proxy: do a client's CONNECT, and carry what is in the tunnel."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += tls.recv(1)
+    host, port = request.split()[1].rsplit(b":", 1)
+    with socket.create_connection((host.decode(), int(port)), 20) as target:
+        tls.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        ends = {tls: target, target: tls}
+        while True:
+            readable = [tls] if tls.pending() else select.select(ends, [], [], 20)[0]
+            for end in readable:
+                data = end.recv(65536)
+                if not data:
+                    return
+                ends[end].sendall(data)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,17 @@ def https(make_contexts, version):
 
 
 @pytest.fixture
+def wait_for_end(https):
+    """Wait until the server has read to the end of its last connection."""
+    server, _ = https
+
+    def wait():
+        assert server.ended.wait(20)
+
+    return wait
+
+
+@pytest.fixture
 def new_keys(version):
     """Return whether a witness at the server saw a client get new keys so often."""
 

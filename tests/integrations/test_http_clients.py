@@ -2,9 +2,12 @@
 
 import asyncio
 import http.client
+import sys
+import urllib.request
 
 import pytest
-from servers import BODY, HALF
+from link import NOT_REQUESTED
+from servers import BODY, HALF, pass_on
 
 import pykeyupdate
 from pykeyupdate import aio
@@ -174,6 +177,204 @@ def test_aiohttp(https, new_keys, library, run_on, loop):
 
     run_on(loop, main())
     finish(server, new_keys)
+
+
+# -- responses that outlive their connection -------------------------------------------
+
+
+@pytest.fixture(params=["close", "old"])
+def last(request, https):
+    """The URL of a response after which the server closes the connection."""
+    return https[0].url + request.param
+
+
+def finish_last(server, version, response):
+    """The server has heard of the new keys, and there is no connection any more."""
+    with pytest.raises(pykeyupdate.ConnectionClosedError, match="read to its end"):
+        pykeyupdate.rekey(response)
+    heard = server.said("server", "received")
+    if version == "tls13":
+        assert heard.count(NOT_REQUESTED) == 1
+    else:  # it is answered when the server reads, after the response
+        assert heard.count("ClientHello") == 2
+
+
+def rekey_in_the_middle(server, response, read):
+    half = read(HALF)
+    pykeyupdate.rekey(response)
+    server.go.set()
+    assert half + read() == BODY
+
+
+def test_http_client_response(https, last, version, wait_for_end):
+    server, context = https
+    conn = http.client.HTTPSConnection("localhost", server.server_port, context=context)
+    conn.request("GET", last[last.rindex("/") :])
+    response = conn.getresponse()
+    with pytest.raises(pykeyupdate.ConnectionClosedError):
+        pykeyupdate.rekey(conn)  # which has let go of it
+    rekey_in_the_middle(server, response, response.read)
+    wait_for_end()
+    finish_last(server, version, response)
+
+
+def test_urlopen(https, last, version, wait_for_end):
+    server, context = https
+    with urllib.request.urlopen(last, context=context) as response:
+        rekey_in_the_middle(server, response, response.read)
+        wait_for_end()
+        finish_last(server, version, response)
+
+
+def test_urllib3_after_its_connection(https, last, version, library, wait_for_end):
+    urllib3 = library("urllib3")
+    server, context = https
+    with urllib3.PoolManager(ssl_context=context) as pool:
+        response = pool.urlopen("GET", last, preload_content=False)
+        rekey_in_the_middle(server, response, response.read)
+    wait_for_end()
+    finish_last(server, version, response)
+
+
+def test_requests_after_its_connection(
+    https, last, version, library, trust_file, wait_for_end
+):
+    server, _ = https
+    with library("requests").Session() as session:
+        session.trust_env = False
+        response = session.get(last, stream=True, verify=trust_file)
+        rekey_in_the_middle(server, response, response.raw.read)
+    wait_for_end()
+    finish_last(server, version, response)
+
+
+# -- TLS in TLS: through an https proxy ------------------------------------------------
+
+
+@pytest.fixture
+def proxy(make_server, version):
+    """The URL of an https proxy, the context of its clients, and itself."""
+    server, context = make_server(version, pass_on)
+    return f"https://localhost:{server.address[1]}", context, server
+
+
+def schedule_through_a_proxy(server, response, read, version):
+    """Nothing is sent for it alone, and what the refusal names does work."""
+    half = read(HALF)
+    seen = len(server.said("server", "received"))
+    for call in (pykeyupdate.rekey, pykeyupdate.flush):
+        with pytest.raises(TypeError, match=r"`pykeyupdate.key_update\(\)` schedules"):
+            call(response)
+    if version == "tls13":
+        pykeyupdate.key_update(response)
+    else:
+        pykeyupdate.renegotiate(response)
+    assert len(server.said("server", "received")) == seen
+    server.go.set()
+    assert half + read() == BODY
+
+
+def test_urllib3_through_a_proxy(https, proxy, library, version):
+    urllib3 = library("urllib3")
+    (server, context), (url, proxy_context, outer) = https, proxy
+    with urllib3.ProxyManager(
+        url, proxy_ssl_context=proxy_context, ssl_context=context
+    ) as pool:
+        response = pool.urlopen("GET", server.url, preload_content=False)
+        schedule_through_a_proxy(server, response, response.read, version)
+        assert pool.urlopen("GET", server.url).data == BODY
+    finish_tunnel(server, outer, version)
+
+
+def test_requests_through_a_proxy(https, proxy, library, version, trust_file):
+    requests, adapters = library("requests"), library("requests.adapters")
+    (server, _), (url, proxy_context, outer) = https, proxy
+
+    class Adapter(adapters.HTTPAdapter):
+        def proxy_manager_for(self, proxy, **keywords):
+            return super().proxy_manager_for(
+                proxy, proxy_ssl_context=proxy_context, **keywords
+            )
+
+    with requests.Session() as session:
+        session.mount("https://", Adapter())
+        session.verify, session.proxies = trust_file, {"https": url}
+        session.trust_env = False
+        response = session.get(server.url, stream=True)
+        schedule_through_a_proxy(server, response, response.raw.read, version)
+        assert session.get(server.url).content == BODY
+    finish_tunnel(server, outer, version)
+
+
+def test_httpx_through_a_proxy(https, proxy, library, version):
+    httpx = library("httpx")
+    (server, context), (url, proxy_context, outer) = https, proxy
+    via = httpx.Proxy(url, ssl_context=proxy_context)
+    with httpx.Client(verify=context, proxy=via, trust_env=False) as client:
+        with client.stream("GET", server.url) as response:
+            chunks = response.iter_raw(HALF)
+
+            def read(size=None):
+                return next(chunks) if size else b"".join(chunks)
+
+            schedule_through_a_proxy(server, response, read, version)
+        assert client.get(server.url).content == BODY
+    finish_tunnel(server, outer, version)
+
+
+def finish_tunnel(server, outer, version):
+    """The server has heard of new keys; the proxy, of none of its own."""
+    inside, outside = (end.said("server", "received") for end in (server, outer))
+    if version == "tls13":
+        assert inside.count(NOT_REQUESTED) == 1
+        assert NOT_REQUESTED not in outside
+    else:
+        assert inside.count("ClientHello") > server.connections
+        assert outside.count("ClientHello") == len(outer.sockets)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_httpx_async_through_a_proxy(https, proxy, library, version, backend):
+    httpx = library("httpx")
+    (server, context), (url, proxy_context, outer) = https, proxy
+
+    async def main():
+        via = httpx.Proxy(url, ssl_context=proxy_context)
+        async with httpx.AsyncClient(verify=context, proxy=via) as client:
+            async with client.stream("GET", server.url) as response:
+                chunks = response.aiter_raw(HALF)
+                half = await chunks.__anext__()
+                await aio.rekey(response)
+                server.go.set()
+                assert half + b"".join([chunk async for chunk in chunks]) == BODY
+
+    if backend == "trio":
+        library("trio").run(main)
+    else:
+        asyncio.run(main())
+    finish_tunnel(server, outer, version)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="aiohttp needs it for that")
+def test_aiohttp_through_a_proxy(https, proxy, version, new_keys, library, run_on):
+    aiohttp = library("aiohttp")
+    (server, context), (url, _, outer) = https, proxy
+
+    async def main():
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.get(server.url, proxy=url) as response:
+                half = await response.content.readexactly(HALF)
+                await aio.rekey(response)
+                transport = response.connection.transport
+                server.go.set()
+                assert half + await response.content.read() == BODY
+                await aio.wait_for_renegotiation(transport)
+        await asyncio.sleep(0.1)
+
+    run_on("asyncio", main())
+    finish(server, new_keys)
+    finish_tunnel(server, outer, version)
 
 
 def test_without_tls(library):
