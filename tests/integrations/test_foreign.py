@@ -18,6 +18,18 @@ def test_pyopenssl(library):
         asyncio.run(aio.rekey(conn))
 
 
+def test_twisted(library):
+    tls, protocol = (
+        library("twisted.protocols.tls"),
+        library("twisted.internet.protocol"),
+    )
+    mine = type("Mine", (protocol.Protocol,), {})()
+    mine.transport = tls.TLSMemoryBIOProtocol(protocol.Factory(), mine, False)
+    for conn in (mine, mine.transport):
+        with pytest.raises(TypeError, match="its TLS is pyOpenSSL's"):
+            pykeyupdate.rekey(conn)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_urllib3_over_pyopenssl(library):
     openssl = library("OpenSSL.SSL")

@@ -1,6 +1,7 @@
 """Servers rekey from inside a request handler."""
 
 import asyncio
+import functools
 import http.client
 import re
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from link import NOT_REQUESTED, Witness, der
-from servers import HTTPServer, Uvicorn, aiohttp_serving
+from servers import HTTPServer, Uvicorn, aiohttp_serving, serving
 
 import pykeyupdate
 from pykeyupdate import aio
@@ -194,6 +195,155 @@ def test_uvicorn_websocket(
     with Uvicorn(library, app, context, loop, ws=implementation) as port:
         run_on(CLIENT_LOOP, use(port))
     assert heard(witness, 2)
+
+
+@pytest.fixture
+def hypercorn(library, certificate, tmp_path, version):
+    """Have an application of ASGI served by hypercorn, on asyncio, uvloop or trio."""
+    key = tmp_path / "server.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(key))
+    config = library("hypercorn.config").Config()
+    config.keyfile = config.certfile = str(key)
+    config.bind, config.accesslog, config.errorlog = ["127.0.0.1:0"], None, None
+    sockets = config.create_sockets()
+    config.create_sockets = lambda: sockets
+    (listener,) = sockets.secure_sockets
+    listener.listen()  # so that clients may come before it does so itself
+    port = listener.getsockname()[1]
+    stop = threading.Event()
+    threads = []
+
+    def serve(app, worker):
+        async def stopped():
+            while not stop.is_set():
+                await library(worker.partition(" ")[0]).sleep(0.01)
+
+        def run():
+            if worker == "trio":
+                serve = library("hypercorn.trio").serve
+                library("trio").run(
+                    functools.partial(serve, app, config, shutdown_trigger=stopped)
+                )
+            else:
+                serve = library("hypercorn.asyncio").serve
+                asyncio.run(serve(app, config, shutdown_trigger=stopped))
+
+        threads.append(threading.Thread(target=run))
+        threads[0].start()
+        return port
+
+    yield serve
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    listener.close()
+
+
+@pytest.mark.filterwarnings("ignore")  # hypercorn's own
+@pytest.mark.parametrize("worker", ["asyncio", "trio"])
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2", "WebSocket"])
+def test_hypercorn(contexts, heard, library, hypercorn, version, worker, protocol):
+    """Its `send` is eight steps from the connection."""
+    library(worker)
+    client, _, witness = contexts
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        while (await receive()).get("more_body"):
+            pass  # below TLS 1.3 no data may come in the middle
+        await aio.rekey(send)
+        if scope["type"] == "http":
+            headers = [(b"content-length", str(len(BODY)).encode())]
+            start = {"type": "http.response.start", "status": 200, "headers": headers}
+            await send(start)
+            await send({"type": "http.response.body", "body": BODY})
+        else:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "hello"})
+            await send({"type": "websocket.close"})
+
+    port = hypercorn(app, worker)
+    if protocol == "HTTP/1.1":
+        fetch(port, client, 1)
+    elif protocol == "HTTP/2":
+        library("h2")
+        httpx = library("httpx")
+        with httpx.Client(verify=client, http1=False, http2=True) as session:
+            assert session.post(f"https://localhost:{port}/").content == BODY
+    else:
+        connect = library("websockets.sync.client").connect
+        with connect(f"wss://localhost:{port}", ssl=client) as connection:
+            assert connection.recv(20) == "hello"
+    assert heard(witness, 1)
+
+
+def test_tornado(contexts, heard, library):
+    """A handler, of HTTP or of a WebSocket, and a stream."""
+    client, context, witness = contexts
+    web, http = library("tornado.web"), library("tornado.httpserver")
+    websocket = library("tornado.websocket")
+    taken = []
+
+    def rekey(conn):
+        pykeyupdate.rekey(conn)
+        taken.append(conn)
+
+    class Handler(web.RequestHandler):
+        def post(self):
+            rekey(self)
+            self.write(BODY)
+
+    class WebSocket(websocket.WebSocketHandler):
+        def open(self):
+            rekey(self)
+            self.write_message("hello")
+
+    async def main():
+        app = web.Application([("/", Handler), ("/ws", WebSocket)])
+        server = http.HTTPServer(app, ssl_options=context)
+        sockets = library("tornado.netutil").bind_sockets(0, "127.0.0.1")
+        server.add_sockets(sockets)
+        port = sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, fetch, port, client, 1)
+        request = library("tornado.httpclient").HTTPRequest(
+            f"wss://localhost:{port}/ws", ssl_options=client
+        )
+        connection = await websocket.websocket_connect(request)
+        assert await connection.read_message() == "hello"
+        assert pykeyupdate.get_key_update_type(connection) in (-1, 0)
+        connection.close()
+        await asyncio.sleep(0.1)
+        server.stop()
+
+    asyncio.run(main())
+    assert len(taken) == 2
+    assert heard(witness, 2)
+
+
+def test_wsgiref(contexts, heard, library):
+    """`environ["wsgi.input"]` reads from the socket."""
+    client, context, witness = contexts
+    simple_server = library("wsgiref.simple_server")
+
+    def app(environ, start_response):
+        environ["wsgi.input"].read(5)
+        pykeyupdate.rekey(environ["wsgi.input"])
+        start_response("200 OK", [("Content-Length", str(len(BODY)))])
+        return [BODY]
+
+    class Handler(simple_server.WSGIRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = simple_server.make_server("127.0.0.1", 0, app, handler_class=Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(server, 0.01):
+        fetch(server.server_port, client, 1)
+    server.server_close()
+    assert heard(witness, 1)
 
 
 def test_readmes_application(contexts, heard, library, run_on, version):

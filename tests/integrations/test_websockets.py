@@ -1,15 +1,16 @@
-"""The websockets library, sync and asyncio, both ends.
+"""WebSockets of websockets, sync and asyncio, and of aiohttp, both ends.
 
 A sync connection has a thread that sits in recv(): on a stock socket a key update there
 is as safe as its own send() is, and a renegotiation is refused. On managed sockets both
 are as good as anywhere (test_threaded_clients.py).
 """
 
+import re
 import sys
 import threading
 
 import pytest
-from link import Witness
+from link import NOT_REQUESTED, Witness
 
 import pykeyupdate
 from pykeyupdate import aio
@@ -88,3 +89,50 @@ def test_asyncio(contexts, library, run_on, new_keys, version, loop, end):
             assert new_keys(witness, end="client")
     else:
         assert new_keys(witness)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_aiohttp(contexts, library, run_on, new_keys, version, loop):
+    """Its WebSockets cannot be told to send; what they name in their place can."""
+    client, context, witness = contexts
+    aiohttp, web = library("aiohttp"), library("aiohttp.web")
+
+    async def rekey(websocket):
+        with pytest.raises(
+            TypeError, match=r"to `pykeyupdate.aio.rekey\(\)`"
+        ) as caught:
+            await aio.rekey(websocket)
+        (way,) = re.findall("pass `(.*?)`", str(caught.value))
+        await aio.rekey(eval(way, {"conn": websocket}))
+        await aio.wait_for_renegotiation(eval(way, {"conn": websocket}))
+
+    async def handler(request):
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        async for message in websocket:
+            if message.data == "server":
+                await rekey(websocket)
+            await websocket.send_str(message.data)
+        return websocket
+
+    async def main():
+        app = web.Application()
+        app.router.add_get("/", handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        connector = aiohttp.TCPConnector(ssl=client)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"wss://localhost:{runner.addresses[0][1]}/"
+            async with session.ws_connect(url) as websocket:
+                for message in ("server", "client", "end"):
+                    if message == "client":
+                        await rekey(websocket)
+                    await websocket.send_str(message)
+                    assert await websocket.receive_str() == message
+        await runner.cleanup()
+
+    run_on(loop, main())
+    name = NOT_REQUESTED if version == "tls13" else "HelloRequest"
+    assert witness.said("client", "received").count(name) == 1
+    assert new_keys(witness, 1 if version == "tls13" else 2)
