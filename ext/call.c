@@ -9,7 +9,6 @@
 /* Constants of OpenSSL's public headers, and so of ssl. */
 #define SSL_ERROR_WANT_READ 2
 #define SSL_ERROR_WANT_WRITE 3
-#define PY_SSL_ERROR_NO_SOCKET 9  /* _ssl.c's own */
 
 unsigned long ku_forks, ku_forks_of_parent;
 

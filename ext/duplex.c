@@ -133,12 +133,15 @@ handshake_action(struct ku_call *call, void *ignored)
     return ku_pump_handshake(call);
 }
 
-/* The exception of a _msg_callback, or of the key log, which _ssl keeps until the end of
-   a do_handshake(): of one that has nothing to do.  (From 3.15 on it is raised at
-   once.) */
+/* The exception of a _msg_callback, or of the key log (handshake.h).  Signal handlers
+   that run in between are not in a step. */
 static int
 raise_of_callbacks(ku_state *state, Duplex *self)
 {
+    int has = ku_has_callbacks(self->inner);
+    if (has <= 0) {
+        return has;
+    }
     int begun = ku_call_begin_look(state, self, "do_handshake");
     if (begun < 0) {
         return -1;

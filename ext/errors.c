@@ -30,7 +30,6 @@
 #define SSL_ERROR_WANT_WRITE 3
 #define SSL_ERROR_ZERO_RETURN 6
 #define PY_SSL_ERROR_EOF 8
-#define PY_SSL_ERROR_NO_SOCKET 9
 
 static const struct {
     const char *exception;
@@ -504,6 +503,7 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
         failure.text = "TLS/SSL connection has been closed (EOF)";
     }
     else if (outcome->value == PY_SSL_ERROR_NO_SOCKET) {
+        failure.number = 0;
         failure.text = "Underlying socket connection gone";
     }
     else if (outcome->system_error != 0 && outcome->value != SSL_ERROR_SSL) {

@@ -64,6 +64,9 @@ struct ku_outcome {
                              or NULL */
 };
 
+/* In place of what SSL_get_error() gives: the socket is gone, as _ssl numbers it. */
+#define PY_SSL_ERROR_NO_SOCKET 9
+
 /* Where module_clear() has been. */
 #define KU_SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
 

@@ -356,10 +356,13 @@ request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
 
 /* --- what callbacks have raised --------------------------------------------- */
 
-#if PY_VERSION_HEX < 0x030f0000
-static int
-has_callbacks(PyObject *sslobj)
+int
+ku_has_callbacks(PyObject *sslobj)
 {
+#if PY_VERSION_HEX >= 0x030f0000
+    (void)sslobj;
+    return 0;  /* they are raised at once */
+#else
     PyObject *context = PyObject_GetAttrString(sslobj, "context");
     static const char *const NAMES[] = {"_msg_callback", "keylog_filename"};
     int found = context != NULL ? 0 : -1;
@@ -370,6 +373,7 @@ has_callbacks(PyObject *sslobj)
     }
     Py_XDECREF(context);
     return found;
+#endif
 }
 
 int
@@ -380,22 +384,10 @@ ku_raise_kept(ku_state *state, PyObject *sslobj)
         || ku_renegotiates(&state->libssl, ssl)) {
         return 0;
     }
-    int has = has_callbacks(sslobj);
-    if (has <= 0) {
-        return has;
-    }
     PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;
 }
-#else
-int
-ku_raise_kept(ku_state *state, PyObject *sslobj)
-{
-    (void)state, (void)sslobj;
-    return 0;
-}
-#endif
 
 /* --- as Python sees them -------------------------------------------------- */
 

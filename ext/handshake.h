@@ -8,9 +8,12 @@
    by a NULL entry. */
 extern PyMethodDef ku_handshake[];
 
-/* Raise what a _msg_callback or the key log has raised in OpenSSL's hands: _ssl keeps it
-   until the end of a do_handshake(), so one that has nothing to do is made.  (From 3.15
-   on it is raised at once.)  0, or -1 with the exception. */
+/* Has its context callbacks whose exceptions _ssl keeps until the end of a
+   do_handshake()?  (Not from 3.15 on.)  -1 with an exception.  Runs Python code. */
+int ku_has_callbacks(PyObject *sslobj);
+
+/* Raise what a _msg_callback or the key log has raised in OpenSSL's hands, by way of a
+   do_handshake() that has nothing to do.  0, or -1 with the exception. */
 int ku_raise_kept(ku_state *state, PyObject *sslobj);
 
 #endif

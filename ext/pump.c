@@ -27,6 +27,9 @@ note_failure(struct ku_call *call)
     struct ku_pump *pump = call->pump;
     if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
         pump->ended = call->outcome;
+        if ((pump->ended.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+            pump->ended.error = 0;  /* OpenSSL, too, gives a reason once */
+        }
         ku_monitor_announce(&pump->monitor);
     }
 }
@@ -64,11 +67,12 @@ has_ended(struct ku_call *call)
     return KU_ENDED;
 }
 
-/* With what no call of OpenSSL's tells by itself. */
+/* What a step came to, unless the peer was cut off in it. */
 static enum ku_progress
-unless_ended(struct ku_call *call, enum ku_progress progress)
+unless_cut(struct ku_call *call, enum ku_progress progress)
 {
-    return has_ended(call) == KU_ENDED ? KU_ENDED : progress;
+    const struct ku_record *record = call->pump->record;
+    return record != NULL && record->why_cut != NULL ? has_ended(call) : progress;
 }
 
 /* One SSL_read_ex(). */
@@ -84,7 +88,7 @@ decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
     int begins = call->libssl->SSL_pending(call->ssl) == 0;
     ku_clear_errors(call->libssl);
     if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
-        progress = unless_ended(call, step_failed(call));
+        progress = unless_cut(call, step_failed(call));
     }
     if (record != NULL && *got > 0) {
         ku_record_received(record, *got, begins);
@@ -220,7 +224,7 @@ do_handshake(struct ku_call *call)
     if (progress == KU_DONE) {
         ku_clear_errors(call->libssl);
         if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
-            progress = unless_ended(call, step_failed(call));
+            progress = unless_cut(call, step_failed(call));
         }
     }
     return progress;
@@ -579,7 +583,7 @@ shutdown_stage(struct ku_call *call)
         done = libssl->SSL_shutdown(call->ssl);
     }
     enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
-    return unless_ended(call, progress);  /* a cut looks like the peer's close_notify */
+    return unless_cut(call, progress);  /* a cut looks like the peer's close_notify */
 }
 
 /* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",

@@ -1,5 +1,7 @@
 """Certificates, connections and the state every test must leave behind."""
 
+import contextlib
+import socket
 import ssl
 import sys
 import sysconfig
@@ -8,6 +10,7 @@ import pytest
 import trustme
 from link import Link
 from servers import Server, echo
+from threads import Threads
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
@@ -115,3 +118,47 @@ def make_server(make_contexts):
     yield make
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def threads():
+    return Threads()
+
+
+@pytest.fixture
+def connect(make_contexts, threads):
+    """Connect a managed client and server that block."""
+    ends = []
+
+    def make(
+        version="tls13",
+        *,
+        managed="both",
+        policy=pykeyupdate.RekeyPolicy(),
+        plain=None,
+        setup=None,
+        **client_args,
+    ):
+        contexts = make_contexts(version)
+        contexts[1].num_tickets = 0
+        for name, context in zip(("client", "server"), contexts):
+            if managed in (name, "both"):
+                pykeyupdate.manage(context, policy=policy, limits=None)
+        if setup:
+            setup(*contexts)
+        near, far = plain or socket.socketpair()
+        accepted = threads.start(lambda: contexts[1].wrap_socket(far, server_side=True))
+        try:
+            client = contexts[0].wrap_socket(
+                near, server_hostname="localhost", **client_args
+            )
+        except BaseException:
+            with contextlib.suppress(OSError):
+                accepted().close()
+            raise
+        ends.extend([client, accepted()])
+        return ends[-2:]
+
+    yield make
+    for end in ends:
+        end.close()

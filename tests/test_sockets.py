@@ -14,77 +14,13 @@ import time
 
 import pytest
 from link import Witness
+from threads import DEADLOCK
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
 
 BOTH = pytest.mark.parametrize("version", ["tls13", "tls12"])
-DEADLOCK = 30  # seconds; nothing here takes one
 MEGABYTE = 1 << 20
-
-
-class Threads:
-    """Threads whose exceptions are not lost, and who must come to an end."""
-
-    def __init__(self):
-        self.started = []
-
-    def start(self, work, *args):
-        box = {}
-
-        def run():
-            try:
-                box["value"] = work(*args)
-            except BaseException as error:
-                box["error"] = error
-
-        thread = threading.Thread(target=run, daemon=True)
-        self.started.append(thread)
-        thread.start()
-        return lambda: self.result(thread, box)
-
-    def result(self, thread, box):
-        thread.join(DEADLOCK)
-        assert not thread.is_alive(), "deadlock"
-        if "error" in box:
-            raise box["error"]
-        return box["value"]
-
-
-@pytest.fixture
-def threads():
-    return Threads()
-
-
-@pytest.fixture
-def connect(make_contexts, threads):
-    """Connect a managed client and server that block."""
-    ends = []
-
-    def make(version="tls13", *, managed="both", plain=None, setup=None, **client_args):
-        contexts = make_contexts(version)
-        contexts[1].num_tickets = 0
-        for name, context in zip(("client", "server"), contexts):
-            if managed in (name, "both"):
-                pykeyupdate.manage(context, limits=None)
-        if setup:
-            setup(*contexts)
-        near, far = plain or socket.socketpair()
-        accepted = threads.start(lambda: contexts[1].wrap_socket(far, server_side=True))
-        try:
-            client = contexts[0].wrap_socket(
-                near, server_hostname="localhost", **client_args
-            )
-        except BaseException:
-            with contextlib.suppress(OSError):
-                accepted().close()
-            raise
-        ends.extend([client, accepted()])
-        return ends[-2:]
-
-    yield make
-    for end in ends:
-        end.close()
 
 
 def small(size=4096):
