@@ -96,7 +96,8 @@ class RekeyPolicy:
         return is to ignore, from then on, and what it raises the write raises, each
         time. It may do anything with the connection but write to it: that write comes
         first (on a socket another is ``AlreadyPendingError``, on an ``SSLObject``
-        ``ssl.SSLWantReadError``, over which a transport keeps the data for later).
+        ``ssl.SSLWantReadError``, over which a transport keeps the data for later; under
+        uvloop close it by ``loop.call_soon(transport.close)``).
         Whatever it is: the first time on a connection is counted (``impossible``), told
         (``EventKind.IMPOSSIBLE``) and logged, a warning. (asyncio gives up a connection
         on any error of a write, without sending what is left: there ``"close"`` is as

@@ -134,7 +134,7 @@ def connect(make_contexts, threads):
         version="tls13",
         *,
         managed="both",
-        policy=pykeyupdate.RekeyPolicy(),
+        policy=None,
         plain=None,
         setup=None,
         **client_args,
@@ -143,7 +143,8 @@ def connect(make_contexts, threads):
         contexts[1].num_tickets = 0
         for name, context in zip(("client", "server"), contexts):
             if managed in (name, "both"):
-                pykeyupdate.manage(context, policy=policy, limits=None)
+                wanted = policy or pykeyupdate.RekeyPolicy()
+                pykeyupdate.manage(context, policy=wanted, limits=None)
         if setup:
             setup(*contexts)
         near, far = plain or socket.socketpair()

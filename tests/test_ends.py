@@ -361,7 +361,7 @@ def ssl_context_like(context):
 
 
 def test_a_class_needs_no_hash(make_contexts):
-    class Mine(pykeyupdate.SSLSocket):
+    class Mine(pykeyupdate.SSLSocket):  # noqa: PLW1641
         def __eq__(self, other):
             return self is other
 

@@ -336,6 +336,51 @@ def test_a_request_excuses_one_answer(watched):
     assert case.is_cut()
 
 
+def test_a_request_of_the_peers_is_no_answer(watched):
+    """An answer is update_not_requested (RFC 9846 section 4.7.3); both may ask at once."""
+    case = watched(key_updates=10, key_updates_in_a_row=10)
+    for _ in range(10):
+        pykeyupdate.rekey(case.conn, request_peer=True)
+        pykeyupdate.key_update(case.peer, pykeyupdate.KeyUpdateType.REQUESTED)
+        case.peer.do_handshake()
+        assert case.read() == b""
+        assert pykeyupdate.stats(case.conn).request_outstanding
+        assert read_all(case.peer) == b""
+        write_nothing(case.peer)
+        assert case.read() == b""
+        assert not pykeyupdate.stats(case.conn).request_outstanding
+        case.conn.write(b"with our answer")
+        assert read_all(case.peer) == b"with our answer"
+    assert pykeyupdate.stats(case.conn).counts.requests_received == 10
+
+
+def test_two_ends_that_ask_and_send_all_the_time_are_not_cut(connect, threads):
+    """Two threads a side, data between all updates, and the default limit in a row."""
+    limits = pykeyupdate.PeerLimits(key_updates=None)
+    client, server = connect(
+        setup=lambda *contexts: [
+            pykeyupdate.manage(context, limits=limits) for context in contexts
+        ]
+    )
+    rounds, piece = 600, b"z" * 200
+
+    def write(end):
+        for i in range(rounds):
+            end.sendall(piece)
+            if i % 3 == 0:
+                pykeyupdate.rekey(end, request_peer=True)
+
+    def read(end):
+        left = rounds * len(piece)
+        while left > 0:
+            left -= len(end.recv(65536))
+
+    for result in [
+        threads.start(work, end) for end in (client, server) for work in (write, read)
+    ]:
+        result()
+
+
 # -- what is left of a connection that was cut -----------------------------------------
 
 

@@ -1084,6 +1084,64 @@ assert "sent 0.0" in text
         subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
+# -- a peer that is in the middle of a write --------------------------------------------
+
+POLICIES = {
+    "asks": at_once(sent_records=1, request_peer=True),
+    "asks for received": at_once(sent_records=1, received_records=1),
+    "of age": at_once(age_seconds=1e-6, request_peer=True),
+    "tiny": RekeyPolicy.tiny(),
+    "none of them": at_once(sent_records=1),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_stock_peer_with_a_write_pending_lives(make_contexts, name, role):
+    """OpenSSL ends its connection (BAD_LENGTH) over any KeyUpdate that it reads behind
+    one that asks, while a write of its is half-way. (mosquitto did, on a large message.)
+    """
+    contexts = dict(zip(("client", "server"), make_contexts("tls13")))
+    peers = "server" if role == "client" else "client"
+    pykeyupdate.manage(contexts[role], policy=POLICIES[name], limits=None)
+    near, far = socket.socketpair()
+    ends = {
+        end: contexts[end].wrap_socket(
+            sock,
+            server_side=end == "server",
+            server_hostname="localhost" if end == "client" else None,
+            do_handshake_on_connect=False,
+        )
+        for end, sock in ((role, near), (peers, far))
+    }
+    for sock in (near, far):
+        sock.close()
+    end, peer = ends[role], ends[peers]
+    for one in ends.values():
+        one.setblocking(False)
+    for _ in range(10):
+        for one in ends.values():
+            with contextlib.suppress(ssl.SSLWantReadError):
+                one.do_handshake()
+    half = bytes(1 << 18)  # more than the socket takes
+    with end, peer:
+        for number in range(50_000):
+            if pykeyupdate.stats(end).counts.key_updates_sent >= 200:
+                break
+            with contextlib.suppress(ssl.SSLWantWriteError):
+                while True:
+                    peer.send(half)
+            # now its write is pending; it reads all the same
+            end.send(b"x")
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while peer.recv(100):
+                    pass
+            if number % 3 == 0:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.recv(1 << 16)
+        else:
+            pytest.fail(f"too few updates: {pykeyupdate.stats(end)}")
+
+
 # -- beside the SSL --------------------------------------------------------------------
 
 

@@ -143,7 +143,7 @@ def test_what_it_raises_at_any_moment_comes_out(
 ):
     """Beside a policy that changes keys all the time, a handler of events, and the log.
 
-    (An ``Exception`` that comes in the middle of a ``logging.Handler`` is for that one's
+    (An ``Exception`` in the middle of a ``logging.Handler`` is for its
     ``handleError()``, in all of Python.)
     """
     raised, came_out = [], 0
