@@ -98,9 +98,9 @@ check(ku_state *state, Duplex *self, const char *function)
     return 0;
 }
 
-/* The rule of re-entry, for sockets; of objects it is in step.c.  While a thread is in a
-   step of a connection OpenSSL is in the middle of something, and nothing but looking
-   survives there. */
+/* The rule of re-entry, for sockets; of objects it is in record.c.  While a thread is
+   in a step of a connection OpenSSL is in the middle of something, and nothing but
+   looking survives there. */
 int
 ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
 {

@@ -318,8 +318,9 @@ ku_is_for_good(const struct ku_outcome *outcome)
                : outcome->refusal != KU_OK && outcome->refusal < KU_NOT_CONNECTED;
 }
 
-/* An error of the ssl module's as it raises them itself (_ssl.c, fill_and_set_sslerror):
-   its number is args[0], and `error`, which may be 0, gives .library and .reason. */
+/* An error of the ssl module's as it raises them itself (_ssl.c,
+   fill_and_set_sslerror): its number is args[0], and `error`, which may be 0, gives
+   .library and .reason. */
 struct ssl_error {
     PyObject *class;    /* the reference is taken */
     int number;
@@ -356,7 +357,8 @@ raise_ssl(ku_state *state, struct ssl_error failure, const char *function,
 {
     const struct ku_libssl *libssl = &state->libssl;
     unsigned long error = failure.error;
-    const char *openssl_text = error != 0 ? libssl->ERR_reason_error_string(error) : NULL;
+    const char *openssl_text =
+        error != 0 ? libssl->ERR_reason_error_string(error) : NULL;
     PyObject *library = error != 0 ? library_name(libssl, error) : none();
     PyObject *reason = error != 0 ? reason_name(libssl, error) : none();
     PyObject *message = NULL, *exception = NULL, *where = NULL;
@@ -390,8 +392,8 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
     PyObject *class = exception_class(state, is_permanent(code)
                                                  ? "RefusedByOpenSSLError"
                                                  : "DeferredByOpenSSLError");
-    return raise_ssl(state, (struct ssl_error){.class = class, .number = code, .error = error},
-                     function, conn_name);
+    struct ssl_error failure = {.class = class, .number = code, .error = error};
+    return raise_ssl(state, failure, function, conn_name);
 }
 
 /* --- the end of a connection, as the ssl module tells it ------------------ */

@@ -274,9 +274,9 @@ shake(const struct ku_libssl *libssl, SSL *ssl)
     return libssl->SSL_do_handshake(ssl) == 1 ? ku_ok(0) : ku_failed_io(libssl, ssl);
 }
 
-/* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends with
-   a write alone is made by an update of ours that asks for none: it is the same message,
-   and its preconditions are known. */
+/* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends
+   with a write alone is made by an update of ours that asks for none: it is the same
+   message, and its preconditions are known. */
 static struct ku_outcome
 flush_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
@@ -400,7 +400,8 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
     const char *function;
     int value, argument = 0;
     if (!PyArg_ParseTuple(args, "Os|p", &conn, &function, &argument)
-        || take(PyModule_GetState(module), function, conn, step, argument, &value) < 0) {
+        || take(PyModule_GetState(module), function, conn, step, argument, &value)
+               < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);

@@ -30,14 +30,14 @@
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
    on it would be one of its own (350 bytes), because there are members in C.
 
-   asyncio's transport is made for what `ssl` does, and three things are beyond it.  When
-   it closes it tries once to write what it has, and gives up what must wait for a
-   renegotiation; it throws away what it has read in a turn in which a later read()
-   raises; and it does not expect to be used in the middle of a read() or write(), by a
-   handler of an event.  An object that belongs to one (`transport`) is helped: it takes
-   data in a renegotiation and keeps it until that is done (`held`), it tells of a cut in
-   the turn after, and what a handler has the transport call meanwhile is "not now"
-   (SSLWantReadError), over which that keeps its data for later. */
+   asyncio's transport is made for what `ssl` does, and three things are beyond it.
+   When it closes it tries once to write what it has, and gives up what must wait for
+   a renegotiation; it throws away what it has read in a turn in which a later read()
+   raises; and it does not expect to be used in the middle of a read() or write(), by
+   a handler of an event.  An object that belongs to one (`transport`) is helped: it
+   takes data in a renegotiation and keeps it until that is done (`held`), it tells
+   of a cut in the turn after, and what a handler has the transport call meanwhile is
+   "not now" (SSLWantReadError), over which that keeps its data for later. */
 typedef struct {
     PyObject_HEAD
     PyObject *inner;      /* the _ssl._SSLSocket, as `_sslobj` */
@@ -81,7 +81,7 @@ is_of_asyncio(const struct io *io)
     return transport != NULL && transport != Py_None;
 }
 
-/* Is there a transport that will read in its loop's next turn?  -1 with an exception. */
+/* Will a transport look again in its loop's next turn?  -1 with an exception. */
 static int
 reads_again_soon(struct io *io)
 {
@@ -229,7 +229,7 @@ finish(struct io *io, PyObject *result)
     return result;
 }
 
-/* --- asyncio's --------------------------------------------------------------------- */
+/* --- asyncio's ----------------------------------------------------------------- */
 
 #define MOST_HELD (1024 * 1024)  /* but one write, which is in memory anyway */
 
@@ -333,7 +333,7 @@ waits_with_cut(struct io *io)
     return reads_again_soon(io);
 }
 
-/* --- reading ----------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------- */
 
 struct reading {
     char *memory;
@@ -435,7 +435,7 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
-/* --- writing ----------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------- */
 
 static struct ku_outcome
 may_write(struct io *io, size_t n, size_t *room)
@@ -454,7 +454,8 @@ may_write(struct io *io, size_t n, size_t *room)
 static int
 is_of_policy(const struct ku_outcome *outcome)
 {
-    return outcome->refusal != KU_BUSY && outcome->refusal != KU_IN_CALLBACK && outcome->refusal != KU_FORKED;
+    return outcome->refusal != KU_BUSY && outcome->refusal != KU_IN_CALLBACK
+           && outcome->refusal != KU_FORKED;
 }
 
 /* How many of n bytes may go now; -1 with an exception where none may. */
@@ -600,7 +601,7 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
-/* --- handshakes and shutdowns ------------------------------------------------------ */
+/* --- handshakes and shutdowns -------------------------------------------------- */
 
 static int
 occupy(struct io *io)
@@ -687,7 +688,8 @@ managed_do_handshake(PyObject *self, PyTypeObject *defining, PyObject *const *gi
                      Py_ssize_t count, PyObject *names)
 {
     (void)given;
-    return without_arguments(self, defining, count, names, "do_handshake", do_handshake);
+    return without_arguments(self, defining, count, names, "do_handshake",
+                             do_handshake);
 }
 
 static PyObject *

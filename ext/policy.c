@@ -154,10 +154,10 @@ is_too_soon(const struct ku_record *record)
            && ku_record_clock() - record->last_update < record->rules.min_interval;
 }
 
-/* OpenSSL ends its own connection (BAD_LENGTH) over any KeyUpdate that it reads behind
-   one that requests an answer, while a non-blocking write of its is half-way: the answer
-   waits for that write.  So behind a request of ours goes no update, before the peer has
-   answered, but where the cipher suite demands it. */
+/* OpenSSL ends its own connection (BAD_LENGTH) over any KeyUpdate that it reads
+   behind one that requests an answer, while a non-blocking write of its is half-way:
+   the answer waits for that write.  So behind a request of ours goes no update,
+   before the peer has answered, but where the cipher suite demands it. */
 static struct ku_outcome
 renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
 {

@@ -121,7 +121,8 @@ void ku_pump_resume(struct ku_call *call);
    comes between two waits interrupts neither.  Otherwise KU_DONE. */
 enum ku_progress ku_pump_let_signals(struct ku_call *call);
 
-/* What is done with OpenSSL in a step; the argument is a number, or a pointer as one. */
+/* What is done with OpenSSL in a step; the argument is a number, or a pointer as
+   one. */
 typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
                                      intptr_t argument);
 

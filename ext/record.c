@@ -127,7 +127,7 @@ in_child(void)
     unsigned long me = PyThread_get_thread_ident();
     for (struct ku_record *record = oldest; record != NULL; record = record->next) {
         record->inherited = 1;
-        record->orphaned = record->orphaned || (record->busy != 0 && record->busy != me);
+        record->orphaned |= record->busy != 0 && record->busy != me;
     }
     ku_mutex_unlock(&everything);
 }

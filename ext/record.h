@@ -129,8 +129,8 @@ void ku_record_received(struct ku_record *record, size_t bytes, int begins);
    it begins is counted.  ssl's record may be none. */
 int ku_record_peek(const struct ku_libssl *libssl, SSL *ssl);
 
-/* Use an SSLObject, in a critical section, by one thread at a time and not in a callback
-   of its own; KU_OK, or refused.  And let others. */
+/* Use an SSLObject, in a critical section, by one thread at a time and not in a
+   callback of its own; KU_OK, or refused.  And let others. */
 struct ku_outcome ku_record_occupy(struct ku_record *record);
 void ku_record_vacate(struct ku_record *record);
 

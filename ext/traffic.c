@@ -48,6 +48,12 @@ ku_pump_forked(struct ku_pump *pump)
 
 /* --- roles, and waiting for others -------------------------------------------- */
 
+static int
+is_closed(const struct ku_call *call)
+{
+    return ku_atomic_get(&call->pump->closed) != 0;
+}
+
 int
 ku_pump_begin(struct ku_call *call)
 {
@@ -134,7 +140,7 @@ ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
 {
     switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
     case KU_NEWS:
-        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_DONE;
+        return is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
     case KU_SIGNAL:
         return KU_INTERRUPTED;
     default:
@@ -145,7 +151,7 @@ ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
 enum ku_progress
 ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
 {
-    enum ku_progress progress = ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_DONE;
+    enum ku_progress progress = is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
     while (progress == KU_DONE && *taken && !*mine) {
         progress = ku_wait_for_news(call, unready);
     }
@@ -214,9 +220,9 @@ wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
     case KU_WIRE_TIMED_OUT:
         return KU_TIMED_OUT;
     case KU_WIRE_SIGNAL:
-        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_INTERRUPTED;
+        return is_closed(call) ? KU_CLOSED_HERE : KU_INTERRUPTED;
     default:
-        return ku_atomic_get(&call->pump->closed) ? KU_CLOSED_HERE : KU_SYSTEM;
+        return is_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
     }
 }
 
@@ -225,7 +231,7 @@ send_output(struct ku_call *call, int may_wait)
 {
     struct ku_pump *pump = call->pump;
     while (ku_output_left(call) > 0) {
-        if (ku_atomic_get(&pump->closed)) {
+        if (is_closed(call)) {
             return KU_CLOSED_HERE;
         }
         if (ku_buffer_length(&pump->unsent) == 0) {
@@ -311,7 +317,7 @@ void
 ku_take_kept(struct ku_call *call)
 {
     char byte;
-    if (call->pump->kept && !ku_atomic_get(&call->pump->closed) && call->socket != KU_NO_SOCKET) {
+    if (call->pump->kept && !is_closed(call) && call->socket != KU_NO_SOCKET) {
         (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
         call->pump->kept = 0;
     }
@@ -335,7 +341,7 @@ let_kept_be_seen(struct ku_call *call)
             == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
-        if (ku_atomic_get(&pump->closed)) {
+        if (is_closed(call)) {
             return KU_CLOSED_HERE;
         }
     }
@@ -375,7 +381,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
 {
     struct ku_pump *pump = call->pump;
     ku_pump_flush(call);
-    if (ku_atomic_get(&pump->closed)) {
+    if (is_closed(call)) {
         return KU_CLOSED_HERE;
     }
     if (pump->receive_error != 0) {
@@ -414,7 +420,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
                    && !call->libssl->SSL_is_init_finished(call->ssl);
         return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
     }
-    if (ku_atomic_get(&pump->closed)) {
+    if (is_closed(call)) {
         return KU_CLOSED_HERE;
     }
     call->bio->at_end = got == 0;

@@ -60,8 +60,16 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
 
     It is used by one thread at a time, as ``ssl.SSLObject``; here two that meet get
     ``AlreadyPendingError`` instead of a crash, and so does a callback of ``ssl``'s that
-    reads or writes its own connection. What a ``_msg_callback`` raises does not come
-    out of ``read()`` and ``write()`` before Python 3.15.
+    reads or writes its own connection. What a ``_msg_callback`` raises comes out of
+    ``do_handshake()`` and, as from ``ssl``, not of ``read()`` and ``write()`` before
+    Python 3.15.
+
+    asyncio's own transports get some help: what is written in a renegotiation is taken
+    and kept (up to a megabyte, or one write) until that is done; ``unwrap()`` waits for
+    it (``ssl.SSLWantReadError``); ``PeerLimitError`` comes in the loop's next turn,
+    behind the data that came before; and what an event's handler or an
+    ``on_impossible`` function has its transport do in the middle of a ``read()`` or
+    ``write()`` follows that.
     """
 
     _rules: Rules
@@ -136,6 +144,10 @@ class SSLSocket(Methods, ssl.SSLSocket):
       give the socket a timeout. Meanwhile ``version()`` is ``None`` and
       ``getpeercert()`` raises ``ValueError``, as in ``ssl``.
     - ``close()`` ends the calls of other threads with ``OSError`` (``EBADF``).
+    - A callback of the context's may ask its own connection anything and close it; what
+      reads, writes or schedules is ``AlreadyPendingError`` there. Signal handlers may
+      do anything but send in the middle of a send of their own thread.
+    - A fatal error is raised again by every later call, in every thread.
     - ``shutdown()`` leaves TLS on: what is sent afterwards is still encrypted, and
       after ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` goes on in
       plaintext.)

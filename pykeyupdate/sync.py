@@ -53,8 +53,15 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
     server refuses its clients' by default.
 
+    How often: sparingly, and not before the peer has answered a request (``stats()`` of
+    a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
+    request until then, and an OpenSSL peer whose non-blocking write is half-way ends
+    its own connection (``BAD_LENGTH``) over any update that follows a request.
+
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
-    There received data is never in the way (no ``ReadPendingError``).
+    There received data is never in the way (no ``ReadPendingError``). Callbacks that
+    ``ssl`` calls for this very connection are refused (``AlreadyPendingError``), signal
+    handlers are not; a handler's exception comes out and leaves nothing locked.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
     checks.flag("rekey()", "request_peer", request_peer)
