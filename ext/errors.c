@@ -483,8 +483,15 @@ raise_system(int error)
 #endif
 }
 
-/* As _ssl.c, PySSL_SetError().  OpenSSL 3 tells of an end without close_notify by an
-   error of its own, and 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+/* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl knows
+   from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+static int
+is_end(int reason)
+{
+    return PY_VERSION_HEX >= 0x030a0000 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+}
+
+/* As _ssl.c, PySSL_SetError(). */
 static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn, PyObject *conn_name)
@@ -511,7 +518,7 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
     else if (outcome->system_error != 0 && outcome->value != SSL_ERROR_SSL) {
         return raise_system(outcome->system_error);
     }
-    else if (outcome->error == 0 || reason == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+    else if (outcome->error == 0 || is_end(reason)) {
         class_name = "SSLEOFError";
         failure.number = PY_SSL_ERROR_EOF;
         failure.text = "EOF occurred in violation of protocol";

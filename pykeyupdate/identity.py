@@ -7,25 +7,26 @@ Value = TypeVar("Value")
 
 
 class IdentityMap(Generic[Value]):
-    """A ``weakref.WeakKeyDictionary`` that goes by identity.
+    """A ``weakref.WeakKeyDictionary`` that goes by identity, and calls nobody.
 
-    A class of the user's may have an ``__eq__()`` and no ``__hash__()``, or slow ones.
+    A class of the user's may have an ``__eq__()`` and no ``__hash__()``. And the code
+    that a weak reference calls when its object dies is one in which a signal handler
+    may run, whose exception is then lost: here what is dead goes when more is added.
     Thread-safe: every change is one operation on a dict.
     """
 
+    _FEW = 64
+
     def __init__(self) -> None:
         self._entries: dict[int, tuple[weakref.ref[Any], Value]] = {}
+        self._many = self._FEW
 
     def set(self, key: Any, value: Value) -> None:
         """Put a value beside an object."""
-        number, entries = id(key), self._entries
-
-        def forget(reference: "weakref.ref[Any]") -> None:
-            entry = entries.get(number)
-            if entry is not None and entry[0] is reference:
-                del entries[number]
-
-        entries[number] = (weakref.ref(key, forget), value)
+        self._entries[id(key)] = (weakref.ref(key), value)
+        if len(self._entries) >= self._many:
+            self._forget_the_dead()
+            self._many = max(self._FEW, 2 * len(self._entries))
 
     def get(self, key: Any) -> Optional[Value]:
         """Return what was put beside an object, or None."""
@@ -40,3 +41,8 @@ class IdentityMap(Generic[Value]):
         """Return the objects that there are."""
         keys = [reference() for reference, _ in list(self._entries.values())]
         return [key for key in keys if key is not None]
+
+    def _forget_the_dead(self) -> None:
+        for number, entry in list(self._entries.items()):
+            if entry[0]() is None and self._entries.get(number) is entry:
+                self._entries.pop(number, None)

@@ -337,7 +337,7 @@ def test_a_request_excuses_one_answer(watched):
 
 
 def test_a_request_of_the_peers_is_no_answer(watched):
-    """An answer is update_not_requested (RFC 9846 section 4.7.3); both may ask at once."""
+    """An answer is update_not_requested (RFC 9846 4.7.3); both may ask at once."""
     case = watched(key_updates=10, key_updates_in_a_row=10)
     for _ in range(10):
         pykeyupdate.rekey(case.conn, request_peer=True)

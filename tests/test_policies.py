@@ -1084,7 +1084,7 @@ assert "sent 0.0" in text
         subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
-# -- a peer that is in the middle of a write --------------------------------------------
+# -- a peer that is in the middle of a write -------------------------------------------
 
 POLICIES = {
     "asks": at_once(sent_records=1, request_peer=True),
@@ -1098,7 +1098,7 @@ POLICIES = {
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_stock_peer_with_a_write_pending_lives(make_contexts, name, role):
     """OpenSSL ends its connection (BAD_LENGTH) over any KeyUpdate that it reads behind
-    one that asks, while a write of its is half-way. (mosquitto did, on a large message.)
+    one that asks, while a write of its is half-way. (mosquitto did, on large messages.)
     """
     contexts = dict(zip(("client", "server"), make_contexts("tls13")))
     peers = "server" if role == "client" else "client"

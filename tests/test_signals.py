@@ -146,11 +146,17 @@ def test_what_it_raises_at_any_moment_comes_out(
     (An ``Exception`` in the middle of a ``logging.Handler`` is for its
     ``handleError()``, in all of Python.)
     """
-    raised, came_out = [], 0
+    raised, ours, came_out = [], set(), set()
 
-    def handler(*_):
-        raised.append(True)
-        raise error
+    def handler(signum, frame):
+        raised.append(error(len(raised)))
+        if frame is not None and is_of_ssl(frame):
+            ours.add(raised[-1])
+        raise raised[-1]
+
+    def is_of_ssl(frame):
+        name = frame.f_globals.get("__name__") or ""
+        return name == "ssl" or name.partition(".")[0] == "pykeyupdate"
 
     log = logging.getLogger("pykeyupdate")
     level = log.level
@@ -165,16 +171,16 @@ def test_what_it_raises_at_any_moment_comes_out(
         while len(raised) < 100 and time.monotonic() < limit:
             try:
                 client.send(b"x" * 100)
-            except error:
-                came_out += 1
-    except error:  # between two calls
-        came_out += 1
+            except error as caught:
+                came_out.add(caught)
+    except error as caught:  # between two calls
+        came_out.add(caught)
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         remove()
         log.setLevel(level)
-    assert raised
-    assert came_out == len(raised)
+    assert ours
+    assert ours <= came_out
 
 
 def test_what_an_events_handler_and_a_signals_raise_is_told_apart(connect, caplog):
@@ -217,8 +223,10 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
 
         def trace(frame, event, arg):
             nonlocal passed
-            frame.f_trace_opcodes = True
-            if "pykeyupdate" in frame.f_code.co_filename and event == "opcode":
+            # 3.9 makes a SystemError of an exception there, 3.12 tells lines alone
+            frame.f_trace_opcodes = sys.version_info >= (3, 10)
+            is_ours = f"{os.sep}pykeyupdate{os.sep}" in frame.f_code.co_filename
+            if is_ours and event in ("opcode", "line"):
                 passed += 1
                 if passed == at:
                     raise Stop
@@ -242,7 +250,7 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     while interrupt(at):
         at += 1
         assert threads.start(server.send, b"x")() == 1
-    assert at > 10
+    assert at > 5
     if function == "request_client_certificate":
         answer = pykeyupdate.request_client_certificate(server, timeout=DEADLOCK)
         assert answer.certificate is None
