@@ -518,6 +518,10 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
     else if (outcome->system_error != 0 && outcome->value != SSL_ERROR_SSL) {
         return raise_system(outcome->system_error);
     }
+    else if (outcome->error == 0 && outcome->detail != NULL) {
+        class_name = "SSLSyscallError";
+        failure.text = outcome->detail;
+    }
     else if (outcome->error == 0 || is_end(reason)) {
         class_name = "SSLEOFError";
         failure.number = PY_SSL_ERROR_EOF;

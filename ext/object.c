@@ -22,6 +22,7 @@
 #define BIO_CTRL_PENDING 10
 #define SSL_ERROR_SSL 1
 #define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_SYSCALL 5
 #define SSL_ERROR_ZERO_RETURN 6
 #define SSL_READING 3
 
@@ -176,14 +177,21 @@ try_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
     return PyErr_Occurred() ? -1 : done;  /* a message callback's (_ssl of 3.15) */
 }
 
+/* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory, which
+   _ssl tells so. */
 static int
-raise_outcome(struct io *io, const struct ku_outcome *outcome)
+raise_outcome(struct io *io, const struct ku_outcome *given)
 {
+    struct ku_outcome outcome = *given;
+    if (outcome.refusal == KU_IO && outcome.value == SSL_ERROR_SYSCALL
+        && outcome.error == 0 && !io->record->connected) {
+        outcome.detail = "Some I/O error occurred";
+    }
     if (io->record->why_cut != NULL) {
         raise_cut(io);
     }
     else {
-        ku_raise(io->state, outcome, io->function, io->self);
+        ku_raise(io->state, &outcome, io->function, io->self);
     }
     return -1;
 }

@@ -160,6 +160,16 @@ class SSLSocket(Methods, ssl.SSLSocket):
     _duplex: Optional[_keyupdate.Duplex] = None
     _rules: Rules
 
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
+        """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
+        if not issubclass(cls, ssl.SSLSocket):
+            raise TypeError(
+                f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
+                f"{ssl.SSLSocket!r}: let that patch ssl before the context is made"
+            )
+        return super()._create(*args, **kwargs)  # type: ignore[misc,no-any-return]
+
     @property
     def _sslobj(self) -> Optional[_keyupdate.Duplex]:
         return self._duplex

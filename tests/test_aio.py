@@ -668,3 +668,11 @@ def test_sockets_are_for_the_blocking_functions(tls13):
 
     asyncio.run(main())
     assert tls13.wire == []
+
+
+def test_request_peer_is_true_or_false():
+    async def call():
+        await aio.rekey(None, request_peer="no")
+
+    with pytest.raises(TypeError, match="request_peer must be True or False"):
+        asyncio.run(call())

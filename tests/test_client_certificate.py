@@ -283,7 +283,11 @@ def test_library_that_reads_in_a_thread_of_its_own(connect, version):
     link = connect(version, over="socket")
 
     class Connection:
-        socket, recv_events_thread = link.server, threading.current_thread()
+        __module__ = "websockets.sync.connection"
+
+        def __init__(self):
+            self.socket = link.server
+            self.recv_events_thread = threading.current_thread()
 
     with pytest.raises(pykeyupdate.SharedConnectionError):
         pykeyupdate.request_client_certificate(Connection())

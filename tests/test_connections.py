@@ -119,8 +119,21 @@ def test_unconnected_socket_has_no_handshake_yet(function, make_contexts):
 
     context, _ = make_contexts("tls13")
     with context.wrap_socket(socket.socket(), server_hostname="localhost") as fresh:
-        with pytest.raises(pykeyupdate.HandshakeNotDoneError):
+        with pytest.raises(pykeyupdate.HandshakeNotDoneError, match="not connected"):
             function(fresh)
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_listening_socket_is_told_of_accept(function, make_contexts, managed):
+    import socket
+
+    _, context = make_contexts("tls13")
+    if managed:
+        pykeyupdate.manage(context)
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        with context.wrap_socket(plain, server_side=True) as listening:
+            with pytest.raises(pykeyupdate.HandshakeNotDoneError, match=r"accept\(\)"):
+                function(listening)
 
 
 def test_closed_socket_is_refused(function, make_link):

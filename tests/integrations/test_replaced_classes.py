@@ -173,6 +173,27 @@ assert content() == before
 
 
 @green
+def test_a_context_managed_before_the_patch_says_why_it_makes_no_sockets(run, name):
+    """`ssl`'s own makes none either, and says something else."""
+    run(
+        name,
+        """
+load()
+old = make_context()
+pykeyupdate.manage(old)
+patch()
+near, far = socket.socketpair()
+try:
+    old.wrap_socket(near, server_hostname="localhost")
+except TypeError as error:
+    assert "let that patch ssl before" in str(error), error
+else:
+    raise AssertionError("made")
+""",
+    )
+
+
+@green
 def test_patched_after_install(run, name):
     """Nothing tells us then; all can be told and put right with the next call."""
     heard = run(
