@@ -186,6 +186,19 @@ raise_no_socket(ku_state *state, Duplex *self, const char *function)
     ku_raise(state, &outcome, function, (PyObject *)self);
 }
 
+static int
+prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call *call)
+{
+    call->pump = &self->pump;
+    call->libssl = &state->libssl;
+    call->ssl = ku_sslobject_ssl(state, self->inner);
+    if (call->ssl == NULL) {
+        refuse(state, KU_NO_POINTER, function, self);
+        return -1;
+    }
+    return 0;
+}
+
 /* Prepare a call; `given` is a timeout in seconds, None or NULL: the socket's own. */
 static int
 prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
@@ -212,16 +225,9 @@ prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
     if (result < 0) {
         return -1;
     }
-    call->pump = &self->pump;
-    call->libssl = &state->libssl;
-    call->ssl = ku_sslobject_ssl(state, self->inner);
     call->blocks = timeout < 0 && own < 0;
     call->deadline = ku_deadline(timeout);
-    if (call->ssl == NULL) {
-        refuse(state, KU_NO_POINTER, function, self);
-        return -1;
-    }
-    return 0;
+    return prepare_tls(state, self, function, call);
 }
 
 /* Between two tries: what the interpreter wants to have done, or whether data may
@@ -405,7 +411,17 @@ ku_call_take_step(Duplex *self, const char *function, ku_step step, intptr_t arg
                   int sent, int *value)
 {
     struct taking taking = {step, argument, sent, 0, 0};
-    PyObject *done = ku_call_perform(self, function, NULL, take_action, &taking);
+    struct ku_call call = {.socket = KU_NO_SOCKET, .deadline = KU_AT_ONCE};
+    ku_state *state = ku_state_of(self);
+    PyObject *done = NULL;
+    if (sent) {
+        done = ku_call_perform(self, function, NULL, take_action, &taking);
+    }
+    else if (check(state, self, function) == 0
+             && ku_call_refuse_reentry(state, self, function) == 0
+             && prepare_tls(state, self, function, &call) == 0) {
+        done = run_and_tell(state, self, &call, function, take_action, &taking);
+    }
     *value = taking.value;
     return done != NULL ? 0 : -1;
 }

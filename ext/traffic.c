@@ -265,7 +265,8 @@ send_output(struct ku_call *call, int may_wait)
 int
 ku_can_send(const struct ku_call *call)
 {
-    return ku_output_left(call) > 0 && !call->pump->sending;
+    return ku_output_left(call) > 0 && !call->pump->sending
+           && call->socket != KU_NO_SOCKET;
 }
 
 /* As far as the socket takes it at once, and unless a sender is at work: it will
