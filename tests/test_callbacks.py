@@ -1,0 +1,65 @@
+"""Every call in the callbacks that are easiest to get wrong: tests/stress/callbacks.py
+crosses all of them with all.
+"""
+
+import signal
+
+import pytest
+from crossing import judging, scenes
+from crossing.scenes import Case
+
+TIMER = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="no such timer here"
+)
+OVER = pytest.mark.parametrize("over", ["socket", "object"])
+
+
+@pytest.fixture
+def judge(certificate, authority, tmp_path):
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
+    authority_pem = authority.cert_pem.bytes().decode()
+    return judging.Judge(scenes.Certificates(str(chain), authority_pem), str(tmp_path))
+
+
+def wrong_in_any(judge, *, over, moment, version="tls13", role=0, managed=True):
+    """Return what is wrong where the callback of a moment makes each of the calls."""
+    wrong = {}
+    for call in judging.calls_of(over, managed):
+        case = Case(over, managed, version, role, moment, call, "own", "return")
+        _, said, _ = judge.judge(case)
+        if said:
+            wrong[str(case)] = said
+    return wrong
+
+
+@OVER
+@pytest.mark.parametrize("managed", [True, False], ids=["managed", "stock"])
+def test_every_call_in_a_message_callback(judge, over, managed):
+    """Of a connection that is not managed pykeyupdate's own calls alone."""
+    assert not wrong_in_any(judge, over=over, moment="write", managed=managed)
+
+
+@OVER
+def test_every_call_in_a_handler_of_an_event(judge, over):
+    assert not wrong_in_any(judge, over=over, moment="event", role=1)
+
+
+@OVER
+def test_every_call_in_an_on_impossible_function(judge, over):
+    wrong = wrong_in_any(judge, over=over, moment="impossible", version="tls12")
+    assert not wrong
+
+
+@TIMER
+def test_every_call_in_a_signal_handler(judge):
+    assert not wrong_in_any(judge, over="socket", moment="signal in recv", role=1)
+
+
+def test_another_connection_can_be_changed_meanwhile(judge):
+    """A callback of one uses the other, which nothing stands in the way of."""
+    for call in ("pykeyupdate.rekey", ".write", ".read"):
+        case = Case("socket", True, "tls13", 0, "write", call, "other", "return")
+        outcome, wrong, _ = judge.judge(case)
+        assert not wrong
+        assert outcome in {"done", "SSLWantReadError"}
