@@ -609,3 +609,40 @@ ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
     Py_DECREF(conn_name);
     return raise(state, "InvalidKeyUpdateTypeError", message);
 }
+
+/* --- two exceptions ---------------------------------------------------------- */
+
+void
+ku_chain(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *last_type, *last, *last_traceback;
+    PyErr_Fetch(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    if (last != value) {
+        PyException_SetContext(last, value);
+    }
+    else {
+        Py_DECREF(value);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_Restore(last_type, last, last_traceback);
+}
+
+void
+ku_put_back(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *now_type, *now, *now_traceback;
+    if (type == NULL) {
+        return;
+    }
+    PyErr_Fetch(&now_type, &now, &now_traceback);
+    PyErr_Restore(type, value, traceback);
+    if (now_type != NULL) {
+        ku_chain(now_type, now, now_traceback);
+    }
+}

@@ -357,8 +357,8 @@ request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
 /* --- what callbacks have raised --------------------------------------------- */
 
 #if PY_VERSION_HEX < 0x030f0000
-static int
-has_callbacks(PyObject *sslobj)
+int
+ku_has_callbacks(PyObject *sslobj)
 {
     PyObject *context = PyObject_GetAttrString(sslobj, "context");
     static const char *const NAMES[] = {"_msg_callback", "keylog_filename"};
@@ -373,26 +373,45 @@ has_callbacks(PyObject *sslobj)
 }
 
 int
-ku_raise_kept(ku_state *state, PyObject *sslobj)
+ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
 {
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    if (ssl == NULL || !state->libssl.SSL_is_init_finished(ssl)
-        || ku_renegotiates(&state->libssl, ssl)) {
-        return 0;
-    }
-    int has = has_callbacks(sslobj);
+    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    int has = ssl != NULL ? ku_has_callbacks(sslobj) : 0;
     if (has <= 0) {
         return has;
     }
+    if (!state->libssl.SSL_is_init_finished(ssl)
+        || ku_renegotiates(&state->libssl, ssl)) {
+        if (record != NULL) {
+            record->keeps_older = 1;
+        }
+        return 0;
+    }
+    int may_be_older = record != NULL && record->keeps_older;
+    if (record != NULL) {
+        record->keeps_older = 0;
+    }
     PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
+    if (done == NULL && may_be_older && of_data) {
+        PyErr_Clear();
+        return 0;
+    }
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;
 }
 #else
 int
-ku_raise_kept(ku_state *state, PyObject *sslobj)
+ku_has_callbacks(PyObject *sslobj)
 {
-    (void)state, (void)sslobj;
+    (void)sslobj;
+    return 0;
+}
+
+int
+ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
+{
+    (void)state, (void)sslobj, (void)of_data;
     return 0;
 }
 #endif

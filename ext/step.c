@@ -120,7 +120,7 @@ act(ku_state *state, const char *function, PyObject *conn, ku_step step,
         struct ku_outcome outcome = held_step(state, found, step, argument, 0);
         result = raise_outcome(state, &outcome, function, conn, value);
         if (result == 0 && sent) {
-            result = ku_raise_kept(state, found);
+            result = ku_raise_kept(state, found, 0);
         }
         result = ku_managed_tell_of(state, found) == 0 ? result : -1;
     }

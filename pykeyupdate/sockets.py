@@ -60,8 +60,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
 
     It is used by one thread at a time, as ``ssl.SSLObject``; here two that meet get
     ``AlreadyPendingError`` instead of a crash, and so does a callback of ``ssl``'s that
-    reads or writes its own connection. What a ``_msg_callback`` raises does not come
-    out of ``read()`` and ``write()`` before Python 3.15.
+    reads or writes its own connection.
     """
 
     _rules: Rules

@@ -56,6 +56,18 @@ def test_every_call_in_a_signal_handler(judge):
     assert not wrong_in_any(judge, over="socket", moment="signal in recv", role=1)
 
 
+@OVER
+@pytest.mark.parametrize("moment", ["write", "read", "keys", "unwrap"])
+@pytest.mark.parametrize("version", scenes.VERSIONS)
+def test_what_a_message_callback_raises_comes_out(judge, over, version, moment, role):
+    """Where it does with ssl's own; then the connection goes on as that does."""
+    end = int(role == "server")
+    case = Case(over, True, version, end, moment, "", "own", "raise")
+    assert judge.judge(case) == ("done", [], False)
+    result = judge.play(case)
+    assert result.own.came_out == judge.play(case._replace(managed=False)).own.came_out
+
+
 def test_another_connection_can_be_changed_meanwhile(judge):
     """A callback of one uses the other, which nothing stands in the way of."""
     for call in ("pykeyupdate.rekey", ".write", ".read"):
