@@ -8,6 +8,8 @@ import pytest
 from crossing import judging, scenes
 from crossing.scenes import Case
 
+import pykeyupdate
+
 TIMER = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="no such timer here"
 )
@@ -66,6 +68,32 @@ def test_what_a_message_callback_raises_comes_out(judge, over, version, moment, 
     assert judge.judge(case) == ("done", [], False)
     result = judge.play(case)
     assert result.own.came_out == judge.play(case._replace(managed=False)).own.came_out
+
+
+class Interrupted(Exception):
+    pass
+
+
+def _interrupted(*_):
+    raise Interrupted
+
+
+@pytest.mark.parametrize("over", ["memory", "socket", "managed"])
+def test_a_signal_handler_in_a_repr_is_not_lost(make_link, over, monkeypatch):
+    """Every exception names its connection, in Python code that a signal interrupts."""
+
+    def representation(self):
+        signal.raise_signal(signal.SIGINT)
+        return "never"
+
+    link = make_link("tls13", over)
+    before = signal.signal(signal.SIGINT, _interrupted)
+    monkeypatch.setattr(type(link.client), "__repr__", representation)
+    try:
+        with pytest.raises(Interrupted):
+            pykeyupdate.renegotiate(link.client)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_another_connection_can_be_changed_meanwhile(judge):
