@@ -96,6 +96,15 @@ def test_a_signal_handler_in_a_repr_is_not_lost(make_link, over, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+@TIMER
+def test_a_signal_handler_in_a_call_that_does_not_wait(judge):
+    """_ssl runs handlers between OpenSSL's answer and reading it: one run in twenty."""
+    call = "pykeyupdate.rekey"
+    case = Case("object", False, "tls13", 0, "signal", call, "own", "return")
+    for _ in range(60):
+        assert judge.judge(case)[1] == []
+
+
 def test_another_connection_can_be_changed_meanwhile(judge):
     """A callback of one uses the other, which nothing stands in the way of."""
     for call in ("pykeyupdate.rekey", ".write", ".read"):
