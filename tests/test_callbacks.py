@@ -5,7 +5,7 @@ crosses all of them with all.
 import signal
 
 import pytest
-from crossing import judging, scenes
+from crossing import judging, loops, scenes
 from crossing.scenes import Case
 
 import pykeyupdate
@@ -103,6 +103,16 @@ def test_a_signal_handler_in_a_call_that_does_not_wait(judge):
     case = Case("object", False, "tls13", 0, "signal", call, "own", "return")
     for _ in range(60):
         assert judge.judge(case)[1] == []
+
+
+@pytest.mark.parametrize("loop", loops.NAMES)
+@pytest.mark.parametrize("call", [".read", ".write", "aio.rekey"])
+def test_calls_in_the_middle_of_a_coroutine(judge, loop, call):
+    """A stream's read() and write() are ours for that long (aio.py)."""
+    case = Case(loop, True, "tls13", 0, "keys", call, "own", "return")
+    outcome, wrong, _ = judge.judge(case)
+    assert not wrong
+    assert outcome == ("done" if call == "aio.rekey" else "AlreadyPendingError")
 
 
 def test_another_connection_can_be_changed_meanwhile(judge):
