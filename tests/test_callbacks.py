@@ -2,6 +2,7 @@
 crosses all of them with all.
 """
 
+import logging
 import signal
 
 import pytest
@@ -68,6 +69,37 @@ def test_what_a_message_callback_raises_comes_out(judge, over, version, moment, 
     assert judge.judge(case) == ("done", [], False)
     result = judge.play(case)
     assert result.own.came_out == judge.play(case._replace(managed=False)).own.came_out
+
+
+@OVER
+@pytest.mark.parametrize("version", scenes.VERSIONS)
+def test_a_handler_of_the_log_that_raises_harms_nobody(judge, over, version, capfd):
+    case = Case(over, True, version, 1, "log", "", "own", "raise")
+    assert judge.judge(case) == ("done", [], False)
+    assert "Marker" in capfd.readouterr().err
+
+
+def test_a_handler_of_the_log_interrupted_by_a_signal(monkeypatch, make_link):
+    """It is the signal handler's exception, and comes out."""
+
+    def emit(record):
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+    handler = logging.Handler(logging.DEBUG)
+    handler.emit = emit
+    log = logging.getLogger("pykeyupdate")
+    monkeypatch.setattr(log, "level", logging.DEBUG)
+    link = make_link("tls13", "managed")
+    before = signal.signal(signal.SIGINT, _interrupted)
+    log.addHandler(handler)
+    try:
+        with pytest.raises(Interrupted):
+            link.client.rekey()
+    finally:
+        log.removeHandler(handler)
+        signal.signal(signal.SIGINT, before)
 
 
 class Interrupted(Exception):
