@@ -22,6 +22,47 @@
 
 #define MOST_READ (256 * 1024)  /* allocated for one call, whatever it asks for */
 
+/* --- what callbacks have raised ------------------------------------------------ */
+
+/* Raise the exception of a _msg_callback, or of the key log, that _ssl keeps.  -1 where an
+   exception is set then: that of the call, if it has one, with theirs as its context. */
+static int
+raise_kept(ku_state *state, Duplex *self, int of_data)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int begun = ku_call_begin_look(state, self, "do_handshake");
+    if (begun > 0) {
+        (void)ku_raise_kept(state, self->inner, of_data);
+    }
+    ku_call_end_look(self, begun);
+    ku_put_back(type, value, traceback);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* The same after a handshake, which may have brought another context (sni_callback).
+   Whether that has callbacks is asked out of the monitor: a signal handler that runs
+   meanwhile is not in a step. */
+static int
+raise_of_callbacks(ku_state *state, Duplex *self)
+{
+    int has = ku_has_callbacks(self->inner);
+    return has > 0 ? raise_kept(state, self, 0) : has;
+}
+
+/* As _ssl ends a read, a write and a shutdown: the data that was read is lost then. */
+static PyObject *
+unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
+{
+    struct ku_record *record = self->pump.record;
+    int of_data = reads && result != NULL;
+    if (record != NULL && record->has_callbacks
+        && raise_kept(ku_state_of(self), self, of_data) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
 /* --- read, write, pending ------------------------------------------------------ */
 
 struct reading {
@@ -55,7 +96,8 @@ fill(void *self, char *memory, size_t room, size_t *got)
 static PyObject *
 py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    return ku_read(arguments, count, MOST_READ, fill, self);
+    return unless_callbacks_raised(
+        (Duplex *)self, ku_read(arguments, count, MOST_READ, fill, self), 1);
 }
 
 static enum ku_progress
@@ -76,7 +118,8 @@ py_write(PyObject *self, PyObject *data)
         ku_call_perform((Duplex *)self, "write", NULL, write_action, &view);
     Py_ssize_t length = view.len;
     PyBuffer_Release(&view);
-    return done != NULL ? PyLong_FromSsize_t(length) : NULL;
+    return unless_callbacks_raised(
+        (Duplex *)self, done != NULL ? PyLong_FromSsize_t(length) : NULL, 0);
 }
 
 static enum ku_progress
@@ -133,24 +176,6 @@ handshake_action(struct ku_call *call, void *ignored)
     return ku_pump_handshake(call);
 }
 
-/* The exception of a _msg_callback, or of the key log (handshake.h).  Signal handlers
-   that run in between are not in a step. */
-static int
-raise_of_callbacks(ku_state *state, Duplex *self)
-{
-    int has = ku_has_callbacks(self->inner);
-    if (has <= 0) {
-        return has;
-    }
-    int begun = ku_call_begin_look(state, self, "do_handshake");
-    if (begun < 0) {
-        return -1;
-    }
-    int result = begun > 0 ? ku_raise_kept(state, self->inner) : 0;
-    ku_call_end_look(self, begun);
-    return result;
-}
-
 static PyObject *
 py_do_handshake(PyObject *object, PyObject *ignored)
 {
@@ -201,7 +226,8 @@ py_shutdown(PyObject *self, PyObject *ignored)
     (void)ignored;
     PyObject *done =
         ku_call_perform((Duplex *)self, "read", NULL, shutdown_action, NULL);
-    return done != NULL ? ku_owner_of((Duplex *)self) : NULL;
+    return unless_callbacks_raised(
+        (Duplex *)self, done != NULL ? ku_owner_of((Duplex *)self) : NULL, 0);
 }
 
 static PyObject *
@@ -382,7 +408,8 @@ ku_duplex_take_step(PyObject *duplex, const char *function, ku_step step,
 {
     Duplex *self = (Duplex *)duplex;
     int result = ku_call_take_step(self, function, step, argument, sent, value);
-    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self) : result;
+    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self)
+                               : result;
 }
 
 int

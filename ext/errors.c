@@ -209,13 +209,42 @@ raise(ku_state *state, const char *class_name, PyObject *message)
     return NULL;
 }
 
+/* Has the exception that is set come out of a signal handler (signals.py)?  It stays
+   set then, and is gone otherwise. */
+static int
+keep_if_of_signal_handler(void)
+{
+    PyObject *type, *value, *traceback, *answer = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    PyObject *signals = PyImport_ImportModule("pykeyupdate.signals");
+    if (signals != NULL) {
+        answer = PyObject_CallMethod(signals, "is_of_signal_handler", "O", value);
+        Py_DECREF(signals);
+    }
+    PyErr_Clear();
+    int is_of_handler = answer == Py_True;
+    Py_XDECREF(answer);
+    if (is_of_handler) {
+        PyErr_Restore(type, value, traceback);
+        return 1;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return 0;
+}
+
 /* repr(object), whatever a class of the user's makes of it. */
 static PyObject *
 name_of(PyObject *object)
 {
     PyObject *name = PyObject_Repr(object);
-    if (name == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyErr_Clear();
+    if (name == NULL && PyErr_ExceptionMatches(PyExc_Exception)
+        && !keep_if_of_signal_handler()) {
         name = PyUnicode_FromString("<object without a repr>");
     }
     return name;
@@ -621,4 +650,41 @@ ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
     Py_DECREF(value);
     Py_DECREF(conn_name);
     return raise(state, "InvalidKeyUpdateTypeError", message);
+}
+
+/* --- two exceptions ---------------------------------------------------------- */
+
+void
+ku_chain(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *last_type, *last, *last_traceback;
+    PyErr_Fetch(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    if (last != value) {
+        PyException_SetContext(last, value);
+    }
+    else {
+        Py_DECREF(value);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_Restore(last_type, last, last_traceback);
+}
+
+void
+ku_put_back(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *now_type, *now, *now_traceback;
+    if (type == NULL) {
+        return;
+    }
+    PyErr_Fetch(&now_type, &now, &now_traceback);
+    PyErr_Restore(type, value, traceback);
+    if (now_type != NULL) {
+        ku_chain(now_type, now, now_traceback);
+    }
 }

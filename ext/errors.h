@@ -89,4 +89,11 @@ PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal,
 PyObject *ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
                          PyObject *update_type);
 
+/* As the interpreter does it in an `except`: the exception that is set stays, with this
+   one, of before, as its context. */
+void ku_chain(PyObject *type, PyObject *value, PyObject *traceback);
+
+/* As PyErr_Restore(); an exception that is set meanwhile becomes its context. */
+void ku_put_back(PyObject *type, PyObject *value, PyObject *traceback);
+
 #endif

@@ -377,14 +377,29 @@ ku_has_callbacks(PyObject *sslobj)
 }
 
 int
-ku_raise_kept(ku_state *state, PyObject *sslobj)
+ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
 {
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    if (ssl == NULL || !state->libssl.SSL_is_init_finished(ssl)
-        || ku_renegotiates(&state->libssl, ssl)) {
+    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    if (ssl == NULL) {
         return 0;
     }
+    if (!state->libssl.SSL_is_init_finished(ssl)
+        || ku_renegotiates(&state->libssl, ssl)) {
+        if (record != NULL) {
+            record->keeps_older = 1;
+        }
+        return 0;
+    }
+    int may_be_older = record != NULL && record->keeps_older;
+    if (record != NULL) {
+        record->keeps_older = 0;
+    }
     PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
+    if (done == NULL && may_be_older && of_data) {
+        PyErr_Clear();
+        return 0;
+    }
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;
 }

@@ -1,6 +1,7 @@
 #include "managed.h"
 
 #include "controls.h"
+#include "handshake.h"
 #include "record.h"
 #include "sslobject.h"
 #include "step.h"
@@ -49,29 +50,6 @@ call_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
     return told;
 }
 
-/* As `raise ... from` the interpreter's own: the exception that is set, with the one
-   that was set before as its context. */
-static void
-chain(PyObject *type, PyObject *value, PyObject *traceback)
-{
-    PyObject *last_type, *last, *last_traceback;
-    PyErr_Fetch(&last_type, &last, &last_traceback);
-    PyErr_NormalizeException(&last_type, &last, &last_traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL) {
-        (void)PyException_SetTraceback(value, traceback);
-    }
-    if (last != value) {
-        PyException_SetContext(last, value);
-    }
-    else {
-        Py_DECREF(value);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    PyErr_Restore(last_type, last, last_traceback);
-}
-
 /* Signal handlers that are due run before: telling is Python code, in which they would
    run, and what they raise could be taken for an event handler's. */
 int
@@ -91,7 +69,7 @@ ku_managed_tell(ku_state *state, PyObject *conn, const struct ku_news *news)
         PyErr_Restore(type, value, traceback);
     }
     else if (type != NULL) {
-        chain(type, value, traceback);
+        ku_chain(type, value, traceback);
     }
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -167,9 +145,15 @@ py_keep(PyObject *module, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
         return NULL;
     }
-    if (ku_record_keep(ssl, &rules) == NULL) {
+    int has_callbacks = ku_has_callbacks(inner);
+    if (has_callbacks < 0) {
+        return NULL;
+    }
+    struct ku_record *record = ku_record_keep(ssl, &rules);
+    if (record == NULL) {
         return PyErr_NoMemory();
     }
+    record->has_callbacks = (unsigned char)has_callbacks;
     Py_RETURN_NONE;
 }
 

@@ -7,6 +7,7 @@
 
 #include "buffer.h"
 #include "controls.h"
+#include "handshake.h"
 #include "managed.h"
 #include "policy.h"
 #include "reading.h"
@@ -218,6 +219,30 @@ rest(struct io *io)
     struct ku_outcome ignored = {.refusal = KU_OK};
     int done = try_in_openssl(io, renew, NULL, 1, &ignored);
     return done < 0 ? -1 : 0;  /* busy: that call's, then */
+}
+
+/* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has raised
+   meanwhile.  The data that was read is lost then. */
+static PyObject *
+unless_callbacks_raised(struct io *io, PyObject *result)
+{
+    int of_data = result != NULL && strcmp(io->function, "read") == 0;
+    PyObject *type, *value, *traceback;
+    if (!io->record->has_callbacks) {
+        return result;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    KU_HOLD(io->inner);
+    if (ku_record_occupy(io->record).refusal == KU_OK) {
+        (void)ku_raise_kept(io->state, io->inner, of_data);
+        ku_record_vacate(io->record);
+    }
+    KU_RELEASE();
+    ku_put_back(type, value, traceback);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(result);
+    }
+    return result;
 }
 
 /* Tell what has happened meanwhile. */
@@ -432,7 +457,8 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
         if ((!ku_policy_is_wanted(io.record) || rest(&io) == 0)
             && read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
-            result = ku_read(arguments, found, RECORD, fill, &io);
+            result = unless_callbacks_raised(
+                &io, ku_read(arguments, found, RECORD, fill, &io));
         }
         if (release_held(&io) < 0 || (result != NULL && rest(&io) < 0)) {
             Py_CLEAR(result);
@@ -578,7 +604,7 @@ write_data(struct io *io, PyObject *data)
     if (PyBytes_CheckExact(data)) {  /* what it mostly is */
         Py_ssize_t length = PyBytes_Size(data);
         int result = write_all(io, PyBytes_AsString(data), (size_t)length);
-        return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
+        return result == 0 ? PyLong_FromSsize_t(length) : NULL;
     }
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
@@ -586,7 +612,7 @@ write_data(struct io *io, PyObject *data)
     Py_ssize_t length = view.len;
     int result = write_all(io, view.buf, (size_t)length);
     PyBuffer_Release(&view);
-    return finish(io, result == 0 ? PyLong_FromSsize_t(length) : NULL);
+    return result == 0 ? PyLong_FromSsize_t(length) : NULL;
 }
 
 static PyObject *
@@ -603,7 +629,8 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
         return NULL;
     }
     if (begin(&io, defining, self, "write") == 0) {
-        result = write_data(&io, given[0]);
+        result = unless_callbacks_raised(&io, write_data(&io, given[0]));
+        result = finish(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;

@@ -89,7 +89,8 @@ struct ku_call {
     struct ku_tlsbio *bio;
     int drains;         /* if it closes the socket it takes what has come before */
     int receives, sends, writes;  /* the roles it has */
-    ku_time signals_seen;  /* when signal handlers had their last chance */
+    ku_time signals_seen;  /* when signal handlers had their last chance, */
+    int signals_just_seen; /* and that nothing has been waited for since */
     int error;          /* KU_SYSTEM */
     struct ku_outcome outcome;  /* KU_ENDED, KU_UNRENEWABLE, KU_REFUSED; of a step */
     struct ku_news news;  /* of the record, at its end */

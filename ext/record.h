@@ -104,6 +104,8 @@ struct ku_record {
     unsigned char can_renew;    /* connected, by a version whose keys may change */
     unsigned char inherited;    /* from the process that forked, and not used here */
     unsigned char orphaned;     /* and a thread that is not here was using it */
+    unsigned char has_callbacks; /* of ssl's, whose exceptions _ssl keeps */
+    unsigned char keeps_older;   /* and perhaps one of an earlier call's */
     unsigned long busy;         /* an SSLObject's: the thread that uses it, or 0 */
     unsigned long asking;       /* of one: that asks what to do (on_impossible), or
                                    tells an event in asyncio's hands; or 0 */

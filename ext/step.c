@@ -121,7 +121,7 @@ act(ku_state *state, const char *function, PyObject *conn, ku_step step,
         result = raise_outcome(state, &outcome, function, conn, value);
         int has = result == 0 && sent ? ku_has_callbacks(found) : 0;
         if (has != 0) {
-            result = has > 0 ? ku_raise_kept(state, found) : -1;
+            result = has > 0 ? ku_raise_kept(state, found, 0) : -1;
         }
         result = ku_managed_tell_of(state, found) == 0 ? result : -1;
     }

@@ -10,6 +10,7 @@
 #define LOOK_AGAIN 0.002          /* seconds */
 #define PATIENCE 1000000          /* microseconds: what a step takes, and some more */
 #define SIGNALS_EVERY 20000       /* microseconds */
+#define SIGNALS_BEFORE_WAIT 100   /* microseconds */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -133,6 +134,7 @@ ku_pump_resume(struct ku_call *call)
     ku_monitor_enter(&pump->monitor);
     pump->writing = pump->writing || call->writes;  /* not after a fork() meanwhile */
     call->signals_seen = ku_now();
+    call->signals_just_seen = 1;
 }
 
 enum ku_progress
@@ -192,6 +194,19 @@ take_output(struct ku_call *call)
     call->bio->flushed = 0;
 }
 
+/* Wait outside the monitor.  A signal that has come since the handlers had their last
+   chance would not interrupt it: they have another one before. */
+static int
+wait_outside(struct ku_call *call, int events)
+{
+    if (!call->signals_just_seen
+        && ku_now() - call->signals_seen > SIGNALS_BEFORE_WAIT) {
+        return KU_WIRE_SIGNAL;
+    }
+    call->signals_just_seen = 0;
+    return ku_wire_wait(call->socket, events, call->deadline, &call->error);
+}
+
 /* One send(), outside the monitor; the number of bytes, or as ku_wire_send(). */
 static long
 send_outside(struct ku_call *call, size_t length, int may_wait)
@@ -202,8 +217,7 @@ send_outside(struct ku_call *call, size_t length, int may_wait)
     long sent = ku_wire_send(call->socket, data, length, may_wait && call->blocks,
                              &call->error);
     if (sent == KU_WIRE_WOULD_BLOCK && may_wait && call->deadline != KU_AT_ONCE) {
-        int ready = ku_wire_wait(call->socket, KU_WRITABLE, call->deadline,
-                                 &call->error);
+        int ready = wait_outside(call, KU_WRITABLE);
         sent = ready > 0 ? 0 : ready;
     }
     ku_monitor_enter(&pump->monitor);
@@ -365,7 +379,7 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
         got = ku_wire_receive(call->socket, memory, length, how | waits, &call->error);
     }
     if (got == KU_WIRE_WOULD_BLOCK && call->deadline != KU_AT_ONCE) {
-        got = ku_wire_wait(call->socket, events, call->deadline, &call->error);
+        got = wait_outside(call, events);
         if (got > 0) {
             got = got & KU_READABLE ? ku_wire_receive(call->socket, memory, length,
                                                       how, &call->error)

@@ -286,11 +286,20 @@ class _StandIn:
         step = _step.get()
         if step is None or not isinstance(data, _Nothing):
             return self._write(data)
-        return len(step())
+        return len(_taken(step))
 
     def read(self, *arguments: Any) -> Any:
         step = _step.get()
-        return self._read(*arguments) if step is None else step()
+        return self._read(*arguments) if step is None else _taken(step)
+
+
+def _taken(step: Callable[[], bytes]) -> bytes:
+    """Take a step; what a callback reads in the middle of it is a read again."""
+    token = _step.set(None)
+    try:
+        return step()
+    finally:
+        _step.reset(token)
 
 
 # -- waiting ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import enum
 import logging
 import ssl
 import sys
+import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
 from .connections import name_of
@@ -142,7 +143,7 @@ def _tell(news: list[Event]) -> None:
         level = _LEVELS.get(event.kind, logging.DEBUG)
         if _log.isEnabledFor(level):
             text = event.kind.value + (f": {event.detail}" if event.detail else "")
-            _log.log(level, "%s %s", name_of(event.connection), text)
+            _note(level, "%s %s", name_of(event.connection), text)
         for handler in _handlers:
             _call(handler, event)
 
@@ -153,4 +154,22 @@ def _call(handler: Handler, event: Event) -> None:
     except Exception as error:
         if is_of_signal_handler(error):
             raise
-        _log.exception("on_event() handler %r failed over %s", handler, event.kind)
+        text = "on_event() handler %r failed over %s"
+        _note(logging.ERROR, text, handler, event.kind, failure=error)
+
+
+def _note(
+    level: int, text: str, *values: object, failure: Optional[Exception] = None
+) -> None:
+    """Log it.  A handler of the log that raises does no more harm than an event's.
+
+    It would come out of a read, whose data is lost then. So it is shown as
+    ``logging.Handler.handleError()`` shows what handlers catch themselves.
+    """
+    try:
+        _log.log(level, text, *values, exc_info=failure)
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        if logging.raiseExceptions:
+            traceback.print_exc()

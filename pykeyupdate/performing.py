@@ -96,30 +96,45 @@ _SHIMS = ("inner", "shim_cb")
 
 
 def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
-    """Refuse to call OpenSSL in a callback that it has called for this connection.
+    """Refuse to call OpenSSL in the middle of another call of this connection's.
 
     Of a managed connection the extension knows. Of others the call stack tells: below
-    the callback stands a function of ssl's, which was given the connection, and below
-    that the method of the connection that is in OpenSSL.
+    a callback that OpenSSL has called stands a function of ssl's, which was given the
+    connection, and below that the method of the connection that is in OpenSSL.
+
+    A signal handler stands on that method itself. Where it waits the handler may go on:
+    who is waiting in OpenSSL asks it again. Where nothing waits it may not: _ssl runs
+    handlers between OpenSSL's answer and reading it, and that would be another's.
     """
-    context = getattr(tls, "context", None)
-    if not any(
-        getattr(context, name, None) for name in ("_msg_callback", "sni_callback")
-    ):
+    if _is_managed(tls):
         return
+    waits = getattr(tls, "gettimeout", lambda: 0)() != 0
     frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__") == "ssl" and frame.f_code.co_name in _SHIMS:
-            within = [*frame.f_locals.values()]
-            if frame.f_back is not None:
-                within.append(frame.f_back.f_locals.get("self"))
-            if any(value is tls for value in within):
-                raise AlreadyPendingError(
-                    f"{call(function, conn)}: refused, and nothing was done: it was "
-                    "called from a callback in the middle of another call of this "
-                    "thread on this connection; do it when that has returned"
-                )
+        if frame.f_globals.get("__name__") == "ssl" and _is_of(tls, frame, waits):
+            raise AlreadyPendingError(
+                f"{call(function, conn)}: refused, and nothing was done: it was "
+                "called from a callback, or a signal handler, in the middle of "
+                "another call of this thread on this connection; do it when that has "
+                "returned"
+            )
         frame = frame.f_back
+
+
+def _is_managed(tls: Any) -> bool:
+    return isinstance(tls, _keyupdate.ManagedObject) or isinstance(
+        getattr(tls, "_sslobj", None), _keyupdate.Duplex
+    )
+
+
+def _is_of(tls: Any, frame: FrameType, waits: bool) -> bool:
+    """Return whether a function of ssl's is in OpenSSL with this connection."""
+    if frame.f_code.co_name not in _SHIMS:
+        return not waits and frame.f_locals.get("self") is tls
+    within = [*frame.f_locals.values()]
+    if frame.f_back is not None:
+        within.append(frame.f_back.f_locals.get("self"))
+    return any(value is tls for value in within)
 
 
 def refuse_beside_a_reader(conn: Any, function: str) -> None:

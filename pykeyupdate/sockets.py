@@ -60,9 +60,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
 
     It is used by one thread at a time, as ``ssl.SSLObject``; here two that meet get
     ``AlreadyPendingError`` instead of a crash, and so does a callback of ``ssl``'s that
-    reads or writes its own connection. What a ``_msg_callback`` raises comes out of
-    ``do_handshake()`` and, as from ``ssl``, not of ``read()`` and ``write()`` before
-    Python 3.15.
+    reads or writes its own connection.
 
     asyncio's own transports get some help: what is written in a renegotiation is taken
     and kept (up to a megabyte, or one write) until that is done; ``unwrap()`` waits for

@@ -7,8 +7,8 @@
 # and trustme, and so does DEBUG_PYTHON (python3.14d, if it is there), whose references
 # are counted.  FREE_THREADED_PYTHON (python3.14t, if it is there) needs setuptools; the
 # storm of threads runs on it under TSan.  FUZZ_CALLS (100000), VALGRIND_CALLS (5000),
-# THREAD_SECONDS (2) and STORM_RUNS (40) change how long it takes: about four minutes as
-# they are.  Each tool that is missing is named and passed over; the exit status is 0
+# THREAD_SECONDS (2), CALLBACK_SECONDS (60) and STORM_RUNS (40) change how long it takes:
+# about five minutes as they are.  Each tool that is missing is named and passed over; the exit status is 0
 # where all that ran found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -82,6 +82,8 @@ if [[ -e $asan && -e $ubsan ]]; then
         --calls "${FUZZ_CALLS:-100000}"
     run "ASan and UBSan: threads" sanitized tests/stress/threads.py \
         --seconds "${THREAD_SECONDS:-2}"
+    run "ASan and UBSan: callbacks" sanitized tests/stress/callbacks.py \
+        --seconds "${CALLBACK_SECONDS:-60}"
     run "ASan and UBSan: storm" sanitized tests/stress/storm.py \
         --runs "${STORM_RUNS:-40}" --stock-runs 0
 else
