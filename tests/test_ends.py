@@ -16,6 +16,7 @@ import trustme
 
 import pykeyupdate
 
+ENDS_BY_ALERT = ssl.OPENSSL_VERSION_INFO >= (3, 2)
 TEXT_ENDS = " ("  # what follows says where: _ssl.c's line, or the call
 
 
@@ -44,10 +45,16 @@ def outcome(call, *args):
     """Say how it ended, as a program sees it."""
     try:
         return repr(call(*args))
+    except ssl.SSLEOFError as error:
+        text = error.args[1].partition(TEXT_ENDS)[0]
+        return "the end" if ENDS_BY_ALERT else (error.library, error.reason, text)
     except ssl.SSLError as error:
         text = error.args[1].partition(TEXT_ENDS)[0]
         number = error.errno
         return type(error).__name__, number, error.library, error.reason, text
+    except BrokenPipeError:
+        # OpenSSL from 3.5 on sends an alert over the end, which has nobody to take it
+        return "the end"
     except OSError as error:
         return type(error).__name__, error.errno
     except Exception as error:

@@ -137,6 +137,8 @@ def test_in_rekey_all(connect, stopped):
         assert server.recv(10) == b"fine"
 
 
+# what comes in the weak references of the standard library is lost there
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("error", "logged"), [(Stop, False), (SystemExit, True)])
 def test_what_it_raises_at_any_moment_comes_out(
     connect, threads, on_signal, error, logged
@@ -258,6 +260,7 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     receiving()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 def test_a_child_returns_from_a_call_that_a_handler_forked_in(connect, on_signal):
     """While another thread sends in the parent; `ssl`'s own does not hang either."""
