@@ -6,10 +6,12 @@ limits and call nobody.
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import socket
 import ssl
 import threading
+import warnings
 
 import pytest
 
@@ -36,8 +38,11 @@ def run(request):
         try:
             return loop.run_until_complete(asyncio.wait_for(main(*args), 20))
         finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.sleep(0.01))
             loop.close()
+            with warnings.catch_warnings():  # of transports that were still closing
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     run_it.kind = request.param
     return run_it
