@@ -24,8 +24,8 @@
 
 /* --- what callbacks have raised ------------------------------------------------ */
 
-/* Raise the exception of a _msg_callback, or of the key log, that _ssl keeps.  -1 where an
-   exception is set then: that of the call, if it has one, with theirs as its context. */
+/* Raise the exception of a _msg_callback, or of the key log, that _ssl keeps.  -1 where
+   an exception is set then: the call's, if it has one, with theirs as its context. */
 static int
 raise_kept(ku_state *state, Duplex *self, int of_data)
 {

@@ -512,8 +512,8 @@ raise_system(int error)
 #endif
 }
 
-/* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl knows
-   from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+/* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl
+   knows from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
 static int
 is_end(int reason)
 {

@@ -9,8 +9,8 @@
 extern PyMethodDef ku_handshake[];
 
 /* Has its context callbacks whose exceptions _ssl keeps until the end of a
-   do_handshake()?  (Not from 3.15 on, where they are raised at once.)  What is given to a
-   context later OpenSSL does not call for connections that there are.  -1 with an
+   do_handshake()?  (Not from 3.15 on, where they are raised at once.)  What is given
+   to a context later OpenSSL does not call for connections that there are.  -1 with an
    exception.  Runs Python code. */
 int ku_has_callbacks(PyObject *sslobj);
 

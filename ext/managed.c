@@ -25,10 +25,11 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
         PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
     }
     else if (reason != NULL) {
+        unsigned long asking = record->asking;
         record->asking = PyThread_get_thread_ident();
         answer = PyObject_CallFunction(state->impossible, "OsO", conn, function,
                                        reason);
-        record->asking = 0;
+        record->asking = asking;
     }
     Py_XDECREF(reason);
     Py_XDECREF(answer);

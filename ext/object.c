@@ -47,6 +47,8 @@ typedef struct {
     PyObject *transport;  /* as `_transport`: weakref to asyncio's, or None */
     struct ku_buffer held;
     unsigned char waits_with_cut;
+    unsigned char refused;    /* data that would have been too much to hold */
+    unsigned char closing;    /* nothing is too much: the transport has it anyway */
 } ManagedObject;
 
 struct io {
@@ -178,8 +180,8 @@ try_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
     return PyErr_Occurred() ? -1 : done;  /* a message callback's (_ssl of 3.15) */
 }
 
-/* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory, which
-   _ssl tells so. */
+/* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory,
+   which _ssl tells so. */
 static int
 raise_outcome(struct io *io, const struct ku_outcome *given)
 {
@@ -221,8 +223,8 @@ rest(struct io *io)
     return done < 0 ? -1 : 0;  /* busy: that call's, then */
 }
 
-/* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has raised
-   meanwhile.  The data that was read is lost then. */
+/* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has
+   raised meanwhile.  The data that was read is lost then. */
 static PyObject *
 unless_callbacks_raised(struct io *io, PyObject *result)
 {
@@ -254,11 +256,14 @@ finish(struct io *io, PyObject *result)
     if (io->news.events == 0) {
         return result;
     }
-    io->record->asking = is_of_asyncio(io) ? PyThread_get_thread_ident() : 0;
+    unsigned long asking = io->record->asking;
+    if (is_of_asyncio(io)) {
+        io->record->asking = PyThread_get_thread_ident();
+    }
     if (ku_managed_tell(io->state, io->self, &io->news) < 0) {
         Py_CLEAR(result);
     }
-    io->record->asking = 0;
+    io->record->asking = asking;
     return result;
 }
 
@@ -280,7 +285,10 @@ static int
 hold(struct io *io, const char *data, size_t n)
 {
     struct ku_buffer *held = &object_of(io)->held;
-    if (ku_buffer_length(held) > 0 && ku_buffer_length(held) + n > MOST_HELD) {
+    size_t there = ku_buffer_length(held);
+    ManagedObject *self = object_of(io);
+    self->refused = there > 0 && there + n > MOST_HELD && !self->closing;
+    if (self->refused) {
         return 0;
     }
     if (ku_buffer_append(held, data, n) < 0) {
@@ -311,6 +319,21 @@ encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
     return 1;
 }
 
+/* The transport is closing: what has been refused it would not write again. */
+static int
+take_backlog(struct io *io)
+{
+    ManagedObject *self = object_of(io);
+    if (!self->refused) {
+        return 0;
+    }
+    self->closing = 1;
+    self->refused = 0;
+    PyObject *written = PyObject_CallMethod(io->self, "_write_backlog", NULL);
+    Py_XDECREF(written);
+    return written != NULL ? 0 : -1;
+}
+
 /* After a read, whatever it came to; what fails shows in the next call. */
 static int
 release_held(struct io *io)
@@ -322,6 +345,11 @@ release_held(struct io *io)
     }
     PyErr_Fetch(&type, &value, &traceback);
     int done = try_in_openssl(io, encrypt_held, NULL, 0, &ignored);
+    if (done > 0 && object_of(io)->refused
+        && ku_buffer_length(&object_of(io)->held) == 0) {
+        object_of(io)->refused = 0;
+        done = reads_again_soon(io);  /* Python before 3.11 does not by itself */
+    }
     if (done >= 0) {
         PyErr_Restore(type, value, traceback);
         return 0;
@@ -684,6 +712,9 @@ shut_down(struct io *io)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
     if (is_of_asyncio(io)) {
+        if (take_backlog(io) < 0) {
+            return NULL;
+        }
         int done = try_in_openssl(io, end_before_shutdown, NULL, 0, &outcome);
         if (done == 0) {
             raise_outcome(io, &outcome);

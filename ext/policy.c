@@ -13,14 +13,15 @@ is_old(const struct ku_keys *keys, ku_time now)
 }
 
 /* Does the peer use its keys for longer than ours would be used?  One request at a
-   time (RFC 9846 section 4.7.3). */
+   time (RFC 9846 section 4.7.3).  Its age counts after data of its own (`heard`): a
+   peer that only reads answers never, and what its keys are does not matter. */
 static int
-peer_lags(const struct ku_record *record, ku_time now)
+peer_lags(const struct ku_record *record, ku_time now, int heard)
 {
     const struct ku_keys *keys = &record->received;
     return !record->outstanding
            && (keys->records >= keys->most_records || keys->bytes >= keys->most_bytes
-               || is_old(keys, now));
+               || (heard && keys->records > 0 && is_old(keys, now)));
 }
 
 /* Without asking for the time where there is no rule about it. */
@@ -90,11 +91,12 @@ at_most(const struct ku_record *record, size_t n)
 
 /* A request of ours may not take the place of the answer that we owe. */
 static int
-update_type(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record)
+update_type(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record,
+            int heard)
 {
     int asks = record->rules.request_peer
                || ku_atomic_get(&record->wanted) == KU_WANTED_OF_BOTH
-               || peer_lags(record, time_for(record));
+               || peer_lags(record, time_for(record), heard);
     int owes = ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE;
     return asks && !record->outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
                                                  : SSL_KEY_UPDATE_NOT_REQUESTED;
@@ -120,9 +122,9 @@ give_up_wish(struct ku_record *record)
 
 /* KU_OK: scheduled, by this call or before. */
 static struct ku_outcome
-update(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
+update(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int heard)
 {
-    int type = update_type(libssl, ssl, record);
+    int type = update_type(libssl, ssl, record, heard);
     struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, type);
     if (outcome.refusal == KU_SCHEDULED) {
         type = SSL_KEY_UPDATE_NOT_REQUESTED;  /* maybe: ask again later */
@@ -157,18 +159,20 @@ is_too_soon(const struct ku_record *record)
 /* OpenSSL ends its own connection (BAD_LENGTH) over any KeyUpdate that it reads
    behind one that requests an answer, while a non-blocking write of its is half-way:
    the answer waits for that write.  So behind a request of ours goes no update,
-   before the peer has answered, but where the cipher suite demands it. */
+   before the peer has answered, but where the cipher suite demands it, or somebody
+   has wished for it (rekey_all()). */
 static struct ku_outcome
-renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must)
+renew(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int must,
+      int heard)
 {
     if (!must && is_too_soon(record)) {
         return ku_refused(KU_TOO_SOON);
     }
-    if (!must && record->outstanding) {
+    if (!must && record->outstanding && !ku_policy_is_wanted(record)) {
         return ku_refused(KU_UNANSWERED);
     }
     return libssl->SSL_version(ssl) == TLS1_3_VERSION
-               ? update(libssl, ssl, record)
+               ? update(libssl, ssl, record, heard)
                : renegotiate(libssl, ssl, record);
 }
 
@@ -198,7 +202,7 @@ renew_before_write(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *r
 {
     if (!record->rules.renegotiate || !is_whole(libssl, ssl, record)
         || libssl->SSL_is_server(ssl)) {
-        return renew(libssl, ssl, record, must);
+        return renew(libssl, ssl, record, must, 0);
     }
     struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
     if (may.refusal == KU_OK) {
@@ -212,7 +216,8 @@ static int
 is_reached(const struct ku_libssl *libssl, SSL *ssl, const struct ku_record *record,
            ku_time now, size_t n, size_t room)
 {
-    return is_old(&record->sent, now) || peer_lags(record, now) || was_idle(record, now)
+    return is_old(&record->sent, now) || peer_lags(record, now, 0)
+           || was_idle(record, now)
            || (room < n && (room == 0 || is_whole(libssl, ssl, record)));
 }
 
@@ -261,7 +266,7 @@ int
 ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record)
 {
     ku_time now = time_for(record);
-    int reached = is_old(&record->sent, now) || peer_lags(record, now);
+    int reached = is_old(&record->sent, now) || peer_lags(record, now, 1);
     if (!reached && !ku_policy_is_wanted(record)) {
         record->last_io = now;
         return 0;
@@ -269,7 +274,7 @@ ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *re
     if (is_out_of_scope(libssl, ssl, record)) {
         return 0;
     }
-    struct ku_outcome outcome = renew(libssl, ssl, record, 0);
+    struct ku_outcome outcome = renew(libssl, ssl, record, 0, 1);
     if (outcome.refusal == KU_OK) {
         return libssl->SSL_version(ssl) == TLS1_3_VERSION
                || libssl->SSL_is_server(ssl);

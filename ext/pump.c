@@ -142,6 +142,9 @@ ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
     if (call->outcome.refusal == KU_OK) {
         return KU_DONE;
     }
+    if (call->outcome.refusal == KU_IO && call->outcome.value == SSL_ERROR_WANT_WRITE) {
+        return KU_NO_MEMORY;
+    }
     note_failure(call);
     return KU_REFUSED;
 }
@@ -210,6 +213,7 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     }
     ku_give_up(pump, &pump->receiving, &at_once.receives);
     if (reached != KU_ENDED || at_once.outcome.value != SSL_ERROR_SSL
+        || at_once.outcome.error == 0
         || (at_once.outcome.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
         return progress;
     }

@@ -4,10 +4,15 @@
 both say which argument of what it is, what it must be and what it was.
 """
 
-from datetime import timedelta
-from typing import Any, Callable, NamedTuple, NoReturn, Optional, Union
+import sys
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
-Seconds = Union[float, timedelta]
+if TYPE_CHECKING:
+    # Not imported: who gives one has done that, and three interpreters of CPython 3.13
+    # that import it at once abort the process.
+    from datetime import timedelta
+
+Seconds = Union[float, "timedelta"]
 
 
 class Span(NamedTuple):
@@ -36,9 +41,12 @@ def number(
 
 def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
     """Return a time in seconds, which may be given as a ``timedelta``."""
-    given = value.total_seconds() if isinstance(value, timedelta) else value
+    datetime = sys.modules.get("datetime")
+    if datetime is not None and isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    given: Any = value
     number(of, name, given, span.text, lambda it: span.least <= it <= span.most)
-    return given
+    return given  # type: ignore[no-any-return]
 
 
 def seconds_or_none(
@@ -50,7 +58,7 @@ def seconds_or_none(
     return seconds(of, name, value, span._replace(text=f"{span.text}, or None"))
 
 
-def whole_seconds(of: str, name: str, value: Union[int, timedelta]) -> int:
+def whole_seconds(of: str, name: str, value: Seconds) -> int:
     """Return a time in whole seconds."""
     given = seconds(of, name, value)
     if given != int(given):

@@ -54,7 +54,7 @@ class RekeyPolicy:
         such requests, as no data comes in between.
     age_seconds
         How old a key may be when data goes out or comes in (``None``). The peer is
-        asked after a sixth more.
+        asked after a sixth more, when it sends data under such a key.
     idle_seconds
         After so long without data the next write begins with a new key (``None``).
     min_interval_seconds
@@ -63,7 +63,11 @@ class RekeyPolicy:
         more than 32 in a row). Until then data goes on under the present key.
     request_peer
         Ask for the peer's new key with each update (``False``: RFC 9846 has each side
-        keep its own limits).
+        keep its own limits). Behind a request no update goes before the peer has
+        answered, whatever the limits, but at the suite's own (an OpenSSL peer in the
+        middle of a write would end the connection over it); a peer that never writes
+        never answers. ``stats().request_outstanding`` tells, and ``request_rekey()``
+        and ``rekey_all()`` do not wait for it.
     jitter
         The part of the limits of our own keys (``sent_*``, ``age_seconds``, the
         suite's) that is left to chance, from 0 to less than 1 (0.0, as a limit is

@@ -89,6 +89,18 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write")
 
+    def _write_backlog(self) -> bool:
+        """Have asyncio's transport write what it has been refused, as it is closing.
+
+        It would not try again, and have a close_notify in front of it.
+        """
+        transport = self._transport() if self._transport is not None else None
+        write = getattr(transport, "_do_write", None)
+        if write is None:  # Python before 3.11 closes behind what it has
+            return False
+        write()
+        return True
+
     def _read_again_soon(self) -> bool:
         """Have asyncio's transport look again in its loop's next turn, if it can."""
         transport = self._transport() if self._transport is not None else None
@@ -103,22 +115,20 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         return True
 
 
-_NEAR = 6  # frames: ssl's wrap_bio(), one or two that wrap it, and asyncio's
-
-
 def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]]":
     """Return asyncio's protocol of TLS that is having an SSLObject made, if it is one.
 
+    It calls ``wrap_bio()`` itself, before Python 3.11 by way of its ``_SSLPipe``.
     Others (uvloop, trio, anyio, programs) need no help: see ``ext/object.c``.
     """
-    found = None
-    for _ in range(_NEAR):
-        if frame is None:
-            break
-        if frame.f_globals.get("__name__") == "asyncio.sslproto":
-            found = frame.f_locals.get("self")  # the last is the protocol
+    while frame is not None and frame.f_code.co_name == "wrap_bio":
         frame = frame.f_back
-    return None if found is None else weakref.ref(found)
+    while frame is not None and frame.f_globals.get("__name__") == "asyncio.sslproto":
+        maker = frame.f_locals.get("self")
+        if type(maker).__name__ != "_SSLPipe":
+            return None if maker is None else weakref.ref(maker)
+        frame = frame.f_back
+    return None
 
 
 class SSLSocket(Methods, ssl.SSLSocket):

@@ -3,13 +3,11 @@
 ``RekeyPolicy.tiny()`` has limits that a few messages reach.
 """
 
-from datetime import timedelta
-from typing import Union
-
 from . import _keyupdate, checks
+from .checks import Seconds
 
 
-def advance_clock(seconds: Union[int, timedelta]) -> None:
+def advance_clock(seconds: Seconds) -> None:
     """Put the clock of ages, intervals and windows forward, for all of the process.
 
     Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and

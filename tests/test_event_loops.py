@@ -188,6 +188,36 @@ def test_a_handler_may_rekey_from_within(run, contexts):
     assert run(main) == ([], [])
 
 
+def test_an_object_of_a_programs_own_is_not_its_transports(run, contexts):
+    """Also where it is made inside a callback of a transport's."""
+    client, server = contexts("tls13", client={}, server={})
+    made = []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(transport.get_extra_info("ssl_object"))
+            mine = client.wrap_bio(
+                ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"
+            )
+            made.append(mine)
+            transport.close()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(Protocol, "127.0.0.1", 0, ssl=server)
+        reader, writer = await asyncio.open_connection(
+            *listener.sockets[0].getsockname(), ssl=client, server_hostname="localhost"
+        )
+        assert await reader.read() == b""
+        writer.close()
+        listener.close()
+
+    run(main)
+    theirs, mine = made
+    assert (theirs._transport is not None) == (run.kind == "asyncio")
+    assert mine._transport is None
+
+
 # -- new keys that cannot be had -------------------------------------------------------
 
 
@@ -286,10 +316,12 @@ def test_impossible_is_told_and_logged_once_a_connection(run, contexts, caplog):
 # -- renegotiations --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [100, 100_000, 3_000_000])
+@pytest.mark.parametrize(
+    ("pieces", "size"), [(1, 100), (1, 100_000), (1, 3_000_000), (40, 65536)]
+)
 @pytest.mark.parametrize("asks", ["policy", "rekey"])
 def test_data_written_in_a_renegotiation_arrives_before_the_close(
-    run, contexts, size, asks
+    run, contexts, pieces, size, asks
 ):
     policy = at_once(sent_records=10, renegotiate=True)
     rules = policy if asks == "policy" else {"policy": None, "limits": None}
@@ -307,8 +339,10 @@ def test_data_written_in_a_renegotiation_arrives_before_the_close(
                 await pykeyupdate.aio.rekey(writer)
             while tls.version():  # until the ClientHello is here
                 await asyncio.sleep(0)
-            writer.write(last)
-            await writer.drain()
+            for _ in range(pieces):
+                writer.write(last)
+            if pieces == 1:
+                await writer.drain()
             writer.close()
 
         listener, address = await serve(handle, server)
@@ -321,8 +355,8 @@ def test_data_written_in_a_renegotiation_arrives_before_the_close(
         return got, failures
 
     (data, end), failures = run(main)
-    assert (len(data), end) == (1100 + size, None)
-    assert data == b"a" * 1100 + last
+    assert (len(data), end) == (1100 + pieces * size, None)
+    assert data == b"a" * 1100 + pieces * last
     assert not failures
 
 

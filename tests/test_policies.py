@@ -1084,6 +1084,39 @@ assert "sent 0.0" in text
         subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
+# -- a peer that does not answer -------------------------------------------------------
+
+
+def test_a_peer_that_only_reads_is_not_asked_by_age(make_wire):
+    """It would never answer, and our keys would stay as they are."""
+    wire = make_wire(RekeyPolicy.anssi())
+    for _ in range(24):
+        testing.advance_clock(3700)
+        wire.write(b"data")
+    counts = pykeyupdate.stats(wire.end).counts
+    assert (counts.key_updates_sent, counts.requests_sent) == (24, 0)
+
+
+def test_a_peer_that_writes_under_an_old_key_is_asked(make_wire):
+    wire = make_wire(RekeyPolicy.anssi())
+    wire.peer_writes(b"data")
+    testing.advance_clock(4300)
+    wire.peer_writes(b"data")
+    assert pykeyupdate.stats(wire.end).counts.requests_sent == 1
+
+
+def test_a_wish_goes_before_an_answer(make_wire):
+    """`rekey_all()` is for an incident; a policy alone waits."""
+    wire = make_wire(at_once(sent_records=2, request_peer=True))
+    for _ in range(9):
+        wire.write(b"data")
+    assert pykeyupdate.stats(wire.end).counts.key_updates_sent == 1
+    pykeyupdate.request_rekey(wire.end)
+    wire.write(b"data")
+    counts = pykeyupdate.stats(wire.end).counts
+    assert (counts.key_updates_sent, counts.requests_sent) == (2, 1)
+
+
 # -- a peer that is in the middle of a write -------------------------------------------
 
 POLICIES = {
