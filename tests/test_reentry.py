@@ -206,6 +206,21 @@ def test_a_refused_renegotiation_begins_nothing(connect):
     assert client.version() == "TLSv1.2"
 
 
+def connected_objects(contexts):
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = contexts[0].wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = contexts[1].wrap_bio(to_server, to_client, server_side=True)
+    done = set()
+    while len(done) < 2:
+        for end in (client, server):
+            try:
+                end.do_handshake()
+                done.add(end)
+            except ssl.SSLWantReadError:
+                pass
+    return client, server
+
+
 @pytest.mark.parametrize("function", ["rekey", "flush", "request_client_certificate"])
 @pytest.mark.parametrize("managed", ["neither", "both"])
 def test_an_objects_own_callback_is_told_so(make_contexts, function, managed):
@@ -225,17 +240,7 @@ def test_an_objects_own_callback_is_told_so(make_contexts, function, managed):
                 ended.append(str(error))
 
     contexts[1]._msg_callback = callback
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = contexts[0].wrap_bio(to_client, to_server, server_hostname="localhost")
-    server = contexts[1].wrap_bio(to_server, to_client, server_side=True)
-    done = set()
-    while len(done) < 2:
-        for end in (client, server):
-            try:
-                end.do_handshake()
-                done.add(end)
-            except ssl.SSLWantReadError:
-                pass
+    client, server = connected_objects(contexts)
     armed.append(True)
     server.write(b"data")
     assert client.read(100) == b"data"
@@ -285,17 +290,7 @@ def test_peeked_records_are_counted(make_contexts):
     contexts = make_contexts("tls12")
     for context in contexts:
         pykeyupdate.manage(context)
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = contexts[0].wrap_bio(to_client, to_server, server_hostname="localhost")
-    server = contexts[1].wrap_bio(to_server, to_client, server_side=True)
-    done = set()
-    while len(done) < 2:
-        for end in (client, server):
-            try:
-                end.do_handshake()
-                done.add(end)
-            except ssl.SSLWantReadError:
-                pass
+    client, server = connected_objects(contexts)
     pykeyupdate.renegotiate(server)
     for _ in range(5):
         client.write(b"data")
