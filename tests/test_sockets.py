@@ -997,6 +997,23 @@ def test_the_interpreter_ends_while_a_thread_reads(run_script):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_its_errors_are_of_the_ssl_module_that_it_was_imported_with(run_script):
+    """urllib3's tests of a Python without it take ``ssl`` out of ``sys.modules``."""
+    done = run_script("""
+there.sendall(b"x")
+reader.join(20)
+errors = ssl.SSLWantReadError
+for name in "ssl", "_ssl":
+    del sys.modules[name]
+here.settimeout(0)
+try:
+    here.recv(10)
+except errors:
+    pass
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- what is not a connection ----------------------------------------------------------
 
 
