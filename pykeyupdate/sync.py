@@ -53,7 +53,8 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     server refuses its clients' by default.
 
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
-    There received data is never in the way (no ``ReadPendingError``).
+    There received data is never in the way (no ``ReadPendingError``), nor is a send
+    that is half-way (no ``WritePendingError``): the message follows its data.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
     checks.flag("rekey()", "request_peer", request_peer)

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -207,6 +208,52 @@ def test_a_half_sent_write_must_be_repeated(connect, threads):
     assert received() == data
     client.send(b"next")
     assert server.recv(10) == b"next"
+
+
+@BOTH
+@pytest.mark.parametrize("schedule_only", [False, True])
+def test_new_keys_follow_a_half_sent_write(connect, threads, version, schedule_only):
+    """Of a stock socket they are refused (WritePendingError)."""
+    witness = Witness()
+    client, server = connect(
+        version,
+        plain=small(),
+        setup=lambda client, server: witness.watch("server", server),
+    )
+    witness.wire.clear()
+    client.settimeout(0)
+    data = bytes(range(256)) * 4096
+    with pytest.raises(ssl.SSLWantWriteError):
+        client.send(data)
+    if not schedule_only:
+        with pytest.raises(ssl.SSLWantWriteError):
+            client.rekey()
+    elif version == "tls13":
+        client.key_update()
+    else:
+        client.renegotiate()
+    client.settimeout(DEADLOCK)
+    received = threads.start(receive, server, len(data))
+    client.sendall(data)
+    assert received() == data
+    threads.start(client.recv, 1)
+    message = "KeyUpdate(0)" if version == "tls13" else "Finished"
+    following = threads.start(server.recv, 4)
+    client.sendall(b"next")
+    assert following() == b"next"
+    assert witness.said("server", "received").count(message) == 1
+
+
+def test_a_reset_by_the_peer_is_no_end(connect):
+    """``ssl`` of Python 3.10 to 3.12 returns b""."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        client, server = connect(plain=(near, listening.accept()[0]))
+    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    server.close()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
 
 
 @BOTH
