@@ -427,13 +427,12 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
 
 /* --- the end of a connection, as the ssl module tells it ------------------ */
 
+/* Of the ssl module that managed connections derive from: whoever takes it out of
+   sys.modules and imports it anew (tests of a Python without it) gets other classes. */
 static PyObject *
-ssl_class(const char *name)
+ssl_class(ku_state *state, const char *name)
 {
-    PyObject *ssl = PyImport_ImportModule("ssl");
-    PyObject *class = ssl != NULL ? PyObject_GetAttrString(ssl, name) : NULL;
-    Py_XDECREF(ssl);
-    return class;
+    return PyObject_GetAttrString(state->ssl, name);
 }
 
 /* What is wrong with the certificate, in the ssl module's words. */
@@ -476,7 +475,7 @@ raise_unverified(ku_state *state, const struct ku_outcome *outcome,
         return NULL;
     }
     raise_ssl(state,
-              (struct ssl_error){.class = ssl_class("SSLCertVerificationError"),
+              (struct ssl_error){.class = ssl_class(state, "SSLCertVerificationError"),
                                  .number = SSL_ERROR_SSL,
                                  .error = outcome->error,
                                  .detail = utf8},
@@ -562,7 +561,7 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
     else {
         failure.detail = outcome->detail;
     }
-    failure.class = ssl_class(class_name);
+    failure.class = ssl_class(state, class_name);
     return raise_ssl(state, failure, function, conn_name);
 }
 

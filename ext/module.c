@@ -66,13 +66,14 @@ import_names(ku_state *state)
         state->gettimeout = PyObject_GetAttrString(socket, "gettimeout");
         Py_DECREF(socket);
     }
+    state->ssl = PyImport_ImportModule("ssl");
     state->errors = PyImport_ImportModule("pykeyupdate.errors");
     if (state->errors != NULL) {
         state->find = import_from("pykeyupdate.connections", "find");
     }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->partial != NULL
-                   && state->find != NULL;
+                   && state->ssl != NULL && state->find != NULL;
     return complete ? 0 : -1;
 }
 
@@ -181,6 +182,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ku_state *state = PyModule_GetState(module);
     Py_VISIT(state->sslobject_type);
+    Py_VISIT(state->ssl);
     Py_VISIT(state->errors);
     Py_VISIT(state->find);
     Py_VISIT(state->partial);
@@ -201,6 +203,7 @@ module_clear(PyObject *module)
     ku_state *state = PyModule_GetState(module);
     Py_CLEAR(state->sslobject_type);
     Py_CLEAR(state->sslobj_name);
+    Py_CLEAR(state->ssl);
     Py_CLEAR(state->errors);
     Py_CLEAR(state->find);
     Py_CLEAR(state->partial);

@@ -44,7 +44,10 @@ class AlreadyPendingError(NotNowError):
 
 
 class WritePendingError(NotNowError):
-    """A send raised ``SSLWantWriteError`` and has not been repeated to its end."""
+    """A send raised ``SSLWantWriteError`` and has not been repeated to its end.
+
+    Not of a managed ``SSLSocket``, whose messages follow that data.
+    """
 
 
 class ReadPendingError(NotNowError):

@@ -59,9 +59,10 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     its own connection (``BAD_LENGTH``) over any update that follows a request.
 
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
-    There received data is never in the way (no ``ReadPendingError``). Callbacks that
-    ``ssl`` calls for this very connection are refused (``AlreadyPendingError``), signal
-    handlers are not; a handler's exception comes out and leaves nothing locked.
+    There received data is never in the way (no ``ReadPendingError``), nor is a send
+    that is half-way (no ``WritePendingError``): the message follows its data. Callbacks
+    that ``ssl`` calls for this very connection are refused (``AlreadyPendingError``),
+    signal handlers are not; a handler's exception comes out and leaves nothing locked.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
     checks.flag("rekey()", "request_peer", request_peer)

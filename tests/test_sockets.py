@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -143,6 +144,52 @@ def test_a_half_sent_write_must_be_repeated(connect, threads):
     assert received() == data
     client.send(b"next")
     assert server.recv(10) == b"next"
+
+
+@BOTH
+@pytest.mark.parametrize("schedule_only", [False, True])
+def test_new_keys_follow_a_half_sent_write(connect, threads, version, schedule_only):
+    """Of a stock socket they are refused (WritePendingError)."""
+    witness = Witness()
+    client, server = connect(
+        version,
+        plain=small(),
+        setup=lambda client, server: witness.watch("server", server),
+    )
+    witness.wire.clear()
+    client.settimeout(0)
+    data = bytes(range(256)) * 4096
+    with pytest.raises(ssl.SSLWantWriteError):
+        client.send(data)
+    if not schedule_only:
+        with pytest.raises(ssl.SSLWantWriteError):
+            client.rekey()
+    elif version == "tls13":
+        client.key_update()
+    else:
+        client.renegotiate()
+    client.settimeout(DEADLOCK)
+    received = threads.start(receive, server, len(data))
+    client.sendall(data)
+    assert received() == data
+    threads.start(client.recv, 1)
+    message = "KeyUpdate(0)" if version == "tls13" else "Finished"
+    following = threads.start(server.recv, 4)
+    client.sendall(b"next")
+    assert following() == b"next"
+    assert witness.said("server", "received").count(message) == 1
+
+
+def test_a_reset_by_the_peer_is_no_end(connect):
+    """``ssl`` of Python 3.10 to 3.12 returns b""."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        client, server = connect(plain=(near, listening.accept()[0]))
+    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    server.close()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
 
 
 @BOTH
@@ -930,6 +977,23 @@ assert got == [b"from child"], got
 
 def test_the_interpreter_ends_while_a_thread_reads(run_script):
     done = run_script("")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_its_errors_are_of_the_ssl_module_that_it_was_imported_with(run_script):
+    """urllib3's tests of a Python without it take ``ssl`` out of ``sys.modules``."""
+    done = run_script("""
+there.sendall(b"x")
+reader.join(20)
+errors = ssl.SSLWantReadError
+for name in "ssl", "_ssl":
+    del sys.modules[name]
+here.settimeout(0)
+try:
+    here.recv(10)
+except errors:
+    pass
+""")
     assert (done.returncode, done.stderr) == (0, "")
 
 
