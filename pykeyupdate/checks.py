@@ -7,6 +7,8 @@ both say which argument of what it is, what it must be and what it was.
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
+from .connections import name_of
+
 if TYPE_CHECKING:
     # Not imported: who gives one has done that, and three interpreters of CPython 3.13
     # that import it at once abort the process.
@@ -96,4 +98,4 @@ def word(
 def _refuse(
     error: type[Exception], of: str, name: str, value: object, wanted: str
 ) -> NoReturn:
-    raise error(f"{of}: {name} must be {wanted}, not {value!r}")
+    raise error(f"{of}: {name} must be {wanted}, not {name_of(value)}")

@@ -13,7 +13,7 @@ from types import FunctionType, ModuleType
 from typing import NoReturn, Optional
 
 from .errors import ConnectionClosedError, NotATLSConnectionError
-from .inwards import Connection, End, Walk, foreign, is_awaited, is_socket
+from .inwards import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 from .looking import is_a, kind, package, packages, parts
 from .signals import is_of_signal_handler
 
@@ -67,7 +67,7 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
     """Refuse what neither ``aio`` nor a function that blocks can have sent."""
     remedy = _WITH_ITS_OWN_IO
     for way, part in _private_parts(conn):
-        found = Walk().follow(part)
+        found = Walk().follow(part)  # it is taken already; this is who sends for it
         if found and found.tls is connection.tls and is_awaited(found.carrier):
             remedy = f"pass `{way}` to `pykeyupdate.aio.{function}()`"
             break
@@ -99,7 +99,7 @@ def _remedy(conn: object) -> str:
         owner = foreign(part)
         if owner:
             return _THEIRS.format(owner)
-        found = Walk().follow(part)
+        found = _known_inside(part)
         if found is not None and (found.carrier or is_socket(found.tls)):
             return f"nothing public in it leads to one; pass `{way}`, which does today"
     return (
@@ -108,6 +108,16 @@ def _remedy(conn: object) -> str:
         "__tls_connection__() that returns it. What a library gives to nobody is "
         "reached by rekey_all(), if its connections are managed"
     )
+
+
+# Whose methods are asked for a hint; no stranger's is.
+_STREAMS = {"_asyncio", "anyio", "asyncio", "httpcore", "trio", "uvloop"}
+
+
+def _known_inside(part: object) -> Optional[Connection]:
+    if holds_tls(part) or package(type(part)) in _STREAMS:
+        return Walk().follow(part)
+    return None
 
 
 # What libraries are built on; their own packages, and these, are looked into.
@@ -145,6 +155,8 @@ def _private_parts(conn: object) -> Iterator[tuple[str, object]]:
         for way, part in parts(value, here):
             if id(part) in seen or is_a(part, *_NOT_ENTERED):
                 continue
+            if len(seen) == _MOST_HINTED:
+                return
             seen[id(part)] = part
             yield way, part
             if package(type(part)) in houses:

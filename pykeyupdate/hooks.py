@@ -17,8 +17,11 @@ stands in their place, and the rest is found out by asking. A context whose
 which nothing is sent. It tells its class, and the context that really made it.
 """
 
+import contextlib
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any, Callable, NamedTuple
 
@@ -176,19 +179,46 @@ def _as_it_is(cls: Any) -> str:
 
 def _maker(context: Any, hook: Hook) -> Maker:
     method = getattr(context, hook.method)
-    if method == MethodType(getattr(CONTEXT, hook.method), context):
+    is_ssls = method == MethodType(getattr(CONTEXT, hook.method), context)
+    if is_ssls or _asking.is_under_way(context):
         return Maker(context, getattr(context, hook.name))
     server = context.protocol == ssl.PROTOCOL_TLS_SERVER
     role = {"server_side": True} if server else {"server_hostname": "localhost"}
-    made = _asked(hook.sample, method, **role)
+    with _asking.of(context):
+        made = _asked(hook.sample, method, **role)
     by = _asked(getattr, made, "context")
     return Maker(by if isinstance(by, CONTEXT) else context, type(made))
+
+
+class _Asking(threading.local):
+    """Contexts that this thread is asking: one may call ``manage()`` for itself."""
+
+    contexts: tuple[Any, ...] = ()
+
+    def is_under_way(self, context: Any) -> bool:
+        """Return whether a context is being asked."""
+        return any(context is one for one in self.contexts)
+
+    @contextlib.contextmanager
+    def of(self, context: Any) -> Iterator[None]:
+        """Say that a context is being asked, for the length of a block."""
+        before = self.contexts
+        self.contexts = (*before, context)
+        try:
+            yield
+        finally:
+            self.contexts = before
+
+
+_asking = _Asking()
 
 
 def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call what is not ssl's."""
     try:
         return function(*args, **kwargs)
+    except RecursionError:
+        raise
     except Exception as error:
         raise NoAnswerError(
             f"its class makes connections in a way of its own, and asked for one it "

@@ -56,7 +56,7 @@ class Connection(NamedTuple):
     a managed socket."""
 
 
-def _is_tls(value: object) -> bool:
+def holds_tls(value: object) -> bool:
     """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
     if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
         return True
@@ -116,7 +116,7 @@ class Walk:
 
     def follow(self, value: object) -> Optional[Connection]:
         """Return the connection inside an object, by the first way that leads to it."""
-        if _is_tls(value):
+        if holds_tls(value):
             return Connection(_owner(value), None, read_elsewhere=False)
         if id(value) in self.seen or len(self.seen) == _MOST:
             return None

@@ -86,9 +86,10 @@ def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
 
     ``way`` is the expression for the object. Of a copy, as other threads go on.
     """
-    for name, held in (*_slots(value), *_instance_dict(value).copy().items()):
-        yield f"{way}.{name}", held
-    if type(value) is FunctionType:
+    if type(value) is not FunctionType:  # its globals are the program's
+        for name, held in (*_slots(value), *_start_of(_instance_dict(value).items())):
+            yield f"{way}.{name}", held
+    else:
         for number, cell in enumerate(value.__closure__ or ()):
             with contextlib.suppress(ValueError):  # an empty one
                 yield f"{way}.__closure__[{number}].cell_contents", cell.cell_contents

@@ -9,8 +9,10 @@ import re
 import smtplib
 import socket
 import ssl
+import time
 import types
 import xmlrpc.client
+from typing import ClassVar
 from unittest import mock
 
 import pytest
@@ -555,3 +557,43 @@ def test_libraries_with_a_reader_of_their_own(make_link, hold):
     managed = make_link("tls12", "managed")
     pykeyupdate.rekey(hold(managed.client))
     assert managed.said("client") == ["ClientHello"]
+
+
+class Stranger:
+    """One that answers, and says so."""
+
+    called: ClassVar = []
+
+    def get_extra_info(self, *args):
+        self.called.append(args)
+        raise ZeroDivisionError
+
+
+class Holder:
+    def __init__(self, **parts):
+        self.__dict__.update(parts)
+
+
+def test_a_hint_is_looked_for_without_calling_strangers():
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
+        pykeyupdate.rekey(Holder(part=Stranger()))
+    assert Stranger.called == []
+
+
+def test_a_functions_globals_are_not_its_connections(make_link, monkeypatch):
+    link = make_link("tls13", "socket")
+    monkeypatch.setitem(globals(), "other", link.client)
+    with pytest.raises(pykeyupdate.NotATLSConnectionError) as caught:
+        pykeyupdate.rekey(lambda data: data)
+    assert "__globals__" not in str(caught.value)
+
+
+def test_a_refusal_looks_at_no_more_than_a_thousand_objects():
+    class Part:
+        pass
+
+    holder = Holder(**{f"part{number}": Part() for number in range(50_000)})
+    begin = time.perf_counter()
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
+        pykeyupdate.rekey(holder)
+    assert time.perf_counter() - begin < 1  # all of them take two seconds

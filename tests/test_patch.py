@@ -712,3 +712,16 @@ def test_a_context_that_cannot_be_asked_is_refused(context_class, snapshot):
         pykeyupdate.manage(context)
     pykeyupdate.install(managed=True)  # nobody knows: no warning
     pykeyupdate.uninstall()
+
+
+def test_a_context_may_be_managed_by_its_own_method():
+    class Own(ssl.SSLContext):
+        def wrap_bio(self, *args, **kwargs):
+            pykeyupdate.manage(self)
+            return super().wrap_bio(*args, **kwargs)
+
+    context = Own(ssl.PROTOCOL_TLS_CLIENT)
+    made = context.wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"
+    )
+    assert isinstance(made, pykeyupdate.SSLObject)
