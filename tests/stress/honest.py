@@ -27,7 +27,8 @@ signals
     socket and on ``ssl``'s in the same place: in ``sendall()`` of a gigabyte, in
     ``recv()`` under KeyUpdate messages without end, in calls on a renegotiation that
     does not end, and in ``rekey_all()``; without a timeout and with one. At most 0.2 s
-    more than ``ssl``'s is well, each at its worst: a machine that is busy adds to both.
+    more than ``ssl``'s is well, by the medians of five: on a busy machine any one may
+    be late.
 
 How many keys were changed is what OpenSSL's message callback saw. The exit status is 1
 where a connection is lost, data is wrong or a handler is late; what makes no progress
@@ -54,6 +55,7 @@ import traceback
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from peer_flood import ATTACKS, Connection
@@ -631,24 +633,25 @@ def delay_in(situation, paths, kind, timeout):
 
 def signals(options, paths):
     """Interrupt calls; return whether no handler was late."""
-    latest = longest = 0.0
+    longest = latest = 0.0
     for situation, timeout in itertools.product(SITUATIONS, (None, 60.0)):
-        stock, ours = 0.0, 0.0
+        stock, ours = [0.0] * (not situation.has_stock), []
         for _ in range(options.signals):
             if situation.has_stock:
-                stock = max(stock, delay_in(situation, paths, PLAIN, timeout))
-            ours = max(ours, delay_in(situation, paths, MANAGED, timeout))
-        longest, latest = max(longest, ours), max(latest, ours - stock)
-        beside = f"ssl {stock:.3f} s, " if situation.has_stock else ""
+                stock.append(delay_in(situation, paths, PLAIN, timeout))
+            ours.append(delay_in(situation, paths, MANAGED, timeout))
+        more = median(ours) - median(stock)
+        longest, latest = max(longest, *ours), max(latest, more)
+        beside = f"ssl {median(stock):.3f} s, " if situation.has_stock else ""
         print(
             f"signal in {situation.text}, timeout {timeout}: {beside}managed "
-            f"{ours:.3f} s, difference {ours - stock:+.3f} s"
-            + ("  LATE" if ours - stock > MOST else ""),
+            f"{median(ours):.3f} s, difference {more:+.3f} s"
+            + ("  LATE" if more > MOST else ""),
             flush=True,
         )
     print(
-        f"signals: managed {longest:.3f} s at most, and {latest:.3f} s more than ssl, "
-        f"of {MOST} s",
+        f"signals: managed {latest:.3f} s more than ssl, of {MOST} s; the longest of "
+        f"all {longest:.3f} s",
         flush=True,
     )
     return latest <= MOST
@@ -665,7 +668,7 @@ def main():
     parser.add_argument("--messages", type=int, default=50, help="with tiny()")
     parser.add_argument("--other-messages", type=int, default=10)
     parser.add_argument("--size", type=int, default=5_000_000, help="of a message")
-    parser.add_argument("--signals", type=int, default=3, help="in each situation")
+    parser.add_argument("--signals", type=int, default=5, help="in each situation")
     options = parser.parse_args()
     faulthandler.enable()
     print(sys.version.split()[0], ssl.OPENSSL_VERSION, flush=True)
