@@ -1,7 +1,7 @@
 """The extension; everything else is in pyproject.toml.
 
 No OpenSSL headers and no -lssl: libssl is bound at run time, to the one that the
-interpreter's ssl module uses (see ext/libssl.c). A C compiler is all it takes.
+interpreter's ssl module uses (see ext/openssl/libssl.c). A C compiler is all it takes.
 """
 
 import platform
@@ -36,8 +36,9 @@ setup(
     ext_modules=[
         Extension(
             "pykeyupdate._keyupdate",
-            sources=sorted(glob("ext/*.c")),
-            depends=sorted(glob("ext/*.h")),
+            sources=sorted(glob("ext/**/*.c", recursive=True)),
+            depends=sorted(glob("ext/**/*.h", recursive=True)),
+            include_dirs=["ext"],
             libraries=libraries,
             extra_compile_args=compile_args,
             extra_link_args=link_args,

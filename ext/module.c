@@ -33,15 +33,15 @@
 
    Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
    types, and its own copy of this. */
-#include "call.h"
-#include "controls.h"
-#include "duplex.h"
-#include "handshake.h"
-#include "managed.h"
-#include "object.h"
-#include "record.h"
-#include "sslobject.h"
-#include "tlsbio.h"
+#include "streams/call.h"
+#include "calls/controls.h"
+#include "streams/duplex.h"
+#include "calls/handshake.h"
+#include "calls/managed.h"
+#include "streams/object.h"
+#include "keys/record.h"
+#include "openssl/sslobject.h"
+#include "streams/tlsbio.h"
 
 /* A new reference to module.name. */
 static PyObject *

@@ -112,7 +112,7 @@ def happened(
 
     Of an ``SSLObject`` in an event loop it is told in the loop's next turn: its
     transport is in the middle of a read or write, where it cannot be used. (asyncio's
-    can: see ``ext/object.c``.)
+    can: see ``ext/streams/object.c``.)
     """
     details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
     news = [

@@ -1,6 +1,6 @@
 """The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-Both have the extension keep a record beside them (``ext/record.c``), with the rules
+Both have the extension keep a record beside them (``ext/keys/record.c``), with the rules
 that their context was given: when to change keys, and what the peer may do. An
 ``SSLObject`` is ``ssl.SSLObject`` with a ``read()`` and ``write()`` in C that look
 there. An ``SSLSocket`` is more: any number of threads may use it.
@@ -10,7 +10,7 @@ The ``ssl`` module gives OpenSSL the socket itself, so a thread that waits for d
 waits *inside* OpenSSL, and another that sends meanwhile is inside as well: that works
 until a key changes, a session ticket comes or the socket has a timeout.
 
-Here OpenSSL reads and writes memory and never waits (``ext/pump.c`` says how reading,
+Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how reading,
 writing and waiting go together). All of that is in an object that stands where ``ssl``
 keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()``,
 ``do_handshake()`` and all the rest are ``ssl.SSLSocket``'s own code, of whatever Python
@@ -119,7 +119,7 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     """Return asyncio's protocol of TLS that is having an SSLObject made, if it is one.
 
     It calls ``wrap_bio()`` itself, before Python 3.11 by way of its ``_SSLPipe``.
-    Others (uvloop, trio, anyio, programs) need no help: see ``ext/object.c``.
+    Others (uvloop, trio, anyio, programs) need no help: see ``ext/streams/object.c``.
     """
     while frame is not None and frame.f_code.co_name == "wrap_bio":
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""ext/sslobject.c: what is taken for a connection, and what is refused."""
+"""ext/openssl/sslobject.c: what is taken for a connection, and what is refused."""
 
 import gc
 import ssl

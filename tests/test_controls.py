@@ -1,4 +1,4 @@
-"""ext/controls.c, key update: SSL_key_update(3), statement by statement.
+"""ext/calls/controls.c, key update: SSL_key_update(3), statement by statement.
 
 Renegotiation is in test_renegotiation.py. Each test names the statement that it holds
 us to; the witness is always OpenSSL's message callback or the key log, never our own

@@ -1,4 +1,4 @@
-"""ext/errors.c and pykeyupdate/errors.py: classes, messages, the error queue."""
+"""ext/openssl/errors.c and pykeyupdate/errors.py: classes, messages, the error queue."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""ext/libssl.c and the preconditions on libraries other than the one that is here."""
+"""ext/openssl/libssl.c and the preconditions on libraries other than the one that is here."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""ext/reading.c: what a managed connection reads into, beside ``ssl``'s own."""
+"""ext/streams/reading.c: what a managed connection reads into, beside ``ssl``'s own."""
 
 import pytest
 from buffers import BUFFERS

@@ -1,4 +1,4 @@
-"""ext/controls.c, renegotiation: SSL_renegotiate(3), statement by statement."""
+"""ext/calls/controls.c, renegotiation: SSL_renegotiate(3), statement by statement."""
 
 import contextlib
 import os

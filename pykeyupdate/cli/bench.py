@@ -95,7 +95,7 @@ def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
     function.argtypes = [ctypes.c_void_p]
     proof.argtypes = [ctypes.c_void_p, ctypes.c_int]
     proof.restype = ctypes.c_void_p
-    # PyObject_HEAD, the socket, the SSL*: as in ext/sslobject.c
+    # PyObject_HEAD, the socket, the SSL*: as in ext/openssl/sslobject.c
     offset = object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
     sslobj_type = type(conn._sslobj)  # type: ignore[attr-defined]
 

@@ -1,0 +1,352 @@
+#include "calls/managed.h"
+
+#include "calls/controls.h"
+#include "calls/handshake.h"
+#include "keys/record.h"
+#include "openssl/sslobject.h"
+#include "calls/step.h"
+
+/* --- asking and telling ---------------------------------------------------------- */
+
+/* The function may use the connection: what it may not, another write, asks for
+   `asking`. */
+int
+ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
+               const struct ku_outcome *outcome, struct ku_record *record,
+               struct ku_news *news)
+{
+    PyObject *reason = ku_reason(state, outcome);
+    PyObject *answer = NULL;
+    if (ku_record_note_impossible(record)) {
+        news->events |= KU_IMPOSSIBLE;
+        news->impossible = *outcome;
+    }
+    if (reason != NULL && state->impossible == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
+    }
+    else if (reason != NULL) {
+        unsigned long asking = record->asking;
+        record->asking = PyThread_get_thread_ident();
+        answer = PyObject_CallFunction(state->impossible, "OsO", conn, function,
+                                       reason);
+        record->asking = asking;
+    }
+    Py_XDECREF(reason);
+    Py_XDECREF(answer);
+    return answer != NULL ? 0 : -1;
+}
+
+static PyObject *
+call_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
+{
+    PyObject *impossible = news->events & KU_IMPOSSIBLE
+                               ? ku_reason(state, &news->impossible)
+                               : PyUnicode_FromString("");
+    PyObject *told = NULL;
+    if (impossible != NULL) {
+        told = PyObject_CallFunction(state->happened, "OizO", conn, news->events,
+                                     news->why_cut, impossible);
+        Py_DECREF(impossible);
+    }
+    return told;
+}
+
+/* Signal handlers that are due run before: telling is Python code, in which they would
+   run, and what they raise could be taken for an event handler's. */
+int
+ku_managed_tell(ku_state *state, PyObject *conn, const struct ku_news *news)
+{
+    PyObject *type, *value, *traceback;
+    if (news->events == 0 || state->happened == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (!PyErr_Occurred()) {
+        (void)PyErr_CheckSignals();
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *told = call_happened(state, conn, news);
+    Py_XDECREF(told);
+    if (told != NULL) {
+        PyErr_Restore(type, value, traceback);
+    }
+    else if (type != NULL) {
+        ku_chain(type, value, traceback);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+int
+ku_managed_tell_of(ku_state *state, PyObject *sslobj)
+{
+    PyObject *type, *value, *traceback, *owner = NULL;
+    struct ku_news news = {0};
+    PyErr_Fetch(&type, &value, &traceback);
+    SSL *ssl = ku_sslobject_ssl(state, sslobj);
+    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    if (record != NULL && !record->is_shared) {
+        news.events = ku_record_take_events(record);
+        news.why_cut = record->why_cut;
+    }
+    if (news.events != 0) {
+        owner = PyObject_GetAttrString(sslobj, "owner");
+        PyErr_Clear();  /* its owner may be gone */
+    }
+    PyErr_Restore(type, value, traceback);
+    int result = ku_managed_tell(state, owner != NULL ? owner : sslobj, &news);
+    Py_XDECREF(owner);
+    return result;
+}
+
+/* --- the functions ---------------------------------------------------------------- */
+
+/* In the order of policy.py's _numbers(). */
+static int
+parse_rules(PyObject *numbers, struct ku_rules *rules)
+{
+    unsigned long long limits[4];
+    long long times[5];
+    int aead, request, renegotiate, mode;
+    if (!PyArg_ParseTuple(numbers, "KKKKLLLLLIIIfpppi", &limits[0], &limits[1],
+                          &limits[2], &limits[3], &times[0], &times[1], &times[2],
+                          &times[3], &times[4], &rules->key_updates,
+                          &rules->key_updates_in_a_row, &rules->renegotiations,
+                          &rules->jitter, &aead, &request, &renegotiate, &mode)) {
+        return -1;
+    }
+    rules->sent_records = limits[0];
+    rules->sent_bytes = limits[1];
+    rules->received_records = limits[2];
+    rules->received_bytes = limits[3];
+    rules->age = times[0];
+    rules->idle = times[1];
+    rules->min_interval = times[2];
+    rules->key_update_window = times[3];
+    rules->renegotiation_window = times[4];
+    rules->aead_limit = (unsigned char)aead;
+    rules->request_peer = (unsigned char)request;
+    rules->renegotiate = (unsigned char)renegotiate;
+    rules->mode = (unsigned char)mode;
+    return 0;
+}
+
+static PyObject *
+py_keep(PyObject *module, PyObject *args)
+{
+    PyObject *inner, *numbers;
+    struct ku_rules rules = {0};
+    ku_state *state = PyModule_GetState(module);
+    if (!PyArg_ParseTuple(args, "OO!:keep", &inner, &PyTuple_Type, &numbers)
+        || parse_rules(numbers, &rules) < 0) {
+        return NULL;
+    }
+    SSL *ssl = Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner)
+                                                       : NULL;
+    if (ssl == NULL || ku_record_of(ssl) != NULL
+        || state->libssl.SSL_is_init_finished(ssl)) {
+        PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
+        return NULL;
+    }
+    int has_callbacks = ku_has_callbacks(inner);
+    if (has_callbacks < 0) {
+        return NULL;
+    }
+    struct ku_record *record = ku_record_keep(ssl, &rules);
+    if (record == NULL) {
+        return PyErr_NoMemory();
+    }
+    record->has_callbacks = (unsigned char)has_callbacks;
+    Py_RETURN_NONE;
+}
+
+static struct ku_outcome
+want_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t wanted)
+{
+    (void)libssl;
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    if (wanted & KU_UNLESS_INHERITED && record->inherited) {
+        return ku_refused(KU_FORKED);
+    }
+    ku_record_want(record, (long)(wanted & ~KU_UNLESS_INHERITED));
+    return ku_ok(0);
+}
+
+static struct ku_outcome
+allow_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t change)
+{
+    (void)libssl;
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    ku_record_allow(ssl, record, (int)change);
+    return ku_ok(0);
+}
+
+/* Nothing goes behind it. */
+static struct ku_outcome
+close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+{
+    (void)ignored;
+    libssl->ERR_clear_error();
+    (void)libssl->SSL_shutdown(ssl);
+    libssl->ERR_clear_error();
+    return ku_ok(0);
+}
+
+static PyObject *
+look_with_number(PyObject *module, PyObject *args, ku_step step)
+{
+    PyObject *conn;
+    const char *function;
+    int number, value;
+    if (!PyArg_ParseTuple(args, "Osi", &conn, &function, &number)
+        || ku_look(PyModule_GetState(module), function, conn, step, number, &value)
+               < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+py_want(PyObject *module, PyObject *args)
+{
+    return look_with_number(module, args, want_step);
+}
+
+static PyObject *
+py_allow(PyObject *module, PyObject *args)
+{
+    return look_with_number(module, args, allow_step);
+}
+
+static PyObject *
+py_close_notify(PyObject *module, PyObject *args)
+{
+    PyObject *conn;
+    const char *function;
+    int value;
+    if (!PyArg_ParseTuple(args, "Os", &conn, &function)
+        || ku_take_step(PyModule_GetState(module), function, conn, close_notify_step, 0,
+                        &value) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+py_want_all(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long last;
+    Py_ssize_t most;
+    int wanted;
+    if (!PyArg_ParseTuple(args, "Kni:want_all", &last, &most, &wanted)) {
+        return NULL;
+    }
+    uint64_t number = last;
+    size_t count = ku_record_want_all(&number, most > 0 ? (size_t)most : 0, wanted);
+    return Py_BuildValue("Kn", (unsigned long long)number, (Py_ssize_t)count);
+}
+
+static PyObject *
+tuple_of(const uint64_t counts[KU_COUNTS])
+{
+    PyObject *tuple = PyTuple_New(KU_COUNTS);
+    for (int i = 0; tuple != NULL && i < KU_COUNTS; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(counts[i]);
+        if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
+            Py_CLEAR(tuple);
+        }
+    }
+    return tuple;
+}
+
+/* Copy the record while the connection is held; 1: an answer is owed. */
+static struct ku_outcome
+copy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t copy)
+{
+    struct ku_record *record = ku_record_of(ssl);
+    if (record == NULL) {
+        return ku_refused(KU_UNMANAGED);
+    }
+    *(struct ku_record *)copy = *record;
+    return ku_ok(libssl->SSL_version(ssl) == TLS1_3_VERSION
+                 && libssl->SSL_is_init_finished(ssl)
+                 && ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE);
+}
+
+static PyObject *
+py_totals(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    uint64_t counts[KU_COUNTS], open, opened;
+    ku_record_totals(counts, &open, &opened);
+    return Py_BuildValue("NKK", tuple_of(counts), (unsigned long long)open,
+                         (unsigned long long)opened);
+}
+
+static PyObject *
+py_put_forward(PyObject *module, PyObject *seconds)
+{
+    (void)module;
+    long number = PyLong_AsLong(seconds);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    ku_record_put_forward((ku_time)number * 1000000);
+    Py_RETURN_NONE;
+}
+
+/* Records, bytes, age in seconds, and how many of the first two there may be. */
+static PyObject *
+use_of(const struct ku_record *record, const struct ku_keys *keys)
+{
+    double age =
+        record->connected ? (double)(ku_record_clock() - keys->since) / 1e6 : 0.0;
+    return Py_BuildValue("KKdKK", (unsigned long long)keys->records,
+                         (unsigned long long)keys->bytes, age,
+                         (unsigned long long)keys->most_records,
+                         (unsigned long long)keys->most_bytes);
+}
+
+static PyObject *
+py_usage(PyObject *module, PyObject *conn)
+{
+    struct ku_record record;
+    uint64_t counts[KU_COUNTS];
+    int owed;
+    if (ku_look(PyModule_GetState(module), "stats", conn, copy_step, (intptr_t)&record,
+                &owed) < 0) {
+        return NULL;
+    }
+    for (int i = 0; i < KU_COUNTS; i++) {
+        counts[i] = record.counts[i];
+    }
+    return Py_BuildValue("NNNii", tuple_of(counts),
+                         use_of(&record, &record.sent),
+                         use_of(&record, &record.received), owed, record.outstanding);
+}
+
+PyMethodDef ku_managed[] = {
+    {"keep", py_keep, METH_VARARGS,
+     "keep(sslobj, rules, /)\n--\n\nKeep a record beside a new connection."},
+    {"want", py_want, METH_VARARGS,
+     "want(conn, function, wanted, /)\n--\n\nHave the next I/O get new keys."},
+    {"want_all", py_want_all, METH_VARARGS,
+     "want_all(last, most, wanted, /)\n--\n\n"
+     "The same for the next connections after number `last`."},
+    {"allow", py_allow, METH_VARARGS,
+     "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
+    {"close_notify", py_close_notify, METH_VARARGS,
+     "close_notify(conn, function, /)\n--\n\nMake a close_notify alert."},
+    {"usage", py_usage, METH_O,
+     "usage(conn, /)\n--\n\nWhat stats() is made of."},
+    {"totals", py_totals, METH_NOARGS,
+     "totals()\n--\n\nWhat totals() is made of."},
+    {"put_forward", py_put_forward, METH_O,
+     "put_forward(seconds, /)\n--\n\nPut the clock of ages and windows forward."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,164 @@
+#include "calls/step.h"
+
+#include "streams/duplex.h"
+#include "calls/handshake.h"
+#include "calls/managed.h"
+#include "keys/record.h"
+#include "openssl/sslobject.h"
+
+struct ku_outcome
+ku_ok(int value)
+{
+    return (struct ku_outcome){.refusal = KU_OK, .value = value};
+}
+
+struct ku_outcome
+ku_refused(enum ku_refusal refusal)
+{
+    return (struct ku_outcome){.refusal = refusal};
+}
+
+struct ku_outcome
+ku_refused_because(enum ku_refusal refusal, const char *detail)
+{
+    return (struct ku_outcome){.refusal = refusal, .detail = detail};
+}
+
+void
+ku_clear_errors(const struct ku_libssl *libssl)
+{
+    if (libssl->ERR_peek_last_error() != 0) {
+        libssl->ERR_clear_error();
+    }
+}
+
+struct ku_outcome
+ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
+{
+    struct ku_outcome outcome = {.refusal = KU_IO};
+    outcome.value = libssl->SSL_get_error(ssl, 0);
+    outcome.error = libssl->ERR_peek_last_error();
+    if (outcome.error != 0) {
+        outcome.verify_result = libssl->SSL_get_verify_result(ssl);
+        libssl->ERR_clear_error();
+    }
+    return outcome;
+}
+
+/* Of a managed SSLObject one thing is done at a time (object.c): its record, or
+   NULL. */
+static struct ku_record *
+guard_of(SSL *ssl)
+{
+    struct ku_record *record = ku_record_of(ssl);
+    return record != NULL && !record->is_shared ? record : NULL;
+}
+
+static struct ku_outcome
+without_gil_where_it_must(ku_state *state, SSL *ssl, ku_step step, intptr_t argument)
+{
+    PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
+    struct ku_outcome outcome = step(&state->libssl, ssl, argument);
+    if (thread != NULL) {
+        PyEval_RestoreThread(thread);
+    }
+    return outcome;
+}
+
+static struct ku_outcome
+held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, int looks)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    KU_HOLD(sslobj);
+    SSL *ssl = ku_sslobject_ssl(state, sslobj);
+    struct ku_record *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
+    if (ssl == NULL) {
+        outcome = ku_refused(KU_NO_POINTER);
+    }
+    else if (guard != NULL) {
+        outcome = ku_record_occupy(guard);
+    }
+    if (outcome.refusal == KU_OK) {
+        outcome = without_gil_where_it_must(state, ssl, step, argument);
+        if (guard != NULL) {
+            ku_record_vacate(guard);
+        }
+    }
+    KU_RELEASE();
+    return outcome;
+}
+
+/* Raise what came of a step, unless a callback of the ssl module's, called by OpenSSL,
+   has left its exception (_ssl of 3.15: msg_callback). */
+static int
+raise_outcome(ku_state *state, const struct ku_outcome *outcome, const char *function,
+              PyObject *conn, int *value)
+{
+    *value = outcome->value;
+    if (outcome->refusal != KU_OK && !PyErr_Occurred()) {
+        (void)ku_raise(state, outcome, function, conn);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+act(ku_state *state, const char *function, PyObject *conn, ku_step step,
+    intptr_t argument, int sent, int *value)
+{
+    PyObject *found = ku_sslobject_of(state, function, conn);
+    int result = -1;
+    if (found == NULL) {
+        return -1;
+    }
+    if (Py_TYPE(found) == state->duplex_type) {
+        result = ku_duplex_take_step(found, function, step, argument, sent, value);
+    }
+    else if (sent && !ku_sslobject_is_bio(state, found)) {
+        ku_refuse(state, KU_CLOSED, function, conn);  /* of a socket that is gone */
+    }
+    else {
+        struct ku_outcome outcome = held_step(state, found, step, argument, 0);
+        result = raise_outcome(state, &outcome, function, conn, value);
+        int has = result == 0 && sent ? ku_has_callbacks(found) : 0;
+        if (has != 0) {
+            result = has > 0 ? ku_raise_kept(state, found, 0) : -1;
+        }
+        result = ku_managed_tell_of(state, found) == 0 ? result : -1;
+    }
+    Py_DECREF(found);
+    return result;
+}
+
+int
+ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+             intptr_t argument, int *value)
+{
+    return act(state, function, conn, step, argument, 0, value);
+}
+
+int
+ku_take_sent_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+                  intptr_t argument, int *value)
+{
+    return act(state, function, conn, step, argument, 1, value);
+}
+
+int
+ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
+        intptr_t argument, int *value)
+{
+    PyObject *found = ku_sslobject_of(state, function, conn);
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    if (found == NULL) {
+        return -1;
+    }
+    int result = 0;
+    if (Py_TYPE(found) == state->duplex_type) {
+        result = ku_duplex_look(found, function, step, argument, &outcome);
+    }
+    else {
+        outcome = held_step(state, found, step, argument, 1);
+    }
+    Py_DECREF(found);
+    return result == 0 ? raise_outcome(state, &outcome, function, conn, value) : -1;
+}

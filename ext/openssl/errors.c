@@ -1,0 +1,689 @@
+/* Refusals as exceptions of pykeyupdate.errors.
+
+   The class says what a program does about it (not now / never); the message
+   says what a person does: which call, on which connection, why, and the remedy.
+   OpenSSL's own refusals look as _ssl's: args (reason code, text), .library,
+   .reason (_ssl.c, fill_and_set_sslerror).  What ends a connection in a handshake
+   step of ours is the ssl module's own exception (_ssl.c, PySSL_SetError). */
+#include "openssl/errors.h"
+
+#include "openssl/sslobject.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Reason codes of OpenSSL's SSL library, the same from 1.1.1 to 4.0. */
+#define ERR_LIB_SSL 20
+#define SSL_R_INVALID_KEY_UPDATE_TYPE 120
+#define SSL_R_WRONG_SSL_VERSION 266
+#define SSL_R_UNINITIALIZED 276
+#define SSL_R_NO_RENEGOTIATION 339
+#define SSL_R_CERTIFICATE_VERIFY_FAILED 134
+#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
+
+#define X509_V_ERR_HOSTNAME_MISMATCH 62
+#define X509_V_ERR_IP_ADDRESS_MISMATCH 64
+
+/* SSL_get_error(), which are ssl.SSL_ERROR_* too. */
+#define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
+#define SSL_ERROR_ZERO_RETURN 6
+#define PY_SSL_ERROR_EOF 8
+
+static const struct {
+    const char *exception;
+    const char *text;
+} REFUSALS[] = {
+    [KU_NO_POINTER] = {
+        "NotATLSConnectionError",
+        "this ssl object holds no connection of this interpreter's ssl module; "
+        "get connections from SSLContext.wrap_socket() or wrap_bio()"},
+    [KU_CLOSED] = {
+        "ConnectionClosedError",
+        "the connection is closed or unwrapped; open a new one"},
+    [KU_FAILED] = {
+        "ConnectionFailedError",
+        "a fatal TLS error, or its PeerLimits, ended this connection; close it and "
+        "open a new one"},
+    [KU_CLOSE_SENT] = {
+        "CloseNotifyError",
+        "close_notify has been sent and nothing may follow it; finish unwrap() "
+        "and open a new connection"},
+    [KU_CLOSE_RECEIVED] = {
+        "CloseNotifyError",
+        "the peer has sent close_notify and will not renegotiate; finish "
+        "unwrap() and open a new connection"},
+    [KU_NEEDS_TLS13] = {
+        "WrongProtocolVersionError",
+        "key update exists in TLS 1.3 only and this connection is %s; "
+        "use renegotiate()"},
+    [KU_NEEDS_TLS12] = {
+        "WrongProtocolVersionError",
+        "renegotiation exists up to TLS 1.2 only and this connection is %s; "
+        "use key_update()"},
+    [KU_FORBIDDEN] = {
+        "RenegotiationForbiddenError",
+        "OP_NO_RENEGOTIATION is set (kernel TLS and PeerLimits set it too); clear it "
+        "in the context's options before connecting, or, of a managed connection, "
+        "change PeerLimits.renegotiation or use allow_renegotiation()"},
+    [KU_INSECURE] = {
+        "InsecureRenegotiationError",
+        "the peer does not support secure renegotiation (RFC 5746); open a new "
+        "connection to get new keys"},
+    [KU_KERNEL_TLS] = {
+        "KernelTLSError",
+        "the kernel holds this connection's keys (OP_ENABLE_KTLS) and this "
+        "OpenSSL with this kernel cannot change them; connect without "
+        "OP_ENABLE_KTLS"},
+    [KU_NOT_SERVER] = {
+        "WrongRoleError",
+        "only a server can ask for its peer's certificate; a client verified the "
+        "server's in the handshake, see getpeercert()"},
+    [KU_NO_PHA] = {
+        "NoPostHandshakeAuthError",
+        "the client did not offer post-handshake authentication, without which "
+        "TLS 1.3 has no way to ask (Python clients: SSLContext."
+        "post_handshake_auth = True)"},
+    [KU_MISSING] = {
+        "UnsupportedByLibraryError",
+        "the TLS library of this interpreter's ssl module has no %s(); see "
+        "`python -m pykeyupdate doctor`"},
+    [KU_NOT_CONNECTED] = {
+        "HandshakeNotDoneError",
+        "the socket is not connected; connect() it, and of a listening one pass what "
+        "its accept() returns"},
+    [KU_NO_HANDSHAKE] = {
+        "HandshakeNotDoneError",
+        "handshake not done yet; complete do_handshake() first"},
+    [KU_SCHEDULED] = {
+        "AlreadyPendingError",
+        "a key update is scheduled and not yet sent; do_handshake() or the next "
+        "send or recv sends it"},
+    [KU_ANSWER_OWED] = {
+        "AlreadyPendingError",
+        "the peer has asked for a key update and its answer comes first; send "
+        "something, or call key_update(NOT_REQUESTED) and do_handshake()"},
+    [KU_IN_MESSAGE] = {
+        "AlreadyPendingError",
+        "a post-handshake message is on its way in or out; do_handshake(), or "
+        "recv() until it is through"},
+    [KU_RENEGOTIATING] = {
+        "AlreadyPendingError",
+        "a renegotiation is pending; recv() drives it to its end, and "
+        "renegotiate_pending() then says False"},
+    [KU_WRITE_PENDING] = {
+        "WritePendingError",
+        "a write is half-way (SSLWantWriteError); repeat that same write until "
+        "it is complete"},
+    [KU_READ_PENDING] = {
+        "ReadPendingError",
+        "received data is waiting, and a client that renegotiates over it may "
+        "lose the connection; recv() it first"},
+    [KU_READ_PENDING_OLD] = {
+        "ReadPendingError",
+        "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "
+        "with a record half read; recv() it first"},
+    [KU_UNREAD] = {
+        "ReadPendingError",
+        "received data is waiting, and a server's request for new keys or for a "
+        "certificate does not go out before it has been read; recv() it first"},
+    [KU_CERTIFICATE_REQUESTED] = {
+        "AlreadyPendingError",
+        "the client has been asked for its certificate and has not answered; "
+        "recv() takes the answer"},
+    [KU_FORKED] = {
+        "ConnectionFailedError",
+        "another thread was in this connection when the process forked, so it is "
+        "the parent's; close it and open a new one"},
+    [KU_UNMANAGED] = {
+        "NotManagedError",
+        "it is not a managed connection; have its context make them with manage() "
+        "or install() before connecting"},
+    [KU_NOT_ALLOWED] = {
+        "WrongProtocolVersionError",
+        "it is %s, where new keys take a renegotiation, which its RekeyPolicy does "
+        "not allow (renegotiate=True does); or connect with TLS 1.3"},
+    [KU_PEER_TOO_MUCH] = {
+        "PeerLimitError",
+        "the peer began more %s than it may and was cut off; close it (or, if this "
+        "peer is to be trusted, raise that limit)"},
+    [KU_DATA_IN_FRONT] = {
+        "ReadPendingError",
+        "more than a megabyte of application data has come before the peer's "
+        "handshake message; recv() it, then call again to go on (nothing has been "
+        "lost)"},
+    [KU_TOO_SOON] = {
+        "AlreadyPendingError",
+        "the last key update is not long enough ago (min_interval_seconds)"},
+    [KU_UNANSWERED] = {
+        "AlreadyPendingError",
+        "the peer has not answered the last request for its key update"},
+    [KU_IN_CALLBACK] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: it was called from a callback (or from what "
+        "runs in one, a signal handler or a finalizer) in the middle of another call "
+        "of this thread on this connection; do it when that has returned"},
+    [KU_IN_WRITE] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: it was called from a signal handler or an "
+        "on_impossible function that interrupts a send of this thread half-way, whose "
+        "data it would be mixed with; do it when that has returned"},
+    [KU_BUSY] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: another thread is using it; use an SSLObject "
+        "in one thread at a time"},
+    [KU_ELSEWHERE] = {
+        "AlreadyPendingError",
+        "refused, and nothing was done: another thread is in a call of this "
+        "connection, for which a callback of another connection cannot wait; do it "
+        "outside of the callback"},
+};
+
+/* At shutdown module_clear() takes the module away, and Python sets the names in
+   a module to None while it is still there. */
+static PyObject *
+exception_class(ku_state *state, const char *name)
+{
+    PyObject *class = NULL;
+    if (state->errors != NULL) {
+        class = PyObject_GetAttrString(state->errors, name);
+        if (class == NULL || PyExceptionClass_Check(class)) {
+            return class;
+        }
+        Py_DECREF(class);
+    }
+    PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
+    return NULL;
+}
+
+static PyObject *
+raise(ku_state *state, const char *class_name, PyObject *message)
+{
+    PyObject *class = message ? exception_class(state, class_name) : NULL;
+    if (class != NULL) {
+        PyErr_SetObject(class, message);
+    }
+    Py_XDECREF(class);
+    Py_XDECREF(message);
+    return NULL;
+}
+
+/* Has the exception that is set come out of a signal handler (signals.py)?  It stays
+   set then, and is gone otherwise. */
+static int
+keep_if_of_signal_handler(void)
+{
+    PyObject *type, *value, *traceback, *answer = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    PyObject *signals = PyImport_ImportModule("pykeyupdate.signals");
+    if (signals != NULL) {
+        answer = PyObject_CallMethod(signals, "is_of_signal_handler", "O", value);
+        Py_DECREF(signals);
+    }
+    PyErr_Clear();
+    int is_of_handler = answer == Py_True;
+    Py_XDECREF(answer);
+    if (is_of_handler) {
+        PyErr_Restore(type, value, traceback);
+        return 1;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return 0;
+}
+
+/* repr(object), whatever a class of the user's makes of it. */
+static PyObject *
+name_of(PyObject *object)
+{
+    PyObject *name = PyObject_Repr(object);
+    if (name == NULL && PyErr_ExceptionMatches(PyExc_Exception)
+        && !keep_if_of_signal_handler()) {
+        name = PyUnicode_FromString("<object without a repr>");
+    }
+    return name;
+}
+
+/* Where OpenSSL's text is not the name that its header has, by which _ssl calls it.
+   Of the alerts of SSL 3.0 the text is "sslv3 alert ..." to 3.1, "ssl/tls alert ..."
+   to 3.6 and "tls alert ..." in 4.0. */
+static const char *
+header_name(int reason)
+{
+    switch (reason) {
+    case 158: return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
+    case 330: return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
+    case 358: return "MISSING_SRP_PARAM";
+    case 361: return "SRP_A_CALC";
+    case 380: return "ILLEGAL_SUITEB_DIGEST";
+    case 1010: return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
+    case 1020: return "SSLV3_ALERT_BAD_RECORD_MAC";
+    case 1030: return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
+    case 1040: return "SSLV3_ALERT_HANDSHAKE_FAILURE";
+    case 1041: return "SSLV3_ALERT_NO_CERTIFICATE";
+    case 1042: return "SSLV3_ALERT_BAD_CERTIFICATE";
+    case 1043: return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
+    case 1044: return "SSLV3_ALERT_CERTIFICATE_REVOKED";
+    case 1045: return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
+    case 1046: return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
+    case 1047: return "SSLV3_ALERT_ILLEGAL_PARAMETER";
+    default: return NULL;
+    }
+}
+
+/* OpenSSL's text as _ssl spells it in .reason: "wrong ssl version" ->
+   "WRONG_SSL_VERSION".  None where OpenSSL has no text. */
+static PyObject *
+name_from_text(const char *text)
+{
+    char name[128];
+    size_t length = text != NULL ? strlen(text) : 0;
+    if (length == 0 || length >= sizeof(name)) {
+        Py_RETURN_NONE;
+    }
+    for (size_t i = 0; i <= length; i++) {
+        name[i] = text[i] == ' ' ? '_' : (char)Py_TOUPPER(Py_CHARMASK(text[i]));
+    }
+    return PyUnicode_FromString(name);
+}
+
+/* ERR_GET_LIB() is a macro and moved by a bit in OpenSSL 3.0. */
+static int
+library_number(const struct ku_libssl *libssl, unsigned long error)
+{
+    return (int)(error >> (libssl->version >= 0x30000000UL ? 23 : 24) & 0xff);
+}
+
+/* As _ssl calls them; an error of another library has that one's text for a name. */
+static PyObject *
+library_name(const struct ku_libssl *libssl, unsigned long error)
+{
+    static const struct { int number; const char *name; } NAMES[] = {
+        {2, "SYS"}, {3, "BN"}, {4, "RSA"}, {5, "DH"}, {6, "EVP"}, {7, "BUF"},
+        {9, "PEM"}, {10, "DSA"}, {11, "X509"}, {13, "ASN1"}, {15, "CRYPTO"},
+        {16, "EC"}, {ERR_LIB_SSL, "SSL"}, {32, "BIO"}, {34, "X509V3"}, {36, "RAND"},
+        {57, "PROV"},
+    };
+    int number = library_number(libssl, error);
+    for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
+        if (NAMES[i].number == number) {
+            return PyUnicode_FromString(NAMES[i].name);
+        }
+    }
+    return name_from_text(libssl->ERR_lib_error_string(error));
+}
+
+static PyObject *
+reason_name(const struct ku_libssl *libssl, unsigned long error)
+{
+    int is_ssl = library_number(libssl, error) == ERR_LIB_SSL;
+    const char *name = is_ssl ? header_name((int)(error & 0xfff)) : NULL;
+    return name != NULL ? PyUnicode_FromString(name)
+                        : name_from_text(libssl->ERR_reason_error_string(error));
+}
+
+/* Is OpenSSL's refusal for good?  What is not known to be counts as "not now":
+   a limit that OpenSSL adds one day (a minimum interval between key updates is
+   proposed) must not make anybody close a connection that is fine. */
+static int
+is_permanent(int reason)
+{
+    return reason == SSL_R_WRONG_SSL_VERSION || reason == SSL_R_NO_RENEGOTIATION
+           || reason == SSL_R_INVALID_KEY_UPDATE_TYPE
+           || reason == SSL_R_UNINITIALIZED || reason == 0;
+}
+
+int
+ku_is_for_good(const struct ku_outcome *outcome)
+{
+    return outcome->refusal == KU_OPENSSL
+               ? is_permanent((int)(outcome->error & 0xfff))
+               : outcome->refusal != KU_OK && outcome->refusal < KU_NOT_CONNECTED;
+}
+
+/* An error of the ssl module's as it raises them itself (_ssl.c,
+   fill_and_set_sslerror): its number is args[0], and `error`, which may be 0, gives
+   .library and .reason. */
+struct ssl_error {
+    PyObject *class;    /* the reference is taken */
+    int number;
+    unsigned long error;
+    const char *text;   /* NULL: OpenSSL's */
+    const char *detail; /* more of it, or NULL */
+};
+
+static PyObject *
+ssl_message(const struct ssl_error *failure, const char *openssl_text,
+            PyObject *library, PyObject *reason)
+{
+    const char *text = failure->text != NULL  ? failure->text
+                       : openssl_text != NULL ? openssl_text
+                                              : "unknown error";
+    const char *detail = failure->detail != NULL ? failure->detail : "";
+    if (library == Py_None) {
+        return PyUnicode_FromFormat("%s%s", text, detail);
+    }
+    return reason == Py_None
+               ? PyUnicode_FromFormat("[%S] %s%s", library, text, detail)
+               : PyUnicode_FromFormat("[%S: %S] %s%s", library, reason, text, detail);
+}
+
+static PyObject *
+none(void)
+{
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+raise_ssl(ku_state *state, struct ssl_error failure, const char *function,
+          PyObject *conn_name)
+{
+    const struct ku_libssl *libssl = &state->libssl;
+    unsigned long error = failure.error;
+    const char *openssl_text =
+        error != 0 ? libssl->ERR_reason_error_string(error) : NULL;
+    PyObject *library = error != 0 ? library_name(libssl, error) : none();
+    PyObject *reason = error != 0 ? reason_name(libssl, error) : none();
+    PyObject *message = NULL, *exception = NULL, *where = NULL;
+    if (failure.class != NULL && library != NULL && reason != NULL) {
+        message = ssl_message(&failure, openssl_text, library, reason);
+        where = PyUnicode_FromFormat(" (%s(%U))", function, conn_name);
+    }
+    if (message != NULL && where != NULL) {
+        exception = PyObject_CallFunction(failure.class, "iN", failure.number,
+                                          PyUnicode_Concat(message, where));
+    }
+    if (exception != NULL
+        && PyObject_SetAttrString(exception, "library", library) == 0
+        && PyObject_SetAttrString(exception, "reason", reason) == 0) {
+        PyErr_SetObject(failure.class, exception);
+    }
+    Py_XDECREF(exception);
+    Py_XDECREF(where);
+    Py_XDECREF(message);
+    Py_XDECREF(reason);
+    Py_XDECREF(library);
+    Py_XDECREF(failure.class);
+    return NULL;
+}
+
+static PyObject *
+raise_openssl(ku_state *state, unsigned long error, const char *function,
+              PyObject *conn_name)
+{
+    int code = (int)(error & 0xfff);
+    PyObject *class = exception_class(state, is_permanent(code)
+                                                 ? "RefusedByOpenSSLError"
+                                                 : "DeferredByOpenSSLError");
+    struct ssl_error failure = {.class = class, .number = code, .error = error};
+    return raise_ssl(state, failure, function, conn_name);
+}
+
+/* --- the end of a connection, as the ssl module tells it ------------------ */
+
+/* Of the ssl module that managed connections derive from: whoever takes it out of
+   sys.modules and imports it anew (tests of a Python without it) gets other classes. */
+static PyObject *
+ssl_class(ku_state *state, const char *name)
+{
+    return PyObject_GetAttrString(state->ssl, name);
+}
+
+/* What is wrong with the certificate, in the ssl module's words. */
+static PyObject *
+verify_message(ku_state *state, long verify_result, const char *function,
+               PyObject *conn)
+{
+    const char *what = verify_result == X509_V_ERR_HOSTNAME_MISMATCH ? "Hostname"
+                       : verify_result == X509_V_ERR_IP_ADDRESS_MISMATCH
+                           ? "IP address"
+                           : NULL;
+    if (what == NULL) {
+        return PyUnicode_FromString(
+            state->libssl.X509_verify_cert_error_string(verify_result));
+    }
+    PyObject *sslobj = ku_sslobject_of(state, function, conn);
+    PyObject *name = NULL, *text = NULL;
+    if (sslobj != NULL) {
+        name = PyObject_GetAttrString(sslobj, "server_hostname");
+        Py_DECREF(sslobj);
+    }
+    if (name != NULL) {
+        text = PyUnicode_FromFormat(
+            "%s mismatch, certificate is not valid for '%S'.", what, name);
+        Py_DECREF(name);
+    }
+    return text;
+}
+
+static PyObject *
+raise_unverified(ku_state *state, const struct ku_outcome *outcome,
+                 const char *function, PyObject *conn, PyObject *conn_name)
+{
+    PyObject *text = verify_message(state, outcome->verify_result, function, conn);
+    PyObject *detail = text != NULL ? PyUnicode_FromFormat(": %U", text) : NULL;
+    const char *utf8 = detail != NULL ? PyUnicode_AsUTF8AndSize(detail, NULL) : NULL;
+    if (utf8 == NULL) {
+        Py_XDECREF(detail);
+        Py_XDECREF(text);
+        return NULL;
+    }
+    raise_ssl(state,
+              (struct ssl_error){.class = ssl_class(state, "SSLCertVerificationError"),
+                                 .number = SSL_ERROR_SSL,
+                                 .error = outcome->error,
+                                 .detail = utf8},
+              function, conn_name);
+    Py_DECREF(detail);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *code = PyLong_FromLong(outcome->verify_result);
+    if (code != NULL && text != NULL
+        && PyObject_SetAttrString(value, "verify_code", code) == 0
+        && PyObject_SetAttrString(value, "verify_message", text) == 0) {
+        PyErr_Restore(type, value, traceback);
+    }
+    else {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    Py_XDECREF(code);
+    Py_XDECREF(text);
+    return NULL;
+}
+
+static PyObject *
+raise_system(int error)
+{
+#ifdef _WIN32
+    return PyErr_SetFromWindowsErr(error);
+#else
+    errno = error;
+    return PyErr_SetFromErrno(PyExc_OSError);
+#endif
+}
+
+/* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl
+   knows from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+static int
+is_end(int reason)
+{
+    return PY_VERSION_HEX >= 0x030a0000 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+}
+
+/* As _ssl.c, PySSL_SetError(). */
+static PyObject *
+raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
+         PyObject *conn, PyObject *conn_name)
+{
+    int reason = (int)(outcome->error & 0xfff);
+    struct ssl_error failure = {.number = outcome->value, .error = outcome->error};
+    const char *class_name = "SSLError";
+    if (outcome->value == SSL_ERROR_WANT_READ) {
+        class_name = "SSLWantReadError";
+        failure.text = "The operation did not complete (read)";
+    }
+    else if (outcome->value == SSL_ERROR_WANT_WRITE) {
+        class_name = "SSLWantWriteError";
+        failure.text = "The operation did not complete (write)";
+    }
+    else if (outcome->value == SSL_ERROR_ZERO_RETURN) {
+        class_name = "SSLZeroReturnError";
+        failure.text = "TLS/SSL connection has been closed (EOF)";
+    }
+    else if (outcome->value == PY_SSL_ERROR_NO_SOCKET) {
+        failure.number = 0;
+        failure.text = "Underlying socket connection gone";
+    }
+    else if (outcome->system_error != 0 && outcome->value != SSL_ERROR_SSL) {
+        return raise_system(outcome->system_error);
+    }
+    else if (outcome->error == 0 && outcome->detail != NULL) {
+        class_name = "SSLSyscallError";
+        failure.text = outcome->detail;
+    }
+    else if (outcome->error == 0 || is_end(reason)) {
+        class_name = "SSLEOFError";
+        failure.number = PY_SSL_ERROR_EOF;
+        failure.text = "EOF occurred in violation of protocol";
+    }
+    else if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+        return raise_unverified(state, outcome, function, conn, conn_name);
+    }
+    else {
+        failure.detail = outcome->detail;
+    }
+    failure.class = ssl_class(state, class_name);
+    return raise_ssl(state, failure, function, conn_name);
+}
+
+PyObject *
+ku_reason(ku_state *state, const struct ku_outcome *outcome)
+{
+    if (outcome->refusal == KU_OPENSSL) {
+        const char *reason = state->libssl.ERR_reason_error_string(outcome->error);
+        return PyUnicode_FromFormat("OpenSSL refuses: %s",
+                                    reason != NULL ? reason : "unknown error");
+    }
+    const char *text = REFUSALS[outcome->refusal].text;
+    return outcome->detail != NULL ? PyUnicode_FromFormat(text, outcome->detail)
+                                   : PyUnicode_FromString(text);
+}
+
+/* ssl.SSLError and its like take a number and a text. */
+static PyObject *
+raise_with_number(ku_state *state, const char *class_name, PyObject *message)
+{
+    PyObject *arguments =
+        message != NULL ? Py_BuildValue("(iO)", SSL_ERROR_SSL, message) : NULL;
+    Py_XDECREF(message);
+    return raise(state, class_name, arguments);
+}
+
+static PyObject *
+raise_refusal(ku_state *state, const struct ku_outcome *outcome,
+              const char *function, PyObject *conn_name)
+{
+    PyObject *reason = ku_reason(state, outcome);
+    PyObject *message = NULL;
+    if (reason != NULL) {
+        message = PyUnicode_FromFormat("%s(%U): %U", function, conn_name, reason);
+        Py_DECREF(reason);
+    }
+    const char *class_name = REFUSALS[outcome->refusal].exception;
+    return outcome->refusal == KU_PEER_TOO_MUCH
+               ? raise_with_number(state, class_name, message)
+               : raise(state, class_name, message);
+}
+
+PyObject *
+ku_raise(ku_state *state, const struct ku_outcome *outcome,
+         const char *function, PyObject *conn)
+{
+    PyObject *conn_name = name_of(conn);
+    if (conn_name == NULL) {
+        return NULL;
+    }
+    if (outcome->refusal == KU_OPENSSL) {
+        raise_openssl(state, outcome->error, function, conn_name);
+    }
+    else if (outcome->refusal == KU_IO) {
+        raise_io(state, outcome, function, conn, conn_name);
+    }
+    else {
+        raise_refusal(state, outcome, function, conn_name);
+    }
+    Py_DECREF(conn_name);
+    return NULL;
+}
+
+PyObject *
+ku_refuse(ku_state *state, enum ku_refusal refusal, const char *function,
+          PyObject *conn)
+{
+    struct ku_outcome outcome = {.refusal = refusal};
+    return ku_raise(state, &outcome, function, conn);
+}
+
+PyObject *
+ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
+               PyObject *update_type)
+{
+    PyObject *conn_name = name_of(conn);
+    PyObject *value = conn_name != NULL ? name_of(update_type) : NULL;
+    if (value == NULL) {
+        Py_XDECREF(conn_name);
+        return NULL;
+    }
+    PyObject *message = PyUnicode_FromFormat(
+        "%s(%U): update_type must be KeyUpdateType.NOT_REQUESTED (0) or "
+        "KeyUpdateType.REQUESTED (1), not %U", function, conn_name, value);
+    Py_DECREF(value);
+    Py_DECREF(conn_name);
+    return raise(state, "InvalidKeyUpdateTypeError", message);
+}
+
+/* --- two exceptions ---------------------------------------------------------- */
+
+void
+ku_chain(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *last_type, *last, *last_traceback;
+    PyErr_Fetch(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&last_type, &last, &last_traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        (void)PyException_SetTraceback(value, traceback);
+    }
+    if (last != value) {
+        PyException_SetContext(last, value);
+    }
+    else {
+        Py_DECREF(value);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_Restore(last_type, last, last_traceback);
+}
+
+void
+ku_put_back(PyObject *type, PyObject *value, PyObject *traceback)
+{
+    PyObject *now_type, *now, *now_traceback;
+    if (type == NULL) {
+        return;
+    }
+    PyErr_Fetch(&now_type, &now, &now_traceback);
+    PyErr_Restore(type, value, traceback);
+    if (now_type != NULL) {
+        ku_chain(now_type, now, now_traceback);
+    }
+}

@@ -1,0 +1,223 @@
+/* Binding to the one libssl that may touch _ssl's SSL*.
+
+   A second libssl in the process, of whatever version, has its own idea of
+   struct ssl_st: calling it on _ssl's pointer corrupts memory.  So we link to
+   none.  We start from the address of a C function of _ssl, ask the loader what
+   _ssl itself is bound to (locate_*.c), and take every function from there or
+   not at all: no RTLD_DEFAULT, no search by name, no fallback. */
+#include "openssl/libssl.h"
+
+#include "openssl/locate.h"
+
+#include <string.h>
+
+#ifdef __linux__
+#  include <stdio.h>
+#  include <sys/utsname.h>
+#endif
+
+#define OPENSSL_1_1_1 0x1010100fUL
+#define OPENSSL_3_2_0 0x30200000UL
+
+static const char HIDDEN_REMEDY[] =
+    "OpenSSL is linked statically into this interpreter and its functions are "
+    "hidden, so nothing but its own ssl module can reach them. Interpreters "
+    "from python-build-standalone (uv, hatch, mise, pdm, rye, Bazel) on Linux "
+    "and macOS are built so. Use one that links OpenSSL dynamically: your "
+    "system's, python.org's, pyenv's, conda's or the python:* images'; with uv, "
+    "`uv venv --no-managed-python`.";
+
+static const char LIBRESSL_REMEDY[] =
+    "this interpreter's ssl module uses LibreSSL, which has no TLS 1.3 key "
+    "update. Use an interpreter built with OpenSSL 1.1.1 or newer (on macOS: "
+    "python.org's or Homebrew's, not the one in /usr/bin).";
+
+static const char TOO_OLD_REMEDY[] =
+    "this interpreter's ssl module uses a TLS library older than OpenSSL 1.1.1, "
+    "or one without functions that every OpenSSL has. Use an interpreter built "
+    "with OpenSSL 1.1.1 or newer.";
+
+static const char NOT_CPYTHON_REMEDY[] =
+    "this interpreter's ssl module is not CPython's C extension, so its "
+    "connections hold no OpenSSL SSL*. pykeyupdate works on CPython only.";
+
+static const char NOT_LOADED_REMEDY[] =
+    "the dynamic loader does not know the library that this interpreter's ssl "
+    "module calls. Please report it with the output of "
+    "`python -m pykeyupdate doctor`.";
+
+static const char MISMATCH_REMEDY[] =
+    "the OpenSSL that was found is not the version that the ssl module reports, "
+    "so it is not the one it uses. Please report it with the output of "
+    "`python -m pykeyupdate doctor`.";
+
+static void *
+cannot_work(const char *remedy)
+{
+    PyErr_Format(PyExc_ImportError,
+                 "pykeyupdate cannot work here: %s", remedy);
+    return NULL;
+}
+
+/* The address of a C function of _ssl.  Not _ssl.__file__: a builtin _ssl has
+   none, and a file name is not the object that was loaded. */
+static void *
+anchor_of(PyObject *_ssl)
+{
+    PyObject *function = PyObject_GetAttrString(_ssl, "RAND_status");
+    void *anchor = NULL;
+    if (function != NULL && PyCFunction_Check(function)) {
+        anchor = (void *)(uintptr_t)PyCFunction_GetFunction(function);
+    }
+    Py_XDECREF(function);
+    if (anchor == NULL) {
+        PyErr_Clear();
+        return cannot_work(NOT_CPYTHON_REMEDY);
+    }
+    return anchor;
+}
+
+static int
+locate(struct ku_image *image, void *anchor, const char *imported)
+{
+    memset(image, 0, sizeof(*image));
+    switch (ku_locate(image, anchor, imported)) {
+    case KU_LOCATED:
+        return 0;
+    case KU_LOCATED_HIDDEN:
+        (void)cannot_work(HIDDEN_REMEDY);
+        return -1;
+    case KU_LOCATED_NOT_LOADED:
+        break;
+    }
+    (void)cannot_work(NOT_LOADED_REMEDY);
+    return -1;
+}
+
+/* ISO C has no cast from void * to a function pointer; POSIX and Windows
+   promise that the representation is the same. */
+static int
+take(const struct ku_image *image, const char *name, void *slot)
+{
+    void *function = ku_locate_function(image, name);
+    memcpy(slot, &function, sizeof(function));
+    return function != NULL;
+}
+
+/* OpenSSL 3.2 brought re-keying of kernel TLS, and a kernel without it (Linux
+   has it since 6.14) fails the connection *after* the KeyUpdate message went
+   out.  Older OpenSSLs leave the kernel on the old key. */
+static int
+ktls_can_rekey(unsigned long version)
+{
+#ifdef __linux__
+    struct utsname kernel;
+    unsigned int major = 0, minor = 0;
+    return version >= OPENSSL_3_2_0 && uname(&kernel) == 0
+           && sscanf(kernel.release, "%u.%u", &major, &minor) == 2
+           && (major > 6 || (major == 6 && minor >= 14));
+#else
+    (void)version;
+    return 0;
+#endif
+}
+
+/* Does _ssl report the version that we bound? */
+static int
+same_version(const struct ku_libssl *libssl, PyObject *_ssl)
+{
+    PyObject *number = PyObject_GetAttrString(_ssl, "OPENSSL_VERSION_NUMBER");
+    if (number == NULL) {
+        return 0;
+    }
+    unsigned long version = PyLong_AsUnsignedLong(number);
+    Py_DECREF(number);
+    return !PyErr_Occurred() && version == libssl->version;
+}
+
+static int
+bind_required(struct ku_libssl *libssl, const struct ku_image *ssl,
+              const struct ku_image *crypto)
+{
+#define KU_TAKE_SSL(result, name, arguments) && take(ssl, #name, &libssl->name)
+#define KU_TAKE_CRYPTO(result, name, arguments) && take(crypto, #name, &libssl->name)
+    int complete = 1 KU_CRYPTO(KU_TAKE_CRYPTO);
+    if (complete && strncmp(libssl->OpenSSL_version(0), "LibreSSL", 8) == 0) {
+        (void)cannot_work(LIBRESSL_REMEDY);
+        return -1;
+    }
+    complete = complete KU_QUESTIONS(KU_TAKE_SSL) KU_STEPS(KU_TAKE_SSL)
+        KU_RECORDS(KU_TAKE_SSL);
+#undef KU_TAKE_SSL
+#undef KU_TAKE_CRYPTO
+    if (!complete || libssl->OpenSSL_version_num() < OPENSSL_1_1_1) {
+        (void)cannot_work(TOO_OLD_REMEDY);
+        return -1;
+    }
+    return 0;
+}
+
+/* Bind the controls that exist and return the names of those that do not. */
+static PyObject *
+bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
+{
+    PyObject *missing = PyList_New(0);
+    int failed = missing == NULL;
+    PyObject *name = NULL;
+#define KU_TAKE(result, function, arguments)                               \
+    if (!failed && !take(ssl, #function, &libssl->function)) {             \
+        name = PyUnicode_FromString(#function);                            \
+        failed = name == NULL || PyList_Append(missing, name) < 0;         \
+        Py_CLEAR(name);                                                    \
+    }
+    KU_CONTROLS(KU_TAKE)
+#undef KU_TAKE
+    if (failed) {
+        Py_CLEAR(missing);
+    }
+    return missing;
+}
+
+/* The path in the file system's encoding, as os.fsdecode() would give it. */
+static PyObject *
+describe(const struct ku_libssl *libssl, const struct ku_image *ssl,
+         PyObject *missing)
+{
+    PyObject *path = PyUnicode_DecodeFSDefault(ssl->path);
+    if (path == NULL) {
+        return NULL;
+    }
+    PyObject *found = Py_BuildValue(
+        "{s:N,s:s,s:s,s:k,s:O,s:O}", "path", path, "found_by", ssl->how,
+        "version", libssl->OpenSSL_version(0), "version_number",
+        libssl->version, "missing", missing, "ktls_can_rekey",
+        libssl->ktls_can_rekey ? Py_True : Py_False);
+    return found;
+}
+
+PyObject *
+ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl)
+{
+    struct ku_image ssl, crypto;
+    void *anchor = anchor_of(_ssl);
+    /* Every _ssl from 3.9 to 3.15 calls these two when it makes a connection
+       (newPySSLSocket), so a lazily bound slot is resolved by now. */
+    if (anchor == NULL || locate(&ssl, anchor, "SSL_set_ex_data") < 0
+        || locate(&crypto, anchor, "ERR_clear_error") < 0
+        || bind_required(libssl, &ssl, &crypto) < 0) {
+        return NULL;
+    }
+    libssl->version = libssl->OpenSSL_version_num();
+    libssl->ktls_can_rekey = ktls_can_rekey(libssl->version);
+    if (!same_version(libssl, _ssl)) {
+        PyErr_Clear();
+        return cannot_work(MISMATCH_REMEDY);
+    }
+    PyObject *missing = bind_controls(libssl, &ssl);
+    if (missing == NULL) {
+        return NULL;
+    }
+    PyObject *found = describe(libssl, &ssl, missing);
+    Py_DECREF(missing);
+    return found;
+}

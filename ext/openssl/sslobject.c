@@ -1,0 +1,260 @@
+/* The one unsafe cast, and its proof.
+
+   Modules/_ssl.c defines, after PyObject_HEAD, identically in every CPython from
+   3.7 to 3.15 (3.9.2:459, 3.10:308, 3.11.2:306, 3.12.7:309, 3.13.15:320; only
+   what follows server_hostname changes from version to version):
+
+       PyObject *Socket;           weakref to the socket, NULL over memory BIOs
+       SSL *ssl;
+       PySSLContext *ctx;
+       char shutdown_seen_zero;
+       enum py_ssl_server_or_client socket_type;
+       PyObject *owner;            weakref to the owner, or NULL
+       PyObject *server_hostname;
+
+   The header is not sizeof(PyObject) of the headers we were compiled with: it is
+   what the running interpreter says (object.__basicsize__), which is larger in
+   free-threaded and in trace-refs builds.
+
+   The proof has two halves.  At import, words of a connection of our own making
+   are compared, not followed: both neighbours of `ssl`, its type byte and its
+   host name must be where we think.  At every call, OpenSSL itself is asked:
+   _ssl stores the object in the SSL (SSL_set_app_data, which is ex_data 0), so
+   SSL_get_ex_data(ssl, 0) must give back the object we started from.  That proves
+   pointer and library together. */
+#include "openssl/sslobject.h"
+
+#include "openssl/errors.h"
+
+#include <stdint.h>
+
+struct prefix {
+    PyObject *socket;
+    SSL *ssl;
+    PyObject *ctx;
+    char shutdown_seen_zero;
+    int socket_type;
+    PyObject *owner;
+    PyObject *server_hostname;
+};
+
+static const struct prefix *
+prefix_of(const ku_state *state, PyObject *sslobj)
+{
+    return (const struct prefix *)((const char *)sslobj + state->head);
+}
+
+/* Is `object.attribute` the very object that stands in this word? */
+static int
+is_attribute(PyObject *object, const char *attribute, PyObject *word)
+{
+    PyObject *value = PyObject_GetAttrString(object, attribute);
+    int same = value != NULL && value == word;
+    PyErr_Clear();
+    Py_XDECREF(value);
+    return same;
+}
+
+static int
+layout_holds(const ku_state *state, PyObject *sslobj)
+{
+    const struct prefix *prefix = prefix_of(state, sslobj);
+    return prefix->socket == NULL
+           && prefix->ssl != NULL
+           && (uintptr_t)prefix->ssl % sizeof(void *) == 0
+           && is_attribute(sslobj, "context", prefix->ctx)
+           && prefix->shutdown_seen_zero == 0
+           && prefix->socket_type == 0  /* PY_SSL_CLIENT */
+           && prefix->owner == NULL
+           && is_attribute(sslobj, "server_hostname", prefix->server_hostname);
+}
+
+/* sizeof() of an object of this type, from Python's own book-keeping. */
+static Py_ssize_t
+basic_size(PyObject *type)
+{
+    PyObject *size = PyObject_GetAttrString(type, "__basicsize__");
+    Py_ssize_t result = size != NULL ? PyLong_AsSsize_t(size) : -1;
+    Py_XDECREF(size);
+    return result;
+}
+
+/* A client over memory BIOs, made by _ssl's own classes: ssl's Python layer may
+   be patched by then, and needs more than we do. */
+static PyObject *
+make_connection(PyObject *_ssl)
+{
+    PyObject *connection = NULL, *incoming = NULL, *outgoing = NULL;
+    PyObject *context = PyObject_CallMethod(_ssl, "_SSLContext", "i",
+                                            16 /* PROTOCOL_TLS_CLIENT */);
+    if (context != NULL) {
+        incoming = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
+        outgoing = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
+    }
+    if (incoming != NULL && outgoing != NULL) {
+        connection = PyObject_CallMethod(context, "_wrap_bio", "OOOs", incoming,
+                                         outgoing, Py_False,
+                                         "pykeyupdate.invalid");
+    }
+    Py_XDECREF(incoming);
+    Py_XDECREF(outgoing);
+    Py_XDECREF(context);
+    return connection;
+}
+
+/* An _ssl of another make, or a broken configuration of OpenSSL. */
+static PyObject *
+cannot_make_connection(void)
+{
+    PyObject *type, *value, *traceback;
+    if (PyErr_ExceptionMatches(PyExc_Exception)
+        && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyErr_Format(PyExc_ImportError,
+                     "pykeyupdate cannot work here: this Python's ssl module "
+                     "cannot make a connection (%S).", value);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return NULL;
+}
+
+PyObject *
+ku_sslobject_probe(ku_state *state, PyObject *_ssl)
+{
+    PyObject *type = PyObject_GetAttrString(_ssl, "_SSLSocket");
+    PyObject *probe = type != NULL ? make_connection(_ssl) : NULL;
+    if (probe == NULL) {
+        Py_XDECREF(type);
+        return cannot_make_connection();
+    }
+    state->head = basic_size((PyObject *)&PyBaseObject_Type);
+    Py_ssize_t size = basic_size(type);
+    if (!PyType_Check(type) || (PyObject *)Py_TYPE(probe) != type
+        || state->head < 0
+        || size < state->head + (Py_ssize_t)sizeof(struct prefix)
+        || !layout_holds(state, probe)) {
+        PyErr_SetString(
+            PyExc_ImportError,
+            "pykeyupdate cannot work here: a connection of this Python's ssl "
+            "module is not laid out in memory as in CPython 3.9 to 3.15, so "
+            "OpenSSL's pointer cannot be taken from it safely. Look for a newer "
+            "pykeyupdate, or report it with the output of "
+            "`python -m pykeyupdate doctor`.");
+        Py_DECREF(type);
+        Py_DECREF(probe);
+        return NULL;
+    }
+    state->sslobject_type = (PyTypeObject *)type;
+    return probe;
+}
+
+/* What an object or its class itself has under a name, or NotImplemented.  Its
+   __getattr__() and __getattribute__() are not asked: what answers to every name (a
+   remote proxy) is not to be called, and what forwards to a connection is none. */
+static PyObject *
+own_attribute(PyObject *object, PyObject *name)
+{
+    PyObject *value = PyObject_GenericGetAttr(object, name);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        Py_RETURN_NOTIMPLEMENTED;
+    }
+    return value;
+}
+
+/* `_sslobj` is None before connect(), and again after unwrap() or close(). */
+static void
+refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
+{
+    PyObject *name = PyUnicode_FromString("_connected");
+    PyObject *connected = name != NULL ? own_attribute(conn, name) : NULL;
+    Py_XDECREF(name);
+    if (connected == NULL) {
+        return;
+    }
+    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED,
+              function, conn);
+    Py_DECREF(connected);
+}
+
+/* The exact types: they are final, and what is laid out as above (or holds it). */
+static int
+is_inner(const ku_state *state, PyObject *object)
+{
+    return Py_TYPE(object) == state->sslobject_type
+           || Py_TYPE(object) == state->duplex_type;
+}
+
+/* conn, or conn._sslobj, as a new reference; NotImplemented where conn is nothing
+   of ssl's; NULL with an exception where there is none (now). */
+static PyObject *
+inner_object(ku_state *state, const char *function, PyObject *conn)
+{
+    if (is_inner(state, conn)) {
+        Py_INCREF(conn);
+        return conn;
+    }
+    PyObject *inner = own_attribute(conn, state->sslobj_name);
+    if (inner == NULL || is_inner(state, inner)) {
+        return inner;
+    }
+    int is_none = inner == Py_None;
+    Py_DECREF(inner);
+    if (is_none) {
+        refuse_without_sslobj(state, function, conn);
+        return NULL;
+    }
+    Py_RETURN_NOTIMPLEMENTED;
+}
+
+/* What the connection inside a stream, a response, a client is: found in Python
+   (pykeyupdate/connections.py), and trusted no more than what a caller gives. */
+static PyObject *
+found_inside(ku_state *state, const char *function, PyObject *conn)
+{
+    PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
+    PyObject *tls = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
+    PyObject *inner = tls != NULL ? inner_object(state, function, tls) : NULL;
+    Py_XDECREF(tls);
+    Py_XDECREF(found);
+    if (inner == Py_NotImplemented) {
+        Py_DECREF(inner);
+        inner = ku_refuse(state, KU_NO_POINTER, function, conn);
+    }
+    return inner;
+}
+
+PyObject *
+ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
+{
+    if (state->sslobj_name == NULL) {  /* the module was cleared: see m_clear */
+        return ku_refuse(state, KU_CLOSED, function, conn);
+    }
+    PyObject *inner = inner_object(state, function, conn);
+    if (inner != Py_NotImplemented) {
+        return inner;
+    }
+    Py_DECREF(inner);
+    return found_inside(state, function, conn);
+}
+
+int
+ku_sslobject_is_bio(const ku_state *state, PyObject *sslobj)
+{
+    return prefix_of(state, sslobj)->socket == NULL;
+}
+
+SSL *
+ku_sslobject_ssl(const ku_state *state, PyObject *sslobj)
+{
+    const struct prefix *prefix = prefix_of(state, sslobj);
+    /* _ssl._SSLSocket() by hand (possible up to 3.13.0) is all NULL. */
+    if (prefix->ssl == NULL || prefix->ctx == NULL
+        || state->libssl.SSL_get_ex_data(prefix->ssl, 0) != (void *)sslobj) {
+        return NULL;
+    }
+    return prefix->ssl;
+}

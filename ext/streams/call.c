@@ -1,0 +1,427 @@
+#include "streams/call.h"
+
+#include "keys/policy.h"
+#include "openssl/sslobject.h"
+#include "calls/step.h"
+
+#include <errno.h>
+
+/* Constants of OpenSSL's public headers, and so of ssl. */
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
+
+unsigned long ku_forks, ku_forks_of_parent;
+
+#ifdef _WIN32
+int ku_watch_forks(void) { return 0; }
+#else
+static void in_parent(void) { ku_forks_of_parent++; }
+
+static void
+in_child(void)
+{
+    ku_forks++;
+    ku_forks_of_parent++;
+}
+
+/* Not Python's os.register_at_fork(): its functions are called in an order of their
+   own, and not at all where C code forks. */
+int
+ku_watch_forks(void)
+{
+    static ku_mutex once = KU_MUTEX_INITIALIZER;
+    static int watching;
+    ku_mutex_lock(&once);
+    if (!watching) {
+        watching = pthread_atfork(NULL, in_parent, in_child) == 0;
+    }
+    int result = watching ? 0 : -1;
+    ku_mutex_unlock(&once);
+    return result;
+}
+#endif
+
+ku_state *
+ku_state_of(Duplex *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* What a weak reference refers to, as a new reference; NULL where that is gone. */
+static PyObject *
+dereferenced(PyObject *reference)
+{
+    PyObject *object = NULL;
+#if PY_VERSION_HEX >= 0x030d0000
+    (void)PyWeakref_GetRef(reference, &object);
+#else
+    object = PyWeakref_GetObject(reference);
+    object = object != Py_None ? object : NULL;
+    Py_XINCREF(object);
+#endif
+    return object;
+}
+
+PyObject *
+ku_owner_of(Duplex *self)
+{
+    PyObject *owner = self->owner != NULL ? dereferenced(self->owner) : NULL;
+    if (owner == NULL) {
+        PyErr_Clear();
+        owner = (PyObject *)self;
+        Py_INCREF(owner);
+    }
+    return owner;
+}
+
+static void
+refuse(ku_state *state, enum ku_refusal refusal, const char *function, Duplex *self)
+{
+    PyObject *owner = ku_owner_of(self);
+    ku_refuse(state, refusal, function, owner);
+    Py_DECREF(owner);
+}
+
+/* Every use of the pump begins with this.  -1 with an exception where it cannot be
+   used (in this process). */
+static int
+check(ku_state *state, Duplex *self, const char *function)
+{
+    if (self->forks != ku_forks) {
+        self->forks = ku_forks;
+        ku_pump_forked(&self->pump);
+    }
+    if (self->inner == NULL || self->pump.broken_by_fork) {
+        refuse(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function, self);
+        return -1;
+    }
+    return 0;
+}
+
+/* The rule of re-entry, for sockets; of objects it is in record.c.  While a thread is
+   in a step of a connection OpenSSL is in the middle of something, and nothing but
+   looking survives there. */
+int
+ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
+{
+    if (!ku_monitor_is_mine(&self->pump.monitor)) {
+        return 0;
+    }
+    refuse(state, KU_IN_CALLBACK, function, self);
+    return -1;
+}
+
+/* Whoever waits in a callback for a step that waits, in a callback, for his would wait
+   for ever.  So after a moment, which is more than a step takes, he looks without
+   entering: the other is in Python code (or about to be), and OpenSSL at rest. */
+#define LOOKS_AFTER 5000  /* microseconds */
+
+int
+ku_call_begin_look(ku_state *state, Duplex *self, const char *function)
+{
+    struct ku_monitor *monitor = &self->pump.monitor;
+    if (check(state, self, function) < 0) {
+        return -1;
+    }
+    if (ku_monitor_try_enter(monitor)) {
+        return 1;
+    }
+    /* The GIL is let go only where there is somebody to wait for: another thread might
+       take it, and keep it for a while. */
+    int entered = 1;
+    Py_BEGIN_ALLOW_THREADS
+    if (ku_monitor_any_is_mine()) {
+        entered = ku_monitor_enter_within(monitor, LOOKS_AFTER);
+    }
+    else {
+        ku_monitor_enter(monitor);
+    }
+    Py_END_ALLOW_THREADS
+    return entered;
+}
+
+void
+ku_call_end_look(Duplex *self, int begun)
+{
+    if (begun > 0) {
+        ku_pump_leave(&self->pump, 0);
+    }
+}
+
+/* The socket's own timeout in seconds, -1 where it blocks, and its descriptor: by
+   the functions of the base class, as looking up methods would cost as much again. */
+static int
+ask_owner(ku_state *state, PyObject *owner, double *timeout, ku_socket *socket)
+{
+    PyObject *number = PyObject_CallFunctionObjArgs(state->fileno, owner, NULL);
+    PyObject *seconds = NULL;
+    if (number != NULL) {
+        *socket = (ku_socket)PyLong_AsLongLong(number);
+        Py_DECREF(number);
+        seconds = PyObject_CallFunctionObjArgs(state->gettimeout, owner, NULL);
+    }
+    if (seconds != NULL) {
+        *timeout = seconds == Py_None ? -1.0 : PyFloat_AsDouble(seconds);
+        Py_DECREF(seconds);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+bad_descriptor(const char *text)
+{
+    PyObject *arguments = Py_BuildValue("(is)", EBADF, text);
+    if (arguments != NULL) {
+        PyErr_SetObject(PyExc_OSError, arguments);
+        Py_DECREF(arguments);
+    }
+    return NULL;
+}
+
+/* As ssl says it where a program has kept `_sslobj`, and not the socket. */
+static void
+raise_no_socket(ku_state *state, Duplex *self, const char *function)
+{
+    struct ku_outcome outcome = {.refusal = KU_IO, .value = PY_SSL_ERROR_NO_SOCKET};
+    ku_raise(state, &outcome, function, (PyObject *)self);
+}
+
+static int
+prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call *call)
+{
+    call->pump = &self->pump;
+    call->libssl = &state->libssl;
+    call->ssl = ku_sslobject_ssl(state, self->inner);
+    if (call->ssl == NULL) {
+        refuse(state, KU_NO_POINTER, function, self);
+        return -1;
+    }
+    return 0;
+}
+
+/* Prepare a call; `given` is a timeout in seconds, None or NULL: the socket's own. */
+static int
+prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
+        struct ku_call *call)
+{
+    double own = -1.0;
+    PyObject *owner = ku_owner_of(self);
+    if (owner == (PyObject *)self) {
+        Py_DECREF(owner);
+        raise_no_socket(state, self, function);
+        return -1;
+    }
+    int result = ask_owner(state, owner, &own, &call->socket);
+    Py_DECREF(owner);
+    double timeout = own;
+    if (result == 0 && given != NULL) {
+        timeout = given == Py_None ? -1.0 : PyFloat_AsDouble(given);
+        result = PyErr_Occurred() ? -1 : 0;
+    }
+    if (result == 0 && call->socket == KU_NO_SOCKET) {
+        bad_descriptor("Bad file descriptor");
+        result = -1;
+    }
+    if (result < 0) {
+        return -1;
+    }
+    call->blocks = timeout < 0 && own < 0;
+    call->deadline = ku_deadline(timeout);
+    return prepare_tls(state, self, function, call);
+}
+
+/* Between two tries: what the interpreter wants to have done, or whether data may
+   go on under keys that cannot be changed.  -1 with an exception. */
+static int
+intermit(Duplex *self, struct ku_call *call, enum ku_progress progress)
+{
+    if (progress == KU_INTERRUPTED) {
+        return PyErr_CheckSignals();
+    }
+    PyObject *owner = ku_owner_of(self);
+    int result = ku_managed_ask(ku_state_of(self), owner, "write", &call->outcome,
+                                call->pump->record, &call->news);
+    Py_DECREF(owner);
+    return result;
+}
+
+/* A signal handler may have called fork(), and this be the child: of all threads only
+   this one exists here. */
+static int
+is_broken_by_fork(Duplex *self, struct ku_call *call)
+{
+    if (self->forks == ku_forks) {
+        return 0;
+    }
+    self->forks = ku_forks;
+    ku_pump_forked(call->pump);
+    return call->pump->broken_by_fork;
+}
+
+/* Between two tries, out of the monitor.  1: go on. */
+static int
+intermission(Duplex *self, struct ku_call *call, enum ku_progress *progress,
+             PyThreadState **thread)
+{
+    ku_pump_pause(call);
+    PyEval_RestoreThread(*thread);
+    int goes_on = intermit(self, call, *progress) == 0;
+    int broken = is_broken_by_fork(self, call);
+    *thread = PyEval_SaveThread();
+    ku_pump_resume(call);
+    if (broken) {
+        *progress = KU_REFUSED;
+        call->outcome = ku_refused(KU_FORKED);
+    }
+    else if (goes_on && *progress == KU_UNRENEWABLE) {
+        ku_policy_excuse(call->pump->record);
+    }
+    return goes_on && !broken;
+}
+
+int
+ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument,
+            enum ku_progress *progress)
+{
+    PyThreadState *thread = PyEval_SaveThread();
+    if (ku_pump_begin(call) < 0) {
+        PyEval_RestoreThread(thread);
+        *progress = KU_REFUSED;
+        call->outcome = ku_refused(KU_ELSEWHERE);
+        return 0;
+    }
+    do {
+        *progress = action(call, argument);
+    } while ((*progress == KU_INTERRUPTED || *progress == KU_UNRENEWABLE)
+             && intermission(self, call, progress, &thread));
+    ku_pump_end(call);
+    PyEval_RestoreThread(thread);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+raise_timeout(const char *what)
+{
+    PyObject *socket = PyImport_ImportModule("socket");
+    PyObject *class = socket != NULL ? PyObject_GetAttrString(socket, "timeout") : NULL;
+    if (class != NULL) {
+        PyErr_Format(class, "The %s operation timed out", what);
+    }
+    Py_XDECREF(class);
+    Py_XDECREF(socket);
+    return NULL;
+}
+
+/* The exception for what a call came to; returns NULL. */
+static PyObject *
+raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
+               struct ku_call *call, const char *what)
+{
+    struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
+    switch (progress) {
+    case KU_WANT_WRITE:
+        outcome.value = SSL_ERROR_WANT_WRITE;
+        break;
+    case KU_TIMED_OUT:
+        return raise_timeout(what);
+    case KU_CLOSED_HERE:
+        return bad_descriptor("the socket was closed by another thread");
+    case KU_ENDED:
+    case KU_REFUSED:
+        outcome = call->outcome;
+        break;
+    case KU_SYSTEM:
+        outcome.value = 0;
+        outcome.system_error = call->error;
+        break;
+    case KU_FULL:
+        outcome.refusal = KU_DATA_IN_FRONT;
+        break;
+    case KU_NO_MEMORY:
+        return PyErr_NoMemory();
+    default:
+        break;
+    }
+    PyObject *owner = ku_owner_of(self);
+    ku_raise(state, &outcome, what, owner);
+    Py_DECREF(owner);
+    return NULL;
+}
+
+/* Run a call that has been prepared, raise what it came to, and tell what has happened
+   meanwhile: NULL with an exception, or a borrowed None. */
+static PyObject *
+run_and_tell(ku_state *state, Duplex *self, struct ku_call *call, const char *what,
+             ku_action action, void *argument)
+{
+    enum ku_progress progress;
+    PyObject *result = NULL;
+    if (ku_call_run(self, call, action, argument, &progress) == 0) {
+        result = progress == KU_DONE
+                     ? Py_None
+                     : raise_progress(state, self, progress, call, what);
+    }
+    if (call->news.events != 0) {
+        PyObject *owner = ku_owner_of(self);
+        result = ku_managed_tell(state, owner, &call->news) == 0 ? result : NULL;
+        Py_DECREF(owner);
+    }
+    return result;
+}
+
+PyObject *
+ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action action,
+        void *argument)
+{
+    struct ku_call call = {0};
+    ku_state *state = ku_state_of(self);
+    if (check(state, self, what) < 0 || ku_call_refuse_reentry(state, self, what) < 0
+        || prepare(state, self, what, timeout, &call) < 0) {
+        return NULL;
+    }
+    return run_and_tell(state, self, &call, what, action, argument);
+}
+
+struct taking {
+    ku_step step;
+    intptr_t argument;
+    int sent, taken, value;
+};
+
+/* Interrupted, it goes on with sending. */
+static enum ku_progress
+take_action(struct ku_call *call, void *argument)
+{
+    struct taking *taking = argument;
+    if (!taking->taken) {
+        enum ku_progress progress =
+            ku_pump_take_step(call, taking->step, taking->argument);
+        if (progress != KU_DONE) {
+            ku_pump_flush(call);  /* an alert */
+            return progress;
+        }
+        taking->taken = 1;
+        taking->value = call->outcome.value;
+    }
+    return taking->sent ? ku_pump_send(call) : KU_DONE;
+}
+
+int
+ku_call_take_step(Duplex *self, const char *function, ku_step step, intptr_t argument,
+                  int sent, int *value)
+{
+    struct taking taking = {step, argument, sent, 0, 0};
+    struct ku_call call = {.socket = KU_NO_SOCKET, .deadline = KU_AT_ONCE};
+    ku_state *state = ku_state_of(self);
+    PyObject *done = NULL;
+    if (sent) {
+        done = ku_call_perform(self, function, NULL, take_action, &taking);
+    }
+    else if (check(state, self, function) == 0
+             && ku_call_refuse_reentry(state, self, function) == 0
+             && prepare_tls(state, self, function, &call) == 0) {
+        done = run_and_tell(state, self, &call, function, take_action, &taking);
+    }
+    *value = taking.value;
+    return done != NULL ? 0 : -1;
+}

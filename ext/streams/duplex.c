@@ -1,0 +1,664 @@
+/* pykeyupdate._keyupdate.Duplex: what a managed socket has for the _SSLSocket.
+
+   The ssl module's Python code does all its work through `self._sslobj`, an
+   _ssl._SSLSocket.  A Duplex stands in its place and behaves as one: read(),
+   write() and pending() are the pump's (pump.c), every other attribute is the
+   _SSLSocket's own, used by one thread at a time.
+
+   The order of locks: whoever waits for the monitor does not hold the GIL; whoever
+   is in the monitor may wait for the GIL. */
+#include "streams/duplex.h"
+
+#include "streams/call.h"
+#include "calls/handshake.h"
+#include "streams/reading.h"
+#include "openssl/sslobject.h"
+#include "calls/step.h"
+
+#include <string.h>
+
+/* Constants of OpenSSL's public headers, and so of ssl. */
+#define SSL_ERROR_ZERO_RETURN 6
+
+#define MOST_READ (256 * 1024)  /* allocated for one call, whatever it asks for */
+
+/* --- what callbacks have raised ------------------------------------------------ */
+
+/* Raise the exception of a _msg_callback, or of the key log, that _ssl keeps.  -1 where
+   an exception is set then: the call's, if it has one, with theirs as its context. */
+static int
+raise_kept(ku_state *state, Duplex *self, int of_data)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    int begun = ku_call_begin_look(state, self, "do_handshake");
+    if (begun > 0) {
+        (void)ku_raise_kept(state, self->inner, of_data);
+    }
+    ku_call_end_look(self, begun);
+    ku_put_back(type, value, traceback);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* The same after a handshake, which may have brought another context (sni_callback).
+   Whether that has callbacks is asked out of the monitor: a signal handler that runs
+   meanwhile is not in a step. */
+static int
+raise_of_callbacks(ku_state *state, Duplex *self)
+{
+    int has = ku_has_callbacks(self->inner);
+    return has > 0 ? raise_kept(state, self, 0) : has;
+}
+
+/* As _ssl ends a read, a write and a shutdown: the data that was read is lost then. */
+static PyObject *
+unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
+{
+    struct ku_record *record = self->pump.record;
+    int of_data = reads && result != NULL;
+    if (record != NULL && record->has_callbacks
+        && raise_kept(ku_state_of(self), self, of_data) < 0) {
+        Py_CLEAR(result);
+    }
+    return result;
+}
+
+/* --- read, write, pending ------------------------------------------------------ */
+
+struct reading {
+    char *data;
+    size_t room, got;
+};
+
+/* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
+static enum ku_progress
+read_action(struct ku_call *call, void *argument)
+{
+    struct reading *reading = argument;
+    enum ku_progress progress =
+        ku_pump_read(call, reading->data, reading->room, &reading->got);
+    if (progress == KU_ENDED && call->outcome.value == SSL_ERROR_ZERO_RETURN
+        && call->libssl->SSL_get_shutdown(call->ssl) == SSL_RECEIVED_SHUTDOWN) {
+        return KU_DONE;
+    }
+    return progress;
+}
+
+static int
+fill(void *self, char *memory, size_t room, size_t *got)
+{
+    struct reading reading = {memory, room, 0};
+    PyObject *done = ku_call_perform(self, "read", NULL, read_action, &reading);
+    *got = reading.got;
+    return done != NULL ? 0 : -1;
+}
+
+static PyObject *
+py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    return unless_callbacks_raised(
+        (Duplex *)self, ku_read(arguments, count, MOST_READ, fill, self), 1);
+}
+
+static enum ku_progress
+write_action(struct ku_call *call, void *argument)
+{
+    Py_buffer *view = argument;
+    return ku_pump_write(call, view->buf, (size_t)view->len);
+}
+
+static PyObject *
+py_write(PyObject *self, PyObject *data)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *done =
+        ku_call_perform((Duplex *)self, "write", NULL, write_action, &view);
+    Py_ssize_t length = view.len;
+    PyBuffer_Release(&view);
+    return unless_callbacks_raised(
+        (Duplex *)self, done != NULL ? PyLong_FromSsize_t(length) : NULL, 0);
+}
+
+static enum ku_progress
+pending_action(struct ku_call *call, void *argument)
+{
+    *(size_t *)argument = ku_pump_pending(call);
+    return KU_DONE;
+}
+
+/* In a callback it only looks. */
+static PyObject *
+pending_now(Duplex *self)
+{
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_begin_look(state, self, "pending");
+    if (begun < 0) {
+        return NULL;
+    }
+    SSL *ssl = ku_sslobject_ssl(state, self->inner);
+    size_t pending = ku_buffer_length(&self->pump.stash)
+                     + (ssl != NULL ? (size_t)state->libssl.SSL_pending(ssl) : 0);
+    ku_call_end_look(self, begun);
+    return PyLong_FromSize_t(pending);
+}
+
+static PyObject *
+py_pending(PyObject *object, PyObject *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    size_t pending = 0;
+    if (ku_monitor_any_is_mine()) {
+        return pending_now(self);
+    }
+    if (ku_call_perform(self, "pending", NULL, pending_action, &pending) == NULL) {
+        return NULL;
+    }
+    return PyLong_FromSize_t(pending);
+}
+
+/* --- handshakes, shutdowns, and what renegotiations are made of ------------------- */
+
+static enum ku_progress
+send_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_send(call);
+}
+
+static enum ku_progress
+handshake_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_handshake(call);
+}
+
+static PyObject *
+py_do_handshake(PyObject *object, PyObject *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    if (ku_call_perform(self, "handshake", NULL, handshake_action, NULL) == NULL
+        || raise_of_callbacks(ku_state_of(self), self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ssl's own request for the client's certificate. */
+static PyObject *
+py_verify_client(PyObject *object, PyObject *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    const char *name = "verify_client_post_handshake";
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_refuse_reentry(state, self, name) == 0
+                    ? ku_call_begin_look(state, self, name)
+                    : -1;
+    if (begun < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (begun > 0) {
+        result = PyObject_CallMethod(self->inner, name, NULL);
+    }
+    else {
+        ku_refuse(state, KU_ELSEWHERE, name, object);
+    }
+    ku_call_end_look(self, begun);
+    return result;
+}
+
+static enum ku_progress
+shutdown_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_shutdown(call);
+}
+
+static PyObject *
+py_shutdown(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    PyObject *done =
+        ku_call_perform((Duplex *)self, "read", NULL, shutdown_action, NULL);
+    return unless_callbacks_raised(
+        (Duplex *)self, done != NULL ? ku_owner_of((Duplex *)self) : NULL, 0);
+}
+
+static PyObject *
+py_send(PyObject *self, PyObject *args)
+{
+    const char *what;
+    PyObject *timeout;
+    if (!PyArg_ParseTuple(args, "sO", &what, &timeout)) {
+        return NULL;
+    }
+    PyObject *done = ku_call_perform((Duplex *)self, what, timeout, send_action, NULL);
+    Py_XINCREF(done);
+    return done;
+}
+
+static enum ku_progress
+receive_action(struct ku_call *call, void *argument)
+{
+    return ku_pump_receive(call, *(unsigned long *)argument, 1);
+}
+
+static PyObject *
+py_receive(PyObject *self, PyObject *args)
+{
+    const char *what;
+    PyObject *timeout;
+    unsigned long received;
+    if (!PyArg_ParseTuple(args, "sOk", &what, &timeout, &received)) {
+        return NULL;
+    }
+    PyObject *done =
+        ku_call_perform((Duplex *)self, what, timeout, receive_action, &received);
+    Py_XINCREF(done);
+    return done;
+}
+
+static enum ku_progress
+settle_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    enum ku_progress progress = ku_pump_settle(call);
+    ku_pump_flush(call);
+    return progress;
+}
+
+static PyObject *
+py_settle(PyObject *self, PyObject *args)
+{
+    const char *what;
+    if (!PyArg_ParseTuple(args, "s", &what)) {
+        return NULL;
+    }
+    PyObject *done = ku_call_perform((Duplex *)self, what, NULL, settle_action, NULL);
+    Py_XINCREF(done);
+    return done;
+}
+
+static enum ku_progress
+renew_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_renew(call);
+}
+
+static PyObject *
+py_renew(PyObject *self, PyObject *args)
+{
+    const char *what;
+    if (!PyArg_ParseTuple(args, "s", &what)) {
+        return NULL;
+    }
+    PyObject *done = ku_call_perform((Duplex *)self, what, NULL, renew_action, NULL);
+    Py_XINCREF(done);
+    return done;
+}
+
+static PyObject *
+py_received(PyObject *object, void *ignored)
+{
+    (void)ignored;
+    Duplex *self = (Duplex *)object;
+    int begun = ku_call_begin_look(ku_state_of(self), self, "received");
+    if (begun < 0) {
+        return NULL;
+    }
+    unsigned long received = self->pump.received;
+    ku_call_end_look(self, begun);
+    return PyLong_FromUnsignedLong(received);
+}
+
+static PyObject *
+py_inner(PyObject *self, void *ignored)
+{
+    (void)ignored;
+    PyObject *inner = ku_duplex_inner(self);
+    inner = inner != NULL ? inner : Py_None;
+    Py_INCREF(inner);
+    return inner;
+}
+
+static enum ku_progress
+close_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    ku_pump_close(call);
+    return KU_DONE;
+}
+
+/* A client that goes without having read the server's session tickets breaks the
+   connection for the server, which may still be reading: TLS 1.3 clients take them
+   with them.  Not where the process has forked: the data may be another's. */
+static int
+drains(Duplex *self, struct ku_call *call)
+{
+    const struct ku_libssl *libssl = call->libssl;
+    return self->forks_of_parent == ku_forks_of_parent
+           && !libssl->SSL_is_server(call->ssl)
+           && libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+}
+
+/* In a callback of another connection it may not wait for the threads in this one: the
+   last of them closes the socket, which this wakes them for. */
+static int
+close_now(Duplex *self, struct ku_call *call)
+{
+    enum ku_progress progress;
+    if (ku_call_run(self, call, close_action, NULL, &progress) < 0) {
+        return -1;
+    }
+    if (progress == KU_REFUSED) {
+        ku_pump_close(call);
+        ku_wire_wake(call->socket);
+    }
+    return 0;
+}
+
+/* Of the parent's threads none is in the connection here, and the parent's end of
+   it is not to be disturbed. */
+static PyObject *
+py_close(PyObject *object, PyObject *descriptor)
+{
+    Duplex *self = (Duplex *)object;
+    ku_state *state = ku_state_of(self);
+    long long number = PyLong_AsLongLong(descriptor);
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (number == -1) {
+        Py_RETURN_NONE;  /* another thread has it */
+    }
+    if (self->forks != ku_forks || self->pump.broken_by_fork || self->inner == NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        ku_wire_close((ku_socket)number);
+        Py_END_ALLOW_THREADS
+        Py_RETURN_NONE;
+    }
+    struct ku_call call = {.pump = &self->pump, .libssl = &state->libssl};
+    call.socket = (ku_socket)number;
+    call.ssl = ku_sslobject_ssl(state, self->inner);
+    call.drains = drains(self, &call);
+    if (close_now(self, &call) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* --- all else, one thread at a time ------------------------------------------- */
+
+PyObject *
+ku_duplex_inner(PyObject *duplex)
+{
+    return ((Duplex *)duplex)->inner;
+}
+
+int
+ku_duplex_take_step(PyObject *duplex, const char *function, ku_step step,
+                    intptr_t argument, int sent, int *value)
+{
+    Duplex *self = (Duplex *)duplex;
+    int result = ku_call_take_step(self, function, step, argument, sent, value);
+    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self)
+                               : result;
+}
+
+int
+ku_duplex_look(PyObject *duplex, const char *function, ku_step step, intptr_t argument,
+               struct ku_outcome *outcome)
+{
+    Duplex *self = (Duplex *)duplex;
+    ku_state *state = ku_state_of(self);
+    int begun = ku_call_begin_look(state, self, function);
+    if (begun < 0) {
+        return -1;
+    }
+    SSL *ssl = ku_sslobject_ssl(state, self->inner);
+    *outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
+                           : ku_refused(KU_NO_POINTER);
+    ku_call_end_look(self, begun);
+    return 0;
+}
+
+/* look(function, /, *args, **kwargs) */
+static PyObject *
+py_look(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_Size(args) < 1) {
+        PyErr_SetString(PyExc_TypeError, "look() takes a function");
+        return NULL;
+    }
+    PyObject *rest = PyTuple_GetSlice(args, 1, PyTuple_Size(args));
+    int begun =
+        rest != NULL
+            ? ku_call_begin_look(ku_state_of((Duplex *)self), (Duplex *)self, "ssl")
+            : -1;
+    if (begun < 0) {
+        Py_XDECREF(rest);
+        return NULL;
+    }
+    PyObject *result = PyObject_Call(PyTuple_GetItem(args, 0), rest, kwargs);
+    ku_call_end_look((Duplex *)self, begun);
+    Py_DECREF(rest);
+    return result;
+}
+
+/* Methods of the _SSLSocket come as functools.partial(self.look, method): what is not
+   among ours tells of the connection, and does nothing to it. */
+static PyObject *
+looking(ku_state *state, PyObject *self, PyObject *method)
+{
+    PyObject *look = PyObject_GetAttrString(self, "look");
+    PyObject *result =
+        look != NULL ? PyObject_CallFunctionObjArgs(state->partial, look, method, NULL)
+                     : NULL;
+    Py_XDECREF(look);
+    Py_DECREF(method);
+    return result;
+}
+
+static PyObject *
+get_attribute(PyObject *self, PyObject *name)
+{
+    PyObject *value = PyObject_GenericGetAttr(self, name);
+    if (value != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return value;
+    }
+    PyErr_Clear();
+    ku_state *state = ku_state_of((Duplex *)self);
+    int begun = ku_call_begin_look(state, (Duplex *)self, "ssl");
+    if (begun < 0) {
+        return NULL;
+    }
+    value = PyObject_GetAttr(ku_duplex_inner(self), name);
+    ku_call_end_look((Duplex *)self, begun);
+    return value != NULL && PyCFunction_Check(value) ? looking(state, self, value)
+                                                     : value;
+}
+
+/* `context` is what an sni_callback sets: in the middle of a step. */
+static int
+set_attribute(PyObject *self, PyObject *name, PyObject *value)
+{
+    int begun = ku_call_begin_look(ku_state_of((Duplex *)self), (Duplex *)self, "ssl");
+    if (begun < 0) {
+        return -1;
+    }
+    int result = PyObject_SetAttr(ku_duplex_inner(self), name, value);
+    ku_call_end_look((Duplex *)self, begun);
+    return result;
+}
+
+/* --- the type ------------------------------------------------------------------ */
+
+/* Not of any connection: of one that has not begun, over memory BIOs, so that
+   nothing can be on its way in the BIO that is replaced, and that is in no other
+   Duplex. */
+static SSL *
+fresh_connection(ku_state *state, PyObject *inner)
+{
+    SSL *ssl = NULL;
+    if (Py_TYPE(inner) == state->sslobject_type && ku_sslobject_is_bio(state, inner)) {
+        ssl = ku_sslobject_ssl(state, inner);
+    }
+    if (ssl == NULL || strncmp(state->libssl.SSL_state_string(ssl), "PINIT", 5) != 0
+        || ku_tlsbio_of(&state->libssl, ssl) != NULL) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a Duplex is made of a new connection over memory BIOs");
+        return NULL;
+    }
+    return ssl;
+}
+
+static PyObject *
+duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *inner, *owner;
+    ku_state *state = PyType_GetModuleState(type);
+    if (state == NULL || (kwargs != NULL && PyDict_Size(kwargs) != 0)
+        || !PyArg_ParseTuple(args, "OO", &inner, &owner)) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_TypeError, "Duplex(inner, owner)");
+        }
+        return NULL;
+    }
+    SSL *ssl = fresh_connection(state, inner);
+    Duplex *self = ssl != NULL ? (Duplex *)PyType_GenericAlloc(type, 0) : NULL;
+    if (self == NULL) {
+        return NULL;
+    }
+    Py_INCREF(inner);
+    self->inner = inner;
+    self->forks = ku_forks;
+    self->forks_of_parent = ku_forks_of_parent;
+    self->owner = PyWeakref_NewRef(owner, NULL);
+    if (self->owner == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    if (ku_pump_create(&self->pump) < 0
+        || ku_tlsbio_install(&state->libssl, state->bio_method, ssl) < 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    self->pump.record = ku_record_of(ssl);
+    if (self->pump.record != NULL) {
+        self->pump.record->is_shared = 1;
+    }
+    return (PyObject *)self;
+}
+
+static int
+duplex_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Duplex *self = (Duplex *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->inner);
+    Py_VISIT(self->owner);
+    return 0;
+}
+
+static int
+duplex_clear(PyObject *object)
+{
+    Duplex *self = (Duplex *)object;
+    Py_CLEAR(self->inner);
+    Py_CLEAR(self->owner);
+    return 0;
+}
+
+/* What a thread of the parent had half done is not freed here. */
+static void
+duplex_dealloc(PyObject *object)
+{
+    Duplex *self = (Duplex *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    if (self->forks != ku_forks) {
+        ku_pump_forked(&self->pump);
+    }
+    if (self->pump.broken_by_fork) {
+        Py_XINCREF(self->inner);
+    }
+    ku_pump_destroy(&self->pump);
+    (void)duplex_clear(object);
+    PyObject_GC_Del(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"read", (PyCFunction)(void (*)(void))py_read, METH_FASTCALL,
+     "read($self, length, buffer=<unrepresentable>, /)\n--\n\n"
+     "As _ssl._SSLSocket.read(), for any number of threads."},
+    {"write", py_write, METH_O,
+     "write($self, data, /)\n--\n\n"
+     "As _ssl._SSLSocket.write(), for any number of threads."},
+    {"pending", py_pending, METH_NOARGS,
+     "pending($self, /)\n--\n\nReturn how many bytes read() gives without waiting."},
+    {"do_handshake", py_do_handshake, METH_NOARGS,
+     "do_handshake($self, /)\n--\n\nAs _ssl._SSLSocket.do_handshake()."},
+    {"verify_client_post_handshake", py_verify_client, METH_NOARGS,
+     "verify_client_post_handshake($self, /)\n--\n\nAs that of _ssl._SSLSocket."},
+    {"shutdown", py_shutdown, METH_NOARGS,
+     "shutdown($self, /)\n--\n\nAs _ssl._SSLSocket.shutdown()."},
+    {"send", py_send, METH_VARARGS,
+     "send($self, function, timeout, /)\n--\n\nSend what OpenSSL has written."},
+    {"receive", py_receive, METH_VARARGS,
+     "receive($self, function, timeout, received, /)\n--\n\n"
+     "Wait until something has been received since `received` was read."},
+    {"settle", py_settle, METH_VARARGS,
+     "settle($self, function, /)\n--\n\n"
+     "Process what was received, and keep the data for read()."},
+    {"renew", py_renew, METH_VARARGS,
+     "renew($self, function, /)\n--\n\n"
+     "Get new keys if they are due, without waiting."},
+    {"close", py_close, METH_O,
+     "close($self, descriptor, /)\n--\n\n"
+     "Wake the threads that are in it; the last one closes the descriptor."},
+    {"look", (PyCFunction)(void (*)(void))py_look, METH_VARARGS | METH_KEYWORDS,
+     "look($self, function, /, *args, **kwargs)\n--\n\n"
+     "Call a function while no other thread is in the connection."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"inner", py_inner, NULL, "The _ssl._SSLSocket.", NULL},
+    {"received", py_received, NULL, "A number that grows when data comes in.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Duplex(inner, owner, /)\n--\n\n"
+                "An _ssl._SSLSocket that any number of threads may use."},
+    {Py_tp_new, duplex_new},
+    {Py_tp_dealloc, duplex_dealloc},
+    {Py_tp_traverse, duplex_traverse},
+    {Py_tp_clear, duplex_clear},
+    {Py_tp_getattro, get_attribute},
+    {Py_tp_setattro, set_attribute},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pykeyupdate._keyupdate.Duplex",
+    .basicsize = sizeof(Duplex),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+PyObject *
+ku_duplex_type(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &spec, NULL);
+}

@@ -1,0 +1,649 @@
+#include "streams/traffic.h"
+
+#include "calls/controls.h"
+#include "keys/policy.h"
+
+/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
+#define SSL_ERROR_SSL 1
+#define SSL_ERROR_WANT_READ 2
+#define SSL_ERROR_WANT_WRITE 3
+#define SSL_R_BAD_WRITE_RETRY 127
+#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
+#define ERR_LIB_SSL 20
+
+#define RECORD 16384        /* the most data in one */
+#define RECORD_EXTRA 128    /* the most that is not data, with any cipher of TLS */
+#define AT_ONCE (4 * RECORD)       /* encrypted in one step */
+#define MOST_STASH (1024 * 1024)   /* of a peer that writes and does not answer */
+#define FINGERPRINTED 4096
+
+/* --- OpenSSL's steps ------------------------------------------------------------ */
+
+/* A fatal error is kept: OpenSSL tells it once, and all threads in the connection
+   shall know. */
+static void
+note_failure(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
+        pump->ended = call->outcome;
+        if ((pump->ended.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+            pump->ended.error = 0;  /* OpenSSL, too, gives a reason once */
+        }
+        ku_monitor_announce(&pump->monitor);
+    }
+}
+
+/* What a failed step means. */
+static enum ku_progress
+step_failed(struct ku_call *call)
+{
+    struct ku_outcome outcome = ku_failed_io(call->libssl, call->ssl);
+    if (outcome.value == SSL_ERROR_WANT_READ) {
+        return KU_WANT_READ;
+    }
+    if (outcome.value == SSL_ERROR_WANT_WRITE) {
+        return KU_NO_MEMORY;  /* memory takes everything, or there is none */
+    }
+    call->outcome = outcome;
+    note_failure(call);
+    return KU_ENDED;
+}
+
+/* A peer that was cut off is no more than silent to OpenSSL (record.c). */
+static enum ku_progress
+has_ended(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->record != NULL && pump->record->why_cut != NULL
+        && pump->ended.refusal == KU_OK) {
+        pump->ended = ku_refused_because(KU_PEER_TOO_MUCH, pump->record->why_cut);
+        ku_monitor_announce(&pump->monitor);
+    }
+    if (pump->ended.refusal == KU_OK) {
+        return KU_DONE;
+    }
+    call->outcome = pump->ended;
+    return KU_ENDED;
+}
+
+/* What a step came to, unless the peer was cut off in it. */
+static enum ku_progress
+unless_cut(struct ku_call *call, enum ku_progress progress)
+{
+    const struct ku_record *record = call->pump->record;
+    return record != NULL && record->why_cut != NULL ? has_ended(call) : progress;
+}
+
+/* One SSL_read_ex(). */
+static enum ku_progress
+decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
+{
+    *got = 0;
+    struct ku_record *record = call->pump->record;
+    enum ku_progress progress = has_ended(call);
+    if (progress != KU_DONE) {
+        return progress;
+    }
+    int begins = call->libssl->SSL_pending(call->ssl) == 0;
+    ku_clear_errors(call->libssl);
+    if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
+        progress = unless_cut(call, step_failed(call));
+    }
+    if (record != NULL && *got > 0) {
+        ku_record_received(record, *got, begins);
+    }
+    return progress;
+}
+
+enum ku_progress
+ku_pump_settle(struct ku_call *call)
+{
+    struct ku_buffer *stash = &call->pump->stash;
+    enum ku_progress progress = KU_DONE;
+    while (progress == KU_DONE) {
+        size_t got;
+        char *room = ku_buffer_reserve(stash, RECORD);
+        if (room == NULL) {
+            return KU_NO_MEMORY;
+        }
+        progress = decrypt_some(call, room, RECORD, &got);
+        stash->end += got;
+        ku_buffer_drop(stash, 0);
+    }
+    if (ku_buffer_length(stash) == 0) {
+        ku_take_kept(call);
+    }
+    return progress == KU_WANT_READ ? KU_DONE : progress;
+}
+
+/* "Unread" means in OpenSSL, between a reader's two calls. */
+static int
+stands_behind_data(const struct ku_outcome *outcome)
+{
+    return outcome->refusal == KU_READ_PENDING || outcome->refusal == KU_UNREAD
+           || outcome->refusal == KU_READ_PENDING_OLD;
+}
+
+enum ku_progress
+ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
+{
+    ku_clear_errors(call->libssl);
+    call->outcome = step(call->libssl, call->ssl, argument);
+    if (stands_behind_data(&call->outcome)) {
+        struct ku_outcome refused = call->outcome;
+        enum ku_progress progress = ku_pump_settle(call);
+        if (progress == KU_NO_MEMORY) {
+            return progress;
+        }
+        call->outcome = progress == KU_DONE ? step(call->libssl, call->ssl, argument)
+                                            : refused;
+    }
+    if (call->outcome.refusal == KU_OK) {
+        return KU_DONE;
+    }
+    if (call->outcome.refusal == KU_IO && call->outcome.value == SSL_ERROR_WANT_WRITE) {
+        return KU_NO_MEMORY;
+    }
+    note_failure(call);
+    return KU_REFUSED;
+}
+
+int
+ku_pump_holds(const struct ku_call *call)
+{
+    const struct ku_libssl *libssl = call->libssl;
+    SSL *ssl = call->ssl;
+    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
+        return 0;
+    }
+    if (libssl->SSL_is_init_finished(ssl)) {
+        return !libssl->SSL_is_server(ssl) && ku_renegotiates(libssl, ssl);
+    }
+    return ku_connection_state(libssl, ssl) == KU_OK;
+}
+
+enum ku_progress
+ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->received != received) {
+        return KU_DONE;
+    }
+    if (ku_buffer_length(&pump->stash) > MOST_STASH) {
+        return KU_FULL;
+    }
+    if (pump->receiving && !call->receives) {
+        return ku_wait_for_news(call, KU_WANT_READ);
+    }
+    pump->receiving = call->receives = 1;
+    enum ku_progress progress = ku_receive(call, keeps ? KU_KEEPING : KU_EXACTLY);
+    ku_give_up(pump, &pump->receiving, &call->receives);
+    return progress;
+}
+
+/* A copy of a call that may not wait. */
+static struct ku_call
+without_waiting(const struct ku_call *call)
+{
+    struct ku_call copy = *call;
+    copy.blocks = 0;
+    copy.deadline = KU_AT_ONCE;
+    return copy;
+}
+
+/* A peer that has gone may have said why, in an alert that came before.  That is a
+   better answer to a writer than "connection reset". */
+static enum ku_progress
+ask_why(struct ku_call *call, enum ku_progress progress)
+{
+    struct ku_pump *pump = call->pump;
+    if (progress != KU_SYSTEM || pump->receiving || !ku_wire_is_gone(call->error)) {
+        return progress;
+    }
+    struct ku_call at_once = without_waiting(call);
+    enum ku_progress reached = KU_DONE;
+    pump->receiving = at_once.receives = 1;
+    while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
+        pump->kept_since = ku_now();  /* it goes only where more is behind it */
+        reached = ku_receive(&at_once, KU_KEEPING);
+        if (reached == KU_DONE) {
+            reached = ku_pump_settle(&at_once);
+        }
+    }
+    ku_give_up(pump, &pump->receiving, &at_once.receives);
+    if (reached != KU_ENDED || at_once.outcome.value != SSL_ERROR_SSL
+        || at_once.outcome.error == 0
+        || (at_once.outcome.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        return progress;
+    }
+    call->outcome = at_once.outcome;
+    return KU_ENDED;
+}
+
+static enum ku_progress
+do_handshake(struct ku_call *call)
+{
+    enum ku_progress progress = has_ended(call);
+    if (progress == KU_DONE) {
+        ku_clear_errors(call->libssl);
+        if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
+            progress = unless_cut(call, step_failed(call));
+        }
+    }
+    return progress;
+}
+
+/* What fails shows in the next call. */
+static void
+renew_if_due(struct ku_call *call)
+{
+    struct ku_record *record = call->pump->record;
+    if (record != NULL && ku_policy_at_rest(call->libssl, call->ssl, record)) {
+        (void)do_handshake(call);
+    }
+}
+
+enum ku_progress
+ku_pump_renew(struct ku_call *call)
+{
+    renew_if_due(call);
+    ku_pump_flush(call);
+    return KU_DONE;
+}
+
+/* --- reading and writing -------------------------------------------------------- */
+
+/* Would SSL_read_ex() do nothing but say that it wants to read?  Asking costs less:
+   no record is here, and nothing is scheduled that it would perform. */
+static int
+nothing_is_here(const struct ku_call *call)
+{
+    const struct ku_libssl *libssl = call->libssl;
+    SSL *ssl = call->ssl;
+    return call->bio->whole == 0 && !call->bio->at_end
+           && libssl->SSL_is_init_finished(ssl) && libssl->SSL_pending(ssl) == 0
+           && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(libssl, ssl);
+}
+
+/* Whole records that are here. */
+static enum ku_progress
+read_records(struct ku_call *call, char *data, size_t room, size_t *got)
+{
+    enum ku_progress progress = KU_DONE;
+    size_t more = ku_buffer_take(&call->pump->stash, data + *got, room - *got);
+    if (more > 0) {
+        ku_monitor_announce(&call->pump->monitor);  /* somebody found it KU_FULL */
+    }
+    *got += more;
+    if (nothing_is_here(call)) {
+        return *got > 0 ? KU_DONE : KU_WANT_READ;
+    }
+    while (*got < room && progress == KU_DONE) {
+        progress = decrypt_some(call, data + *got, room - *got, &more);
+        *got += more;
+        if (call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
+            break;
+        }
+    }
+    return progress;
+}
+
+static enum ku_progress
+read_what_is_here(struct ku_call *call, char *data, size_t room, size_t *got)
+{
+    enum ku_progress progress = read_records(call, data, room, got);
+    if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
+        && call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
+        ku_take_kept(call);
+    }
+    return progress;
+}
+
+/* Where there is room for another record, and it has come: without waiting, and
+   only one with data (see ku_tlsbio_wanted()). */
+static enum ku_progress
+receive_more(struct ku_call *call, size_t room)
+{
+    int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+    if (room < RECORD || !call->receives
+        || !ku_tlsbio_data_follows(call->bio, is_tls13)) {
+        return KU_WANT_READ;
+    }
+    struct ku_call at_once = without_waiting(call);
+    enum ku_progress progress = ku_receive(&at_once, KU_AHEAD);
+    if (progress == KU_SYSTEM) {
+        call->pump->receive_error = at_once.error;
+    }
+    return progress;
+}
+
+/* The role of the receiver is kept from one record to the next. */
+enum ku_progress
+ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
+{
+    struct ku_pump *pump = call->pump;
+    enum ku_progress progress = KU_DONE;
+    size_t tried = 0;
+    if (pump->record != NULL && ku_policy_is_wanted(pump->record)) {
+        renew_if_due(call);
+    }
+    while (progress == KU_DONE) {
+        progress = read_what_is_here(call, data, room, got);
+        if (*got > 0) {
+            if (progress != KU_ENDED
+                && receive_more(call, room - *got) == KU_DONE) {
+                progress = KU_DONE;
+                continue;
+            }
+            return ku_pump_renew(call);
+        }
+        /* Another thread may have brought something while we sent: look again,
+           unless nothing more can be sent. */
+        if (ku_can_send(call) && ku_output_left(call) != tried) {
+            ku_pump_flush(call);
+            tried = ku_output_left(call);
+            progress = progress == KU_WANT_READ ? KU_DONE : progress;
+            continue;
+        }
+        if (progress != KU_WANT_READ) {
+            break;
+        }
+        /* The steps that were taken may be what others wait for. */
+        ku_monitor_announce(&pump->monitor);
+        if (pump->receiving && !call->receives) {
+            progress = ku_wait_for_news(call, KU_WANT_READ);
+            continue;
+        }
+        pump->receiving = call->receives = 1;
+        progress = ku_receive(call, KU_AHEAD);
+        if (progress == KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
+    }
+    return progress;
+}
+
+/* Which data was accepted?  Not proof against anybody who means to deceive, who
+   would deceive himself. */
+static uint32_t
+fingerprint(const char *data, size_t accepted)
+{
+    uint32_t hash = 2166136261u;  /* FNV-1a */
+    size_t start = accepted > FINGERPRINTED ? accepted - FINGERPRINTED : 0;
+    for (size_t i = start; i < accepted; i++) {
+        hash = (hash ^ (unsigned char)data[i]) * 16777619u;
+    }
+    return hash;
+}
+
+/* OpenSSL takes any data that is as long for the write that it repeats
+   (SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER), and the stream is broken if it was not. */
+static enum ku_progress
+check_repeated(struct ku_call *call, const char *data, size_t n)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->accepted == 0
+        || (pump->accepted <= n
+            && pump->fingerprint == fingerprint(data, pump->accepted))) {
+        return KU_DONE;
+    }
+    call->outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_SSL};
+    call->outcome.detail = ": a send before this one ended half-way (a timeout, "
+                           "SSLWantWriteError, a signal, a RekeyPolicy); repeat it "
+                           "with the same data, or close the connection";
+    call->outcome.error =
+        (unsigned long)ERR_LIB_SSL << (call->libssl->version >= 0x30000000UL ? 23 : 24)
+        | SSL_R_BAD_WRITE_RETRY;
+    return KU_ENDED;
+}
+
+/* Wait until nothing is in the way of a write, by reading where nobody does. */
+static enum ku_progress
+hold(struct ku_call *call)
+{
+    enum ku_progress progress = KU_DONE;
+    while (progress == KU_DONE && ku_pump_holds(call)) {
+        progress = ku_pump_settle(call);
+        if (progress == KU_DONE && ku_pump_holds(call)) {
+            progress = ku_pump_receive(call, call->pump->received, 1);
+            if (progress == KU_FULL) {
+                progress = ku_wait_for_news(call, KU_WANT_READ);
+            }
+        }
+        if (progress == KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
+    }
+    return progress;
+}
+
+/* One SSL_write_ex(). */
+static enum ku_progress
+encrypt_chunk(struct ku_call *call, const char *data, size_t length)
+{
+    size_t records = length / RECORD + 1, written = 0;
+    if (ku_buffer_reserve(&call->bio->output, length + records * RECORD_EXTRA)
+        == NULL) {
+        return KU_NO_MEMORY;
+    }
+    enum ku_progress progress = KU_DONE;
+    size_t flushed = call->bio->flushed;
+    ku_clear_errors(call->libssl);
+    if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
+        progress = step_failed(call);
+    }
+    call->bio->flushed = flushed;  /* a KeyUpdate goes with the data behind it */
+    call->pump->accepted += written;
+    if (call->pump->record != NULL && written > 0) {
+        ku_record_sent(call->pump->record, written);
+    }
+    return progress;
+}
+
+/* As much of it as may go under the present keys, or new ones that are now
+   scheduled: a key update goes in front of it, a renegotiation is waited for. */
+static enum ku_progress
+admit(struct ku_call *call, size_t *n)
+{
+    struct ku_record *record = call->pump->record;
+    *n = *n < AT_ONCE ? *n : AT_ONCE;
+    if (record == NULL) {
+        return KU_DONE;
+    }
+    call->outcome = ku_policy_before_write(call->libssl, call->ssl, record, *n, n);
+    return call->outcome.refusal == KU_OK ? KU_DONE : KU_UNRENEWABLE;
+}
+
+/* It wants to read where it completes the first handshake. */
+static enum ku_progress
+encrypt_some(struct ku_call *call, const char *data, size_t n)
+{
+    for (;;) {
+        size_t length = n;
+        enum ku_progress progress = admit(call, &length);
+        if (progress == KU_DONE) {
+            progress = hold(call);
+        }
+        if (progress == KU_DONE) {
+            progress = has_ended(call);
+        }
+        if (progress != KU_DONE) {
+            return progress;
+        }
+        unsigned long received = call->pump->received;
+        progress = encrypt_chunk(call, data, length);
+        if (progress != KU_WANT_READ) {
+            return progress;
+        }
+        ku_pump_flush(call);
+        progress = ku_pump_receive(call, received, 0);
+        if (progress != KU_DONE) {
+            return progress;
+        }
+    }
+}
+
+enum ku_progress
+ku_pump_write(struct ku_call *call, const char *data, size_t n)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->send_error != 0) {
+        return ask_why(call, ku_pump_send(call));  /* no repeating helps */
+    }
+    unsigned long me = PyThread_get_thread_ident();
+    if (pump->writing && !call->writes && pump->writer == me) {
+        call->outcome = ku_refused(KU_IN_WRITE);  /* a signal handler's */
+        return KU_REFUSED;
+    }
+    enum ku_progress progress =
+        ku_take(call, &pump->writing, &call->writes, KU_WANT_WRITE);
+    if (progress == KU_DONE) {
+        pump->writer = me;
+        progress = check_repeated(call, data, n);
+        if (progress != KU_DONE) {
+            return progress;
+        }
+    }
+    int encrypted = 0;
+    while (progress == KU_DONE && (progress = ku_pump_let_signals(call)) == KU_DONE) {
+        progress = ku_pump_send(call);
+        if (progress != KU_DONE || (pump->accepted == n && (n > 0 || encrypted))) {
+            break;
+        }
+        progress = encrypt_some(call, data + pump->accepted, n - pump->accepted);
+        encrypted = 1;
+    }
+    if (progress == KU_DONE) {
+        pump->accepted = 0;
+    }
+    else if (pump->accepted > 0) {
+        pump->fingerprint = fingerprint(data, pump->accepted);
+    }
+    ku_pump_flush(call);  /* an alert, where a handshake has failed */
+    return ask_why(call, progress);
+}
+
+/* --- handshakes and shutdowns --------------------------------------------------- */
+
+/* One step of what may take several: KU_WANT_READ where it takes another, with
+   something received. */
+typedef enum ku_progress (*ku_stage)(struct ku_call *call);
+
+static enum ku_progress
+converse(struct ku_call *call, ku_stage stage)
+{
+    for (;;) {
+        unsigned long received = call->pump->received;
+        enum ku_progress reached = stage(call);
+        if (reached != KU_DONE && reached != KU_WANT_READ) {
+            ku_pump_flush(call);  /* an alert */
+            return reached;
+        }
+        enum ku_progress progress = ku_pump_send(call);
+        if (progress == KU_DONE && reached == KU_WANT_READ) {
+            progress = ku_pump_receive(call, received, ku_pump_holds(call));
+        }
+        if (progress == KU_DONE && reached != KU_DONE) {
+            progress = ku_pump_let_signals(call);
+        }
+        if (progress != KU_DONE || reached == KU_DONE) {
+            return progress;
+        }
+    }
+}
+
+/* Of a renegotiation only reading survives data that is on its way. */
+static enum ku_progress
+handshake_stage(struct ku_call *call)
+{
+    if (!ku_pump_holds(call)) {
+        return do_handshake(call);
+    }
+    enum ku_progress progress = ku_pump_settle(call);
+    return progress == KU_DONE && ku_pump_holds(call) ? KU_WANT_READ : progress;
+}
+
+/* What is scheduled goes out before: SSL_shutdown() would refuse.  0 from it: ours
+   is sent, and the next call looks for the peer's. */
+static enum ku_progress
+shutdown_stage(struct ku_call *call)
+{
+    const struct ku_libssl *libssl = call->libssl;
+    struct ku_record *record = call->pump->record;
+    if (record != NULL && record->why_cut != NULL) {
+        return has_ended(call);  /* what else is here is no plaintext */
+    }
+    if (ku_connection_state(libssl, call->ssl) == KU_OK && !ku_pump_holds(call)
+        && !libssl->SSL_is_init_finished(call->ssl)) {
+        enum ku_progress progress = do_handshake(call);
+        if (progress != KU_DONE) {
+            return progress;
+        }
+    }
+    ku_clear_errors(libssl);
+    int done = libssl->SSL_shutdown(call->ssl);
+    if (done == 0) {
+        done = libssl->SSL_shutdown(call->ssl);
+    }
+    enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
+    return unless_cut(call, progress);  /* a cut looks like the peer's close_notify */
+}
+
+/* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",
+   OpenSSL's statem_srvr.c says: the client may have sent data, and closed without
+   waiting for our tickets. */
+static enum ku_progress
+without_tickets(const struct ku_call *call, enum ku_progress progress)
+{
+    int is_complete = call->libssl->SSL_is_server(call->ssl)
+                      && call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION
+                      && call->libssl->SSL_is_init_finished(call->ssl);
+    return progress == KU_SYSTEM && is_complete && ku_wire_is_gone(call->error)
+               ? KU_DONE
+               : progress;
+}
+
+enum ku_progress
+ku_pump_handshake(struct ku_call *call)
+{
+    enum ku_progress progress = converse(call, handshake_stage);
+    return ask_why(call, without_tickets(call, progress));
+}
+
+/* What follows in plaintext is not to begin with a byte of TLS. */
+enum ku_progress
+ku_pump_shutdown(struct ku_call *call)
+{
+    enum ku_progress progress = converse(call, shutdown_stage);
+    if (progress == KU_DONE) {
+        ku_take_kept(call);
+    }
+    return progress;
+}
+
+/* --- what else is asked --------------------------------------------------------- */
+
+size_t
+ku_pump_pending(struct ku_call *call)
+{
+    size_t pending = ku_buffer_length(&call->pump->stash)
+                     + (size_t)call->libssl->SSL_pending(call->ssl);
+    if (pending == 0 && call->bio->whole > 0) {
+        (void)ku_pump_settle(call);
+        pending = ku_buffer_length(&call->pump->stash);
+    }
+    return pending;
+}
+
+void
+ku_pump_close(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    pump->left_open = call->socket;  /* only one thread can have detached it */
+    ku_atomic_set(&pump->closed, 1);
+    if (pump->users > 1) {
+        ku_wire_wake(call->socket);
+        ku_monitor_announce(&pump->monitor);
+    }
+}

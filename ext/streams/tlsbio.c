@@ -1,0 +1,256 @@
+#include "streams/tlsbio.h"
+
+#include "system/mutex.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
+#define BIO_TYPE_MEM (1 | 0x0400)
+#define BIO_CTRL_EOF 2
+#define BIO_CTRL_PENDING 10
+#define BIO_CTRL_FLUSH 11
+#define BIO_CTRL_DUP 12
+#define BIO_CTRL_WPENDING 13
+#define BIO_FLAGS_READ 0x01
+#define BIO_FLAGS_WRITE 0x02
+#define BIO_FLAGS_RETRY (0x01 | 0x02 | 0x04 | 0x08) /* RWS and SHOULD_RETRY */
+#define BIO_FLAGS_SHOULD_RETRY 0x08
+
+/* The record layer: RFC 9846 section 5.1. */
+#define HEADER 5
+#define MOST_DATA 16384
+#define LONGEST_RECORD (MOST_DATA + 2048)  /* of TLS 1.2; TLS 1.3: + 256 */
+#define APPLICATION_DATA 23
+
+static const char NAME[] = "pykeyupdate";
+
+/* OpenSSL calls the functions below with nothing but the BIO.  What they need of
+   libcrypto is the same in every interpreter of the process, which has one _ssl;
+   these are C functions, no Python objects, and never unloaded. */
+static struct {
+    void *(*get_data)(BIO *);
+    void (*set_flags)(BIO *, int);
+    void (*clear_flags)(BIO *, int);
+} crypto;
+
+/* --- records ---------------------------------------------------------------- */
+
+/* The length of the record that begins at `data`, with its header; 0 where that
+   is no record of TLS (an SSLv2 hello, HTTP): OpenSSL shall see it as it comes,
+   and say what it is. */
+static size_t
+record_length(const char *data)
+{
+    const unsigned char *header = (const unsigned char *)data;
+    size_t length = (size_t)header[3] << 8 | header[4];
+    int is_record = header[0] >= 20 && header[0] <= 24 && header[1] == 3
+                    && length <= LONGEST_RECORD;
+    return is_record ? HEADER + length : 0;
+}
+
+static void
+find_whole_records(struct ku_tlsbio *bio)
+{
+    size_t there = ku_buffer_length(&bio->input);
+    while (there - bio->whole >= HEADER) {
+        size_t length =
+            record_length(bio->input.memory + bio->input.start + bio->whole);
+        if (length == 0) {
+            bio->whole = there;
+        }
+        else if (there - bio->whole < length) {
+            return;
+        }
+        else {
+            bio->whole += length;
+            bio->last = length;
+        }
+    }
+}
+
+/* The header of the record that has begun, or NULL where it is not here. */
+static const char *
+begun_header(const struct ku_tlsbio *bio, size_t *begun)
+{
+    *begun = ku_buffer_length(&bio->input) - bio->whole;
+    return *begun >= HEADER ? bio->input.memory + bio->input.end - *begun : NULL;
+}
+
+size_t
+ku_tlsbio_wanted(const struct ku_tlsbio *bio, int ahead)
+{
+    size_t begun;
+    const char *header = begun_header(bio, &begun);
+    return header == NULL ? HEADER - begun
+                          : record_length(header) - begun + (ahead ? HEADER : 0);
+}
+
+int
+ku_tlsbio_data_may_follow(const struct ku_tlsbio *bio)
+{
+    size_t begun;
+    const char *header = begun_header(bio, &begun);
+    return header != NULL && header[0] == APPLICATION_DATA;
+}
+
+int
+ku_tlsbio_data_follows(const struct ku_tlsbio *bio, int is_tls13)
+{
+    size_t begun;
+    return ku_tlsbio_data_may_follow(bio)
+           && (!is_tls13
+               || record_length(begun_header(bio, &begun)) > HEADER + MOST_DATA);
+}
+
+char *
+ku_tlsbio_lend(struct ku_tlsbio *bio, size_t length)
+{
+    /* The next record may be as long as the last. */
+    char *room = ku_buffer_reserve(&bio->input, length < bio->last + HEADER
+                                                    ? bio->last + HEADER
+                                                    : length);
+    bio->input.lent = room != NULL;
+    return room;
+}
+
+void
+ku_tlsbio_take_back(struct ku_tlsbio *bio, size_t received)
+{
+    bio->input.lent = 0;
+    bio->input.end += received;
+    ku_buffer_drop(&bio->input, 0);
+    find_whole_records(bio);
+}
+
+/* --- as OpenSSL calls it ------------------------------------------------------ */
+
+static int
+read_input(BIO *self, char *data, int length)
+{
+    struct ku_tlsbio *bio = crypto.get_data(self);
+    crypto.clear_flags(self, BIO_FLAGS_RETRY);
+    size_t seen = bio->at_end ? ku_buffer_length(&bio->input) : bio->whole;
+    if (length <= 0) {
+        return 0;
+    }
+    if (seen == 0 && bio->at_end) {
+        return 0;
+    }
+    if (seen == 0) {
+        crypto.set_flags(self, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
+        return -1;
+    }
+    size_t taken = ku_buffer_take(&bio->input, data,
+                                  seen < (size_t)length ? seen : (size_t)length);
+    bio->whole -= taken < bio->whole ? taken : bio->whole;
+    return (int)taken;
+}
+
+static int
+write_output(BIO *self, const char *data, int length)
+{
+    struct ku_tlsbio *bio = crypto.get_data(self);
+    crypto.clear_flags(self, BIO_FLAGS_RETRY);
+    if (length <= 0) {
+        return 0;
+    }
+    if (ku_buffer_append(&bio->output, data, (size_t)length) < 0) {
+        crypto.set_flags(self, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
+        return -1;  /* no memory: try again, and nothing is lost */
+    }
+    return length;
+}
+
+static long
+control(BIO *self, int command, long number, void *pointer)
+{
+    struct ku_tlsbio *bio = crypto.get_data(self);
+    (void)number;
+    (void)pointer;
+    switch (command) {
+    case BIO_CTRL_EOF:
+        return bio->at_end && ku_buffer_length(&bio->input) == 0;
+    case BIO_CTRL_PENDING:
+        return (long)bio->whole;
+    case BIO_CTRL_WPENDING:
+        return (long)ku_buffer_length(&bio->output);
+    case BIO_CTRL_FLUSH:
+        if (bio->flushed == 0) {
+            bio->flushed = ku_buffer_length(&bio->output);
+        }
+        return 1;
+    case BIO_CTRL_DUP:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int
+destroy(BIO *self)
+{
+    struct ku_tlsbio *bio = crypto.get_data(self);
+    if (bio != NULL) {
+        free(bio->input.memory);
+        free(bio->output.memory);
+        free(bio);
+    }
+    return 1;
+}
+
+static BIO_METHOD *
+make_method(const struct ku_libssl *libssl)
+{
+    crypto.get_data = libssl->BIO_get_data;
+    crypto.set_flags = libssl->BIO_set_flags;
+    crypto.clear_flags = libssl->BIO_clear_flags;
+    BIO_METHOD *method = libssl->BIO_meth_new(BIO_TYPE_MEM, NAME);
+    if (method != NULL) {
+        (void)libssl->BIO_meth_set_read(method, read_input);
+        (void)libssl->BIO_meth_set_write(method, write_output);
+        (void)libssl->BIO_meth_set_ctrl(method, control);
+        (void)libssl->BIO_meth_set_destroy(method, destroy);
+    }
+    return method;
+}
+
+/* One for all interpreters, which may be importing at the same time.  Never freed: a
+   BIO may outlive everything that could free its method. */
+BIO_METHOD *
+ku_tlsbio_method(const struct ku_libssl *libssl)
+{
+    static ku_mutex once = KU_MUTEX_INITIALIZER;
+    static BIO_METHOD *method;
+    ku_mutex_lock(&once);
+    if (method == NULL) {
+        method = make_method(libssl);
+    }
+    BIO_METHOD *result = method;
+    ku_mutex_unlock(&once);
+    return result;
+}
+
+int
+ku_tlsbio_install(const struct ku_libssl *libssl, BIO_METHOD *method, SSL *ssl)
+{
+    struct ku_tlsbio *data = calloc(1, sizeof(*data));
+    BIO *bio = data != NULL ? libssl->BIO_new(method) : NULL;
+    if (bio == NULL) {
+        free(data);
+        return -1;
+    }
+    libssl->BIO_set_data(bio, data);
+    libssl->BIO_set_init(bio, 1);
+    libssl->SSL_set_bio(ssl, bio, bio);
+    return 0;
+}
+
+struct ku_tlsbio *
+ku_tlsbio_of(const struct ku_libssl *libssl, SSL *ssl)
+{
+    BIO *bio = libssl->SSL_get_rbio(ssl);
+    return bio != NULL && strcmp(libssl->BIO_method_name(bio), NAME) == 0
+               ? libssl->BIO_get_data(bio)
+               : NULL;
+}

@@ -1,0 +1,445 @@
+#include "streams/traffic.h"
+
+#include "calls/step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST_OUTPUT (256 * 1024)  /* of a peer that asks and does not read */
+#define SEEN_AFTER 20000          /* microseconds: then select() has returned */
+#define LOOK_AGAIN 0.002          /* seconds */
+#define PATIENCE 1000000          /* microseconds: what a step takes, and some more */
+#define SIGNALS_EVERY 20000       /* microseconds */
+#define SIGNALS_BEFORE_WAIT 100   /* microseconds */
+
+int
+ku_pump_create(struct ku_pump *pump)
+{
+    memset(pump, 0, sizeof(*pump));
+    pump->left_open = KU_NO_SOCKET;
+    return ku_monitor_create(&pump->monitor);
+}
+
+void
+ku_pump_destroy(struct ku_pump *pump)
+{
+    free(pump->stash.memory);
+    free(pump->unsent.memory);
+    ku_monitor_destroy(&pump->monitor);
+}
+
+/* The locks of threads that do not exist here are replaced.  What another thread
+   had half done in OpenSSL cannot be mended. */
+void
+ku_pump_forked(struct ku_pump *pump)
+{
+    pump->broken_by_fork = pump->broken_by_fork || pump->monitor.owner != 0;
+    if (ku_monitor_is_mine(&pump->monitor)) {
+        return;
+    }
+    if (pump->sending) {  /* that thread goes on sending it, in the parent */
+        ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
+        pump->sent_apart = 0;
+    }
+    pump->receiving = pump->sending = pump->writing = pump->users = 0;
+    if (ku_monitor_create(&pump->monitor) < 0) {
+        pump->broken_by_fork = 1;
+    }
+}
+
+/* --- roles, and waiting for others -------------------------------------------- */
+
+static int
+is_closed(const struct ku_call *call)
+{
+    return ku_atomic_get(&call->pump->closed) != 0;
+}
+
+int
+ku_pump_begin(struct ku_call *call)
+{
+    struct ku_monitor *monitor = &call->pump->monitor;
+    if (!ku_monitor_any_is_mine() || ku_monitor_is_mine(monitor)) {
+        ku_monitor_enter(monitor);
+    }
+    else if (!ku_monitor_enter_within(monitor, PATIENCE)) {
+        return -1;
+    }
+    call->pump->users++;
+    call->bio = ku_tlsbio_of(call->libssl, call->ssl);
+    call->signals_seen = ku_now();
+    return 0;
+}
+
+void
+ku_give_up(struct ku_pump *pump, int *taken, int *mine)
+{
+    if (*mine) {
+        *taken = *mine = 0;
+        ku_monitor_announce(&pump->monitor);
+    }
+}
+
+void
+ku_pump_end(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    ku_give_up(pump, &pump->receiving, &call->receives);
+    ku_give_up(pump, &pump->sending, &call->sends);
+    ku_give_up(pump, &pump->writing, &call->writes);
+    if (pump->record != NULL) {
+        call->news.events |= ku_record_take_events(pump->record);
+        call->news.why_cut = pump->record->why_cut;
+    }
+    pump->users -= pump->users > 0;  /* 0 before: after a fork() */
+    ku_pump_leave(pump, call->drains);
+}
+
+void
+ku_pump_leave(struct ku_pump *pump, int drains)
+{
+    ku_socket left_open = KU_NO_SOCKET;
+    if (pump->users == 0 && ku_atomic_get(&pump->closed)) {
+        left_open = pump->left_open;
+        pump->left_open = KU_NO_SOCKET;
+    }
+    ku_monitor_leave(&pump->monitor);
+    if (left_open != KU_NO_SOCKET) {
+        if (drains) {
+            ku_wire_drain(left_open);
+        }
+        ku_wire_close(left_open);
+    }
+}
+
+enum ku_progress
+ku_pump_let_signals(struct ku_call *call)
+{
+    return ku_now() - call->signals_seen < SIGNALS_EVERY ? KU_DONE : KU_INTERRUPTED;
+}
+
+void
+ku_pump_pause(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    ku_give_up(pump, &pump->receiving, &call->receives);
+    ku_give_up(pump, &pump->sending, &call->sends);
+    ku_monitor_leave(&pump->monitor);
+}
+
+void
+ku_pump_resume(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    ku_monitor_enter(&pump->monitor);
+    pump->writing = pump->writing || call->writes;  /* not after a fork() meanwhile */
+    call->signals_seen = ku_now();
+    call->signals_just_seen = 1;
+}
+
+enum ku_progress
+ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
+{
+    switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
+    case KU_NEWS:
+        return is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
+    case KU_SIGNAL:
+        return KU_INTERRUPTED;
+    default:
+        return call->deadline == KU_AT_ONCE ? unready : KU_TIMED_OUT;
+    }
+}
+
+enum ku_progress
+ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
+{
+    enum ku_progress progress = is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
+    while (progress == KU_DONE && *taken && !*mine) {
+        progress = ku_wait_for_news(call, unready);
+    }
+    if (progress == KU_DONE) {
+        *taken = *mine = 1;
+    }
+    return progress;
+}
+
+/* --- sending: with the role ---------------------------------------------------- */
+
+size_t
+ku_output_left(const struct ku_call *call)
+{
+    return ku_buffer_length(&call->pump->unsent)
+           + ku_buffer_length(&call->bio->output);
+}
+
+/* The peer is gone.  Reading goes on: it may have said why. */
+static void
+discard_output(struct ku_call *call)
+{
+    ku_buffer_drop(&call->pump->unsent, ku_buffer_length(&call->pump->unsent));
+    ku_buffer_drop(&call->bio->output, ku_buffer_length(&call->bio->output));
+    call->pump->sent_apart = call->bio->flushed = 0;
+}
+
+/* Take over what OpenSSL has written.  A server's first session ticket goes by
+   itself, as OpenSSL would send it.  Where the client has gone without reading it,
+   it is then the second that fails, which is of no account (without_tickets()), and
+   not the next recv(), which has the client's last data or its end to give. */
+static void
+take_output(struct ku_call *call)
+{
+    call->pump->unsent = call->bio->output;
+    call->pump->sent_apart = call->bio->flushed;
+    call->bio->output = (struct ku_buffer){0};
+    call->bio->flushed = 0;
+}
+
+/* Wait outside the monitor.  A signal that has come since the handlers had their last
+   chance would not interrupt it: they have another one before. */
+static int
+wait_outside(struct ku_call *call, int events)
+{
+    if (!call->signals_just_seen
+        && ku_now() - call->signals_seen > SIGNALS_BEFORE_WAIT) {
+        return KU_WIRE_SIGNAL;
+    }
+    call->signals_just_seen = 0;
+    return ku_wire_wait(call->socket, events, call->deadline, &call->error);
+}
+
+/* One send(), outside the monitor; the number of bytes, or as ku_wire_send(). */
+static long
+send_outside(struct ku_call *call, size_t length, int may_wait)
+{
+    struct ku_pump *pump = call->pump;
+    const char *data = pump->unsent.memory + pump->unsent.start;
+    ku_monitor_leave(&pump->monitor);
+    long sent = ku_wire_send(call->socket, data, length, may_wait && call->blocks,
+                             &call->error);
+    if (sent == KU_WIRE_WOULD_BLOCK && may_wait && call->deadline != KU_AT_ONCE) {
+        int ready = wait_outside(call, KU_WRITABLE);
+        sent = ready > 0 ? 0 : ready;
+    }
+    ku_monitor_enter(&pump->monitor);
+    return sent;
+}
+
+/* What a failure of the wire means for the call. */
+static enum ku_progress
+wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
+{
+    switch (failure) {
+    case KU_WIRE_WOULD_BLOCK:
+        return unready;
+    case KU_WIRE_TIMED_OUT:
+        return KU_TIMED_OUT;
+    case KU_WIRE_SIGNAL:
+        return is_closed(call) ? KU_CLOSED_HERE : KU_INTERRUPTED;
+    default:
+        return is_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
+    }
+}
+
+static enum ku_progress
+send_output(struct ku_call *call, int may_wait)
+{
+    struct ku_pump *pump = call->pump;
+    while (ku_output_left(call) > 0) {
+        if (is_closed(call)) {
+            return KU_CLOSED_HERE;
+        }
+        if (ku_buffer_length(&pump->unsent) == 0) {
+            take_output(call);
+        }
+        size_t length = pump->sent_apart > 0 ? pump->sent_apart
+                                             : ku_buffer_length(&pump->unsent);
+        long sent = send_outside(call, length, may_wait);
+        if (sent >= 0) {
+            ku_buffer_drop(&pump->unsent, (size_t)sent);
+            pump->sent_apart -= pump->sent_apart > 0 ? (size_t)sent : 0;
+            ku_monitor_announce(&pump->monitor);
+            if (may_wait && call->blocks && (size_t)sent < length) {
+                return KU_INTERRUPTED;  /* or a send() that waits had sent all */
+            }
+            if (may_wait && ku_pump_let_signals(call) != KU_DONE) {
+                return KU_INTERRUPTED;
+            }
+        }
+        else {
+            if (sent == KU_WIRE_ERROR && !ku_wire_may_pass(call->error)) {
+                pump->send_error = call->error;
+                discard_output(call);
+            }
+            return wire_failure(call, sent, KU_WANT_WRITE);
+        }
+    }
+    return KU_DONE;
+}
+
+int
+ku_can_send(const struct ku_call *call)
+{
+    return ku_output_left(call) > 0 && !call->pump->sending
+           && call->socket != KU_NO_SOCKET;
+}
+
+/* As far as the socket takes it at once, and unless a sender is at work: it will
+   see what has been added. */
+void
+ku_pump_flush(struct ku_call *call)
+{
+    if (ku_can_send(call)) {
+        call->pump->sending = call->sends = 1;
+        (void)send_output(call, 0);
+        ku_give_up(call->pump, &call->pump->sending, &call->sends);
+    }
+}
+
+/* What was lost cannot be sent again.  What another thread is sending is its own. */
+static enum ku_progress
+cannot_send(struct ku_call *call)
+{
+    if (!call->pump->sending) {
+        discard_output(call);
+    }
+    call->error = call->pump->send_error;
+    return KU_SYSTEM;
+}
+
+enum ku_progress
+ku_pump_send(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->send_error != 0) {
+        return cannot_send(call);
+    }
+    if (ku_output_left(call) == 0 && !pump->sending) {
+        return KU_DONE;
+    }
+    enum ku_progress progress =
+        ku_take(call, &pump->sending, &call->sends, KU_WANT_WRITE);
+    if (progress == KU_DONE) {
+        progress = send_output(call, 1);
+        ku_give_up(pump, &pump->sending, &call->sends);
+    }
+    /* Whoever had the role may have failed, and dropped what was ours. */
+    return progress == KU_DONE && pump->send_error != 0 ? cannot_send(call) : progress;
+}
+
+/* --- receiving: with the role -------------------------------------------------- */
+
+void
+ku_take_kept(struct ku_call *call)
+{
+    char byte;
+    if (call->pump->kept && !is_closed(call) && call->socket != KU_NO_SOCKET) {
+        (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
+        call->pump->kept = 0;
+    }
+}
+
+/* Before the byte goes, a reader that is in select() gets the time to see it, unless
+   there is more behind it.  (Behind an end there never is.) */
+static enum ku_progress
+let_kept_be_seen(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    while (pump->kept && ku_now() < pump->kept_since + SEEN_AFTER) {
+        char bytes[2];
+        if (ku_wire_receive(call->socket, bytes, 2, KU_PEEKS, &call->error) == 2) {
+            break;
+        }
+        if (call->deadline == KU_AT_ONCE) {
+            return KU_WANT_READ;
+        }
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_AGAIN))
+            == KU_SIGNAL) {
+            return KU_INTERRUPTED;
+        }
+        if (is_closed(call)) {
+            return KU_CLOSED_HERE;
+        }
+    }
+    return KU_DONE;
+}
+
+/* One recv(), outside the monitor; the number of bytes, or as ku_wire_receive().
+   KU_WIRE_SIGNAL also stands for "look again": the socket can be written. */
+static long
+receive_outside(struct ku_call *call, char *memory, size_t length, int how)
+{
+    int sends = ku_can_send(call);
+    int events = sends && ku_output_left(call) > MOST_OUTPUT ? KU_WRITABLE
+                 : sends ? KU_READABLE | KU_WRITABLE
+                         : KU_READABLE;
+    ku_monitor_leave(&call->pump->monitor);
+    long got = KU_WIRE_WOULD_BLOCK;
+    if (events & KU_READABLE) {
+        int waits = call->blocks && !sends ? KU_WAITS : 0;
+        got = ku_wire_receive(call->socket, memory, length, how | waits, &call->error);
+    }
+    if (got == KU_WIRE_WOULD_BLOCK && call->deadline != KU_AT_ONCE) {
+        got = wait_outside(call, events);
+        if (got > 0) {
+            got = got & KU_READABLE ? ku_wire_receive(call->socket, memory, length,
+                                                      how, &call->error)
+                                    : KU_WIRE_SIGNAL;
+            got = got == KU_WIRE_WOULD_BLOCK ? KU_WIRE_SIGNAL : got;
+        }
+    }
+    ku_monitor_enter(&call->pump->monitor);
+    return got;
+}
+
+enum ku_progress
+ku_receive(struct ku_call *call, enum ku_reach reach)
+{
+    struct ku_pump *pump = call->pump;
+    ku_pump_flush(call);
+    if (is_closed(call)) {
+        return KU_CLOSED_HERE;
+    }
+    if (pump->receive_error != 0) {
+        call->error = pump->receive_error;
+        pump->receive_error = 0;
+        return KU_SYSTEM;
+    }
+    if (ku_output_left(call) > MOST_OUTPUT && !ku_can_send(call)) {
+        return ku_wait_for_news(call, KU_WANT_WRITE);
+    }
+    if (reach == KU_KEEPING) {
+        enum ku_progress progress = let_kept_be_seen(call);
+        if (progress != KU_DONE) {
+            return progress;
+        }
+    }
+    int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+    int ahead = reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, is_tls13);
+    size_t length = ku_tlsbio_wanted(call->bio, ahead);
+    int keeps = reach == KU_KEEPING
+                && (ku_buffer_length(&pump->stash) > 0
+                    || ku_tlsbio_data_may_follow(call->bio));
+    int peeks = keeps && length == 1 ? KU_PEEKS : 0;
+    char *memory = ku_tlsbio_lend(call->bio, length);
+    if (memory == NULL) {
+        return KU_NO_MEMORY;
+    }
+    ku_take_kept(call);
+    long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
+    ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
+    pump->kept = peeks && got > 0;
+    pump->kept_since = pump->kept ? ku_now() : 0;
+    if (got < 0) {
+        /* In a handshake the peer waits for us first. */
+        int owes = ku_output_left(call) > 0
+                   && !call->libssl->SSL_is_init_finished(call->ssl);
+        return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
+    }
+    if (is_closed(call)) {
+        return KU_CLOSED_HERE;
+    }
+    call->bio->at_end = got == 0;
+    pump->received++;
+    ku_monitor_announce(&pump->monitor);
+    return KU_DONE;
+}

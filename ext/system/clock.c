@@ -1,0 +1,66 @@
+#define _GNU_SOURCE 1  /* clock_gettime() under -std=c11 */
+#include "system/clock.h"
+
+#ifdef _WIN32
+#  include <windows.h>
+#else
+#  include <time.h>
+#endif
+
+/* A longer timeout is taken for this: Windows' locks wait no longer. */
+#define LONGEST (30.0 * 86400)
+
+#ifdef _WIN32
+ku_time
+ku_now(void)
+{
+    return (ku_time)GetTickCount64() * 1000;
+}
+
+void
+ku_sleep(ku_time microseconds)
+{
+    Sleep((DWORD)((microseconds + 999) / 1000));
+}
+#else
+ku_time
+ku_now(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (ku_time)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void
+ku_sleep(ku_time microseconds)
+{
+    struct timespec time = {.tv_sec = (time_t)(microseconds / 1000000),
+                            .tv_nsec = (long)(microseconds % 1000000) * 1000};
+    (void)nanosleep(&time, NULL);
+}
+#endif
+
+ku_time
+ku_deadline(double seconds)
+{
+    if (seconds < 0) {
+        return KU_NEVER;
+    }
+    if (seconds == 0) {
+        return KU_AT_ONCE;
+    }
+    if (seconds > LONGEST) {
+        seconds = LONGEST;
+    }
+    return ku_now() + (ku_time)(seconds * 1e6) + 1;
+}
+
+ku_time
+ku_time_left(ku_time deadline)
+{
+    if (deadline == KU_NEVER || deadline == KU_AT_ONCE) {
+        return deadline;
+    }
+    ku_time left = deadline - ku_now();
+    return left > 0 ? left : 0;
+}

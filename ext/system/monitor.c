@@ -1,0 +1,180 @@
+#include "system/monitor.h"
+
+/* `owner` and `queued` are looked at by threads that are outside.  Only a thread
+   itself can find its own identifier there, and who sees an old `queued` goes first
+   once more. */
+#if defined(__GNUC__)
+#  define GET(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
+#  define SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
+#  define ADD(place, value) __atomic_fetch_add(&(place), (value), __ATOMIC_RELAXED)
+#else
+#  define GET(place) (*(volatile unsigned long *)&(place))
+#  define SET(place, value) (*(volatile unsigned long *)&(place) = (value))
+#  define ADD(place, value) InterlockedExchangeAdd((volatile long *)&(place), (value))
+#endif
+
+#define LOOK_AGAIN 200  /* microseconds */
+
+/* How many monitors this thread is inside of. */
+#ifdef _MSC_VER
+static __declspec(thread) int inside;
+#else
+static _Thread_local int inside;
+#endif
+
+/* One thread in wait(), on its own stack. */
+struct ku_waiter {
+    PyThread_type_lock news;  /* held until there are */
+    struct ku_waiter *next;
+};
+
+int
+ku_monitor_create(struct ku_monitor *monitor)
+{
+    monitor->queued = monitor->owner = 0;
+    monitor->depth = 0;
+    monitor->waiters = NULL;
+    if (ku_mutex_create(&monitor->mutex) != 0) {
+        return -1;
+    }
+    if (ku_mutex_create(&monitor->turnstile) != 0) {
+        ku_mutex_destroy(&monitor->mutex);
+        return -1;
+    }
+    return 0;
+}
+
+void
+ku_monitor_destroy(struct ku_monitor *monitor)
+{
+    ku_mutex_destroy(&monitor->mutex);
+    ku_mutex_destroy(&monitor->turnstile);
+}
+
+int
+ku_monitor_is_mine(struct ku_monitor *monitor)
+{
+    return GET(monitor->owner) == PyThread_get_thread_ident();
+}
+
+int
+ku_monitor_any_is_mine(void)
+{
+    return inside > 0;
+}
+
+static void
+own(struct ku_monitor *monitor)
+{
+    SET(monitor->owner, PyThread_get_thread_ident());
+    monitor->depth = 1;
+    inside++;
+}
+
+int
+ku_monitor_try_enter(struct ku_monitor *monitor)
+{
+    if (ku_monitor_is_mine(monitor)) {
+        monitor->depth++;
+        return 1;
+    }
+    if (GET(monitor->queued) != 0 || !ku_mutex_try(&monitor->mutex)) {
+        return 0;
+    }
+    own(monitor);
+    return 1;
+}
+
+void
+ku_monitor_enter(struct ku_monitor *monitor)
+{
+    if (!ku_monitor_try_enter(monitor)) {
+        ADD(monitor->queued, 1);
+        ku_mutex_lock(&monitor->turnstile);
+        ku_mutex_lock(&monitor->mutex);
+        ku_mutex_unlock(&monitor->turnstile);
+        ADD(monitor->queued, -1);
+        own(monitor);
+    }
+}
+
+/* It is rare, and lasts no longer than a step; so looking again and again is enough.
+   Whoever queues is passed by. */
+int
+ku_monitor_enter_within(struct ku_monitor *monitor, ku_time patience)
+{
+    ku_time end = ku_now() + patience;
+    while (!ku_mutex_try(&monitor->mutex)) {
+        if (ku_now() >= end) {
+            return 0;
+        }
+        ku_sleep(LOOK_AGAIN);
+    }
+    own(monitor);
+    return 1;
+}
+
+void
+ku_monitor_leave(struct ku_monitor *monitor)
+{
+    if (--monitor->depth == 0) {
+        inside--;
+        SET(monitor->owner, 0);
+        ku_mutex_unlock(&monitor->mutex);
+    }
+}
+
+/* Take a waiter off the list; 0 where it has been taken off by an announcement. */
+static int
+forget(struct ku_monitor *monitor, struct ku_waiter *waiter)
+{
+    struct ku_waiter **place = &monitor->waiters;
+    while (*place != NULL && *place != waiter) {
+        place = &(*place)->next;
+    }
+    if (*place == NULL) {
+        return 0;
+    }
+    *place = waiter->next;
+    return 1;
+}
+
+enum ku_wake
+ku_monitor_wait(struct ku_monitor *monitor, ku_time deadline)
+{
+    struct ku_waiter self = {PyThread_allocate_lock(), monitor->waiters};
+    ku_time left = ku_time_left(deadline);
+    if (self.news == NULL || left == 0) {
+        if (self.news != NULL) {
+            PyThread_free_lock(self.news);
+        }
+        return KU_TOO_LATE;
+    }
+    PyThread_acquire_lock(self.news, NOWAIT_LOCK);
+    monitor->waiters = &self;
+    ku_monitor_leave(monitor);
+    PyLockStatus status = PyThread_acquire_lock_timed(
+        self.news, left == KU_NEVER ? -1 : (PY_TIMEOUT_T)left, 1);
+    ku_monitor_enter(monitor);
+    int announced = !forget(monitor, &self);
+    if (status == PY_LOCK_ACQUIRED || !announced) {
+        PyThread_release_lock(self.news);
+    }
+    PyThread_free_lock(self.news);
+    return status == PY_LOCK_INTR ? KU_SIGNAL  /* whatever the news */
+           : announced            ? KU_NEWS
+                                  : KU_TOO_LATE;
+}
+
+void
+ku_monitor_announce(struct ku_monitor *monitor)
+{
+    struct ku_waiter *waiter = monitor->waiters;
+    monitor->waiters = NULL;
+    while (waiter != NULL) {
+        /* It wakes, but must enter before its node goes: we are inside. */
+        struct ku_waiter *next = waiter->next;
+        PyThread_release_lock(waiter->news);
+        waiter = next;
+    }
+}
