@@ -136,9 +136,8 @@ add_types(PyObject *module, ku_state *state)
         return -1;
     }
     PyObject *object = ku_object_type(module);
-    int result = object != NULL
-                     ? PyObject_SetAttrString(module, "ManagedObject", object)
-                     : -1;
+    int result =
+        object != NULL ? PyObject_SetAttrString(module, "ManagedObject", object) : -1;
     Py_XDECREF(object);
     state->duplex_type = (PyTypeObject *)ku_duplex_type(module);
     return result == 0 && state->duplex_type != NULL
@@ -227,10 +226,10 @@ module_free(void *module)
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, module_exec},
-#ifdef Py_mod_multiple_interpreters  /* 3.12 */
+#ifdef Py_mod_multiple_interpreters /* 3.12 */
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
-#ifdef Py_mod_gil  /* 3.13 */
+#ifdef Py_mod_gil /* 3.13 */
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},

@@ -13,7 +13,7 @@
 #define SSL3_VERSION 0x0300
 #define SSL_CTRL_GET_TOTAL_RENEGOTIATIONS 12
 #define SSL_CTRL_GET_RI_SUPPORT 76
-#define BIO_CTRL_GET_KTLS_SEND 73  /* since 3.0; 1.1.1 has no kTLS */
+#define BIO_CTRL_GET_KTLS_SEND 73 /* since 3.0; 1.1.1 has no kTLS */
 #define BIO_CTRL_GET_KTLS_RECV 76
 #define SSL_R_BAD_WRITE_RETRY 127
 
@@ -102,8 +102,7 @@ key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
     /* Not in init and yet a type: the peer asked, and OpenSSL answers at our
        next write.  A request of ours would *replace* that answer, which must be
        update_not_requested (RFC 9846 4.7.3); GnuTLS hangs up on it. */
-    if (pending != SSL_KEY_UPDATE_NONE
-        && update_type == SSL_KEY_UPDATE_REQUESTED) {
+    if (pending != SSL_KEY_UPDATE_NONE && update_type == SSL_KEY_UPDATE_REQUESTED) {
         return KU_ANSWER_OWED;
     }
     return KU_OK;
@@ -144,8 +143,7 @@ may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
     if (refusal == KU_OK) {
         refusal = data_pending(libssl, ssl);
     }
-    if (refusal == KU_OK && !libssl->ktls_can_rekey
-        && keys_in_kernel(libssl, ssl)) {
+    if (refusal == KU_OK && !libssl->ktls_can_rekey && keys_in_kernel(libssl, ssl)) {
         refusal = KU_KERNEL_TLS;
     }
     return ku_refused(refusal);
@@ -196,8 +194,7 @@ ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
 {
     enum ku_refusal refusal = ku_connection_state(libssl, ssl);
     int version = libssl->SSL_version(ssl);
-    if (refusal == KU_OK
-        && (version < SSL3_VERSION || version > TLS1_2_VERSION)) {
+    if (refusal == KU_OK && (version < SSL3_VERSION || version > TLS1_2_VERSION)) {
         return ku_refused_because(KU_NEEDS_TLS12, libssl->SSL_get_version(ssl));
     }
     return ku_refused(refusal == KU_OK ? renegotiation_state(libssl, ssl) : refusal);
@@ -225,8 +222,7 @@ ku_scheduled(const struct ku_libssl *libssl, int result)
 }
 
 struct ku_outcome
-ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl,
-                       intptr_t update_type)
+ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl, intptr_t update_type)
 {
     if (libssl->SSL_key_update == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_key_update");
@@ -253,8 +249,8 @@ struct ku_outcome
 ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
                           intptr_t abbreviated)
 {
-    int (*function)(SSL *) = abbreviated ? libssl->SSL_renegotiate_abbreviated
-                                         : libssl->SSL_renegotiate;
+    int (*function)(SSL *) =
+        abbreviated ? libssl->SSL_renegotiate_abbreviated : libssl->SSL_renegotiate;
     if (function == NULL) {
         return ku_refused_because(KU_MISSING, abbreviated
                                                   ? "SSL_renegotiate_abbreviated"
@@ -301,8 +297,8 @@ total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ign
 /* --- the calls, as Python sees them ------------------------------------- */
 
 static PyObject *
-returning_bool(PyObject *module, const char *function, PyObject *conn,
-               ku_step step, int argument)
+returning_bool(PyObject *module, const char *function, PyObject *conn, ku_step step,
+               int argument)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
@@ -334,8 +330,8 @@ py_key_update(PyObject *module, PyObject *args, PyObject *kwargs)
     static char *names[] = {"", "update_type", NULL};
     ku_state *state = PyModule_GetState(module);
     PyObject *conn, *update_type = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:key_update", names,
-                                     &conn, &update_type)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:key_update", names, &conn,
+                                     &update_type)) {
         return NULL;
     }
     int type = SSL_KEY_UPDATE_NOT_REQUESTED;
@@ -344,8 +340,8 @@ py_key_update(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     int value;
     if (type < 0
-        || ku_take_step(state, "key_update", conn, ku_schedule_key_update, type,
-                        &value) < 0) {
+        || ku_take_step(state, "key_update", conn, ku_schedule_key_update, type, &value)
+               < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -356,14 +352,14 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_look(state, "get_key_update_type", conn, get_key_update_type_step, 0,
-                &value) < 0) {
+    if (ku_look(state, "get_key_update_type", conn, get_key_update_type_step, 0, &value)
+        < 0) {
         return NULL;
     }
     if (value < SSL_KEY_UPDATE_NONE || value > SSL_KEY_UPDATE_REQUESTED) {
         /* KeyUpdateType(value) says in its ValueError that it knows no such. */
-        return PyObject_CallFunction((PyObject *)Py_TYPE(state->update_types[0]),
-                                     "i", value);
+        return PyObject_CallFunction((PyObject *)Py_TYPE(state->update_types[0]), "i",
+                                     value);
     }
     PyObject *member = state->update_types[value - SSL_KEY_UPDATE_NONE];
     Py_INCREF(member);
@@ -377,7 +373,8 @@ begin_renegotiation(PyObject *module, const char *function, PyObject *conn,
     int value;
     ku_state *state = PyModule_GetState(module);
     if (ku_take_step(state, function, conn, ku_schedule_renegotiation, abbreviated,
-                     &value) < 0) {
+                     &value)
+        < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -398,8 +395,8 @@ py_renegotiate_abbreviated(PyObject *module, PyObject *conn)
 static PyObject *
 py_renegotiate_pending(PyObject *module, PyObject *conn)
 {
-    return returning_bool(module, "renegotiate_pending", conn,
-                          renegotiate_pending_step, 0);
+    return returning_bool(module, "renegotiate_pending", conn, renegotiate_pending_step,
+                          0);
 }
 
 static PyObject *
@@ -415,7 +412,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
     int value;
     ku_state *state = PyModule_GetState(module);
     if (ku_look(state, "total_renegotiations", conn, total_renegotiations_step, 0,
-                &value) < 0) {
+                &value)
+        < 0) {
         return NULL;
     }
     return PyLong_FromLong(value);
@@ -428,16 +426,12 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 PyMethodDef ku_controls[] = {
     {"key_update", WITH_KEYWORDS(py_key_update), METH_VARARGS | METH_KEYWORDS,
      key_update_doc},
-    {"get_key_update_type", py_get_key_update_type, METH_O,
-     get_key_update_type_doc},
+    {"get_key_update_type", py_get_key_update_type, METH_O, get_key_update_type_doc},
     {"renegotiate", py_renegotiate, METH_O, renegotiate_doc},
     {"renegotiate_abbreviated", py_renegotiate_abbreviated, METH_O,
      renegotiate_abbreviated_doc},
-    {"renegotiate_pending", py_renegotiate_pending, METH_O,
-     renegotiate_pending_doc},
-    {"secure_renegotiation", py_secure_renegotiation, METH_O,
-     secure_renegotiation_doc},
-    {"total_renegotiations", py_total_renegotiations, METH_O,
-     total_renegotiations_doc},
+    {"renegotiate_pending", py_renegotiate_pending, METH_O, renegotiate_pending_doc},
+    {"secure_renegotiation", py_secure_renegotiation, METH_O, secure_renegotiation_doc},
+    {"total_renegotiations", py_total_renegotiations, METH_O, total_renegotiations_doc},
     {NULL, NULL, 0, NULL},
 };

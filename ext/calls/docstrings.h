@@ -6,6 +6,8 @@
 
 #include <Python.h>
 
+/* clang-format off */
+
 #define CONN_DOC                                                              \
     "conn is an ssl.SSLSocket or ssl.SSLObject (or the _ssl._SSLSocket inside\n" \
     "one).\n"

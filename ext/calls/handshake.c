@@ -53,9 +53,8 @@ half_sent(const struct ku_libssl *libssl, SSL *ssl)
         return NOTHING;
     }
     const char *state = libssl->SSL_state_string(ssl);
-    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0
-               ? KEY_UPDATE
-               : OTHER_MESSAGE;
+    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0 ? KEY_UPDATE
+                                                                      : OTHER_MESSAGE;
 }
 
 static struct ku_outcome
@@ -78,7 +77,7 @@ to_send_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
         return ku_refused(refusal);
     }
     if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
-        return ku_ok(NOTHING);  /* nothing may follow a close_notify */
+        return ku_ok(NOTHING); /* nothing may follow a close_notify */
     }
     if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
         return tls13_to_send(libssl, ssl);
@@ -103,11 +102,27 @@ has_unread_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 
 /* What a failing socket leaves; Winsock's is Windows' last error. */
 #ifdef _WIN32
-static void set_system_error(int number) { SetLastError((DWORD)number); }
-static int system_error(void) { return (int)GetLastError(); }
+static void
+set_system_error(int number)
+{
+    SetLastError((DWORD)number);
+}
+static int
+system_error(void)
+{
+    return (int)GetLastError();
+}
 #else
-static void set_system_error(int number) { errno = number; }
-static int system_error(void) { return errno; }
+static void
+set_system_error(int number)
+{
+    errno = number;
+}
+static int
+system_error(void)
+{
+    return errno;
+}
 #endif
 
 /* SSL_peek() drives a handshake as SSL_read() does, past application data that
@@ -150,7 +165,7 @@ static struct ku_outcome
 peer_finished_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     (void)ignored;
-    unsigned char finished[64];  /* EVP_MAX_MD_SIZE */
+    unsigned char finished[64]; /* EVP_MAX_MD_SIZE */
     size_t length = libssl->SSL_get_peer_finished(ssl, finished, sizeof(finished));
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < length && i < sizeof(finished); i++) {
@@ -168,8 +183,7 @@ may_authenticate(const struct ku_libssl *libssl, SSL *ssl)
     if (refusal == KU_OK && libssl->SSL_version(ssl) != TLS1_3_VERSION) {
         return ku_may_renegotiate(libssl, ssl);
     }
-    if (refusal == KU_OK
-        && (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN)) {
+    if (refusal == KU_OK && (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN)) {
         refusal = KU_CLOSE_SENT;
     }
     if (refusal == KU_OK && !libssl->SSL_is_init_finished(ssl)) {
@@ -188,8 +202,8 @@ schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
     if (libssl->SSL_verify_client_post_handshake == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_verify_client_post_handshake");
     }
-    struct ku_outcome outcome = ku_scheduled(
-        libssl, libssl->SSL_verify_client_post_handshake(ssl));
+    struct ku_outcome outcome =
+        ku_scheduled(libssl, libssl->SSL_verify_client_post_handshake(ssl));
     switch (outcome.error & 0xfff) {
     case SSL_R_EXTENSION_NOT_RECEIVED:
         return ku_refused(KU_NO_PHA);
@@ -340,7 +354,7 @@ request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
 {
     struct ku_outcome kind = to_send_step(libssl, ssl, 0);
     if (kind.refusal == KU_OK && kind.value == ANSWER && libssl->SSL_is_server(ssl)) {
-        kind = flush_step(libssl, ssl, 0);  /* or it would go in place of the request */
+        kind = flush_step(libssl, ssl, 0); /* or it would go in place of the request */
     }
     if (kind.refusal != KU_OK) {
         return kind;
@@ -361,7 +375,7 @@ ku_has_callbacks(PyObject *sslobj)
 {
 #if PY_VERSION_HEX >= 0x030f0000
     (void)sslobj;
-    return 0;  /* they are raised at once */
+    return 0; /* they are raised at once */
 #else
     PyObject *context = PyObject_GetAttrString(sslobj, "context");
     static const char *const NAMES[] = {"_msg_callback", "keylog_filename"};
@@ -422,6 +436,7 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
     return PyLong_FromLong(value);
 }
 
+/* clang-format off */
 #define KU_FUNCTION(name, take)                           \
     static PyObject *py_##name(PyObject *module, PyObject *args) \
     {                                                     \
@@ -436,9 +451,10 @@ KU_FUNCTION(rekey, ku_take_sent_step)
 KU_FUNCTION(flush, ku_take_sent_step)
 KU_FUNCTION(request, ku_take_sent_step)
 #undef KU_FUNCTION
+/* clang-format on */
 
 /* Each takes the connection and the name that errors give as the caller's. */
-#define KU_ENTRY(name, doc) \
+#define KU_ENTRY(name, doc)                                                            \
     {#name, py_##name, METH_VARARGS, #name "($module, conn, function, /)\n--\n\n" doc}
 
 PyMethodDef ku_handshake[] = {

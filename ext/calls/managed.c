@@ -27,8 +27,8 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
     else if (reason != NULL) {
         unsigned long asking = record->asking;
         record->asking = PyThread_get_thread_ident();
-        answer = PyObject_CallFunction(state->impossible, "OsO", conn, function,
-                                       reason);
+        answer =
+            PyObject_CallFunction(state->impossible, "OsO", conn, function, reason);
         record->asking = asking;
     }
     Py_XDECREF(reason);
@@ -89,7 +89,7 @@ ku_managed_tell_of(ku_state *state, PyObject *sslobj)
     }
     if (news.events != 0) {
         owner = PyObject_GetAttrString(sslobj, "owner");
-        PyErr_Clear();  /* its owner may be gone */
+        PyErr_Clear(); /* its owner may be gone */
     }
     PyErr_Restore(type, value, traceback);
     int result = ku_managed_tell(state, owner != NULL ? owner : sslobj, &news);
@@ -139,8 +139,8 @@ py_keep(PyObject *module, PyObject *args)
         || parse_rules(numbers, &rules) < 0) {
         return NULL;
     }
-    SSL *ssl = Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner)
-                                                       : NULL;
+    SSL *ssl =
+        Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner) : NULL;
     if (ssl == NULL || ku_record_of(ssl) != NULL
         || state->libssl.SSL_is_init_finished(ssl)) {
         PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
@@ -230,7 +230,8 @@ py_close_notify(PyObject *module, PyObject *args)
     int value;
     if (!PyArg_ParseTuple(args, "Os", &conn, &function)
         || ku_take_step(PyModule_GetState(module), function, conn, close_notify_step, 0,
-                        &value) < 0) {
+                        &value)
+               < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -319,14 +320,14 @@ py_usage(PyObject *module, PyObject *conn)
     uint64_t counts[KU_COUNTS];
     int owed;
     if (ku_look(PyModule_GetState(module), "stats", conn, copy_step, (intptr_t)&record,
-                &owed) < 0) {
+                &owed)
+        < 0) {
         return NULL;
     }
     for (int i = 0; i < KU_COUNTS; i++) {
         counts[i] = record.counts[i];
     }
-    return Py_BuildValue("NNNii", tuple_of(counts),
-                         use_of(&record, &record.sent),
+    return Py_BuildValue("NNNii", tuple_of(counts), use_of(&record, &record.sent),
                          use_of(&record, &record.received), owed, record.outstanding);
 }
 
@@ -342,10 +343,8 @@ PyMethodDef ku_managed[] = {
      "allow(conn, function, change, /)\n--\n\nLet the peer renegotiate."},
     {"close_notify", py_close_notify, METH_VARARGS,
      "close_notify(conn, function, /)\n--\n\nMake a close_notify alert."},
-    {"usage", py_usage, METH_O,
-     "usage(conn, /)\n--\n\nWhat stats() is made of."},
-    {"totals", py_totals, METH_NOARGS,
-     "totals()\n--\n\nWhat totals() is made of."},
+    {"usage", py_usage, METH_O, "usage(conn, /)\n--\n\nWhat stats() is made of."},
+    {"totals", py_totals, METH_NOARGS, "totals()\n--\n\nWhat totals() is made of."},
     {"put_forward", py_put_forward, METH_O,
      "put_forward(seconds, /)\n--\n\nPut the clock of ages and windows forward."},
     {NULL, NULL, 0, NULL},

@@ -55,8 +55,8 @@ void ku_clear_errors(const struct ku_libssl *libssl);
 /* Find, hold and prove the connection and take the step.  0 and its value, or -1
    with an exception that names `function` and the connection.  Of a managed connection
    it is refused in the middle of another call. */
-int ku_take_step(ku_state *state, const char *function, PyObject *conn,
-                 ku_step step, intptr_t argument, int *value);
+int ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+                 intptr_t argument, int *value);
 
 /* The same for a step that makes what is to be sent: a managed socket sends it.  (Over
    memory BIOs whoever moves the bytes does.)  A callback's exception comes out. */

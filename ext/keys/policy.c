@@ -2,7 +2,7 @@
 
 #include "calls/controls.h"
 
-#define WHILE_DEFERRED 65536  /* bytes to be written before it is tried again */
+#define WHILE_DEFERRED 65536 /* bytes to be written before it is tried again */
 
 /* --- what is due ----------------------------------------------------------------- */
 
@@ -57,7 +57,7 @@ static size_t
 in_records(const struct ku_record *record, uint64_t records, size_t n)
 {
     if (n <= record->fragment) {
-        return records > 0 ? n : 0;  /* without dividing, as it mostly is */
+        return records > 0 ? n : 0; /* without dividing, as it mostly is */
     }
     return records >= n / record->fragment + 1 ? n : (size_t)records * record->fragment;
 }
@@ -127,7 +127,7 @@ update(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *record, int h
     int type = update_type(libssl, ssl, record, heard);
     struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, type);
     if (outcome.refusal == KU_SCHEDULED) {
-        type = SSL_KEY_UPDATE_NOT_REQUESTED;  /* maybe: ask again later */
+        type = SSL_KEY_UPDATE_NOT_REQUESTED; /* maybe: ask again later */
         outcome = ku_ok(0);
     }
     if (outcome.refusal == KU_OK) {
@@ -276,11 +276,10 @@ ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl, struct ku_record *re
     }
     struct ku_outcome outcome = renew(libssl, ssl, record, 0, 1);
     if (outcome.refusal == KU_OK) {
-        return libssl->SSL_version(ssl) == TLS1_3_VERSION
-               || libssl->SSL_is_server(ssl);
+        return libssl->SSL_version(ssl) == TLS1_3_VERSION || libssl->SSL_is_server(ssl);
     }
     if (ku_is_for_good(&outcome)) {
-        give_up_wish(record);  /* a write will say it */
+        give_up_wish(record); /* a write will say it */
     }
     else {
         ku_record_defer(record);

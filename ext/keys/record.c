@@ -27,7 +27,7 @@
    bound is lower).  ChaCha20-Poly1305's sequence number wraps first. */
 #define MOST_GCM 23726566
 #define MOST_CCM 8388608
-#define LAST_WORDS 16  /* records kept back for the KeyUpdate itself, and alerts */
+#define LAST_WORDS 16 /* records kept back for the KeyUpdate itself, and alerts */
 
 /* OpenSSL calls with nothing but the SSL.  What is needed of it is the same in every
    interpreter of the process, which has one _ssl. */
@@ -39,7 +39,7 @@ static ku_mutex everything = KU_MUTEX_INITIALIZER;
 static struct ku_record *oldest, *newest;
 static uint64_t totals[KU_COUNTS];
 static uint64_t ever, there_are;
-static ku_atomic put_forward;  /* seconds, of which 32 bits hold 68 years */
+static ku_atomic put_forward; /* seconds, of which 32 bits hold 68 years */
 
 /* --- the list of all ------------------------------------------------------------ */
 
@@ -118,8 +118,16 @@ count(struct ku_record *record, enum ku_count what)
 }
 
 #ifndef _WIN32
-static void lock_everything(void) { ku_mutex_lock(&everything); }
-static void unlock_everything(void) { ku_mutex_unlock(&everything); }
+static void
+lock_everything(void)
+{
+    ku_mutex_lock(&everything);
+}
+static void
+unlock_everything(void)
+{
+    ku_mutex_unlock(&everything);
+}
 
 static void
 in_child(void)
@@ -139,7 +147,11 @@ watch_forks(void)
     return pthread_atfork(lock_everything, unlock_everything, in_child);
 }
 #else
-static int watch_forks(void) { return 0; }
+static int
+watch_forks(void)
+{
+    return 0;
+}
 #endif
 
 /* --- keys, and how much they may be used ----------------------------------------- */
@@ -169,7 +181,7 @@ share(struct ku_record *record)
     uint64_t z = record->random += 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    double chance = (double)((z ^ z >> 31) >> 11) / 9007199254740992.0;  /* 2^53 */
+    double chance = (double)((z ^ z >> 31) >> 11) / 9007199254740992.0; /* 2^53 */
     return 1.0 - (double)record->rules.jitter * chance;
 }
 
@@ -251,8 +263,7 @@ renew_received(struct ku_record *record, const SSL *ssl)
     const struct ku_rules *rules = &record->rules;
     uint64_t cipher = cipher_limit(record, ssl);
     record->received = (struct ku_keys){.since = ku_record_clock()};
-    record->received.most_records =
-        least(rules->received_records, part(cipher, 0.875));
+    record->received.most_records = least(rules->received_records, part(cipher, 0.875));
     record->received.most_bytes = rules->received_bytes;
     record->received.most_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
 }
@@ -264,9 +275,8 @@ ku_record_sent(struct ku_record *record, size_t bytes)
     record->inherited = 0;
     record->in_a_row = bytes > 0 ? 0 : record->in_a_row;
     record->sent.bytes += bytes;
-    record->sent.records += bytes > record->fragment
-                                ? (bytes - 1) / record->fragment + 1
-                                : bytes > 0;
+    record->sent.records +=
+        bytes > record->fragment ? (bytes - 1) / record->fragment + 1 : bytes > 0;
 }
 
 void
@@ -296,7 +306,7 @@ ku_record_peek(const struct ku_libssl *functions, SSL *ssl)
     char first;
     int got = functions->SSL_peek(ssl, &first, 1);
     if (record != NULL && got > 0 && begins) {
-        record->received.records++;  /* who reads it finds it begun */
+        record->received.records++; /* who reads it finds it begun */
     }
     return got;
 }
@@ -488,10 +498,10 @@ handshake_done(struct ku_record *record, SSL *ssl)
         return;
     }
     if (ku_renegotiates(&libssl, ssl)) {
-        return;  /* no more than a HelloRequest */
+        return; /* no more than a HelloRequest */
     }
     if (record->why_cut != NULL || !record->renegotiates) {
-        return;  /* refused: OpenSSL calls that done, too */
+        return; /* refused: OpenSSL calls that done, too */
     }
     record->renegotiates = 0;
     connected(record, ssl);
@@ -509,13 +519,13 @@ renegotiation_refused(struct ku_record *record, SSL *ssl)
     count(record, KU_REFUSALS);
     record->renegotiates = 0;
     if (record->by_peer) {
-        record->by_peer = 0;  /* it has been counted when it began */
+        record->by_peer = 0; /* it has been counted when it began */
     }
     else {
         peer_renegotiates(record, ssl);
     }
     if (record->why_cut == NULL) {
-        record->events |= KU_REFUSED_PEER;  /* a cut says more */
+        record->events |= KU_REFUSED_PEER; /* a cut says more */
     }
 }
 
@@ -624,8 +634,7 @@ ku_record_keep(SSL *ssl, const struct ku_rules *rules)
 void
 ku_record_allow(SSL *ssl, struct ku_record *record, int change)
 {
-    const uint64_t both =
-        SSL_OP_NO_RENEGOTIATION | SSL_OP_ALLOW_CLIENT_RENEGOTIATION;
+    const uint64_t both = SSL_OP_NO_RENEGOTIATION | SSL_OP_ALLOW_CLIENT_RENEGOTIATION;
     if (change > 0 && record->allowed++ == 0) {
         record->options_before = libssl.SSL_get_options(ssl) & both;
         if (record->why_cut == NULL) {

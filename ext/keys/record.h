@@ -36,7 +36,7 @@ struct ku_rules {
     uint32_t key_updates, key_updates_in_a_row, renegotiations;
     float jitter;
     unsigned char aead_limit, request_peer, renegotiate;
-    unsigned char mode;  /* enum ku_mode */
+    unsigned char mode; /* enum ku_mode */
 };
 
 /* The keys of one direction: how much they have been used, and may be. */
@@ -66,48 +66,48 @@ enum ku_count {
     KU_REQUESTS_RECEIVED,
     KU_RENEGOTIATIONS,
     KU_PEER_RENEGOTIATIONS,
-    KU_REFUSALS,   /* of the peer's renegotiations */
-    KU_DEFERRALS,  /* changes of keys that had to wait */
+    KU_REFUSALS,  /* of the peer's renegotiations */
+    KU_DEFERRALS, /* changes of keys that had to wait */
     KU_CUTS,
-    KU_IMPOSSIBLES,  /* connections that cannot have the new keys they shall */
+    KU_IMPOSSIBLES, /* connections that cannot have the new keys they shall */
     KU_COUNTS,
 };
 
 /* One is kept for each connection of a server that may have many: it is small. */
 struct ku_record {
-    struct ku_record *next, *previous;  /* of all there are, the oldest first */
+    struct ku_record *next, *previous; /* of all there are, the oldest first */
     uint64_t number;
     struct ku_rules rules;
     struct ku_keys sent, received;
-    uint64_t hard_records;  /* what the cipher suite is good for */
+    uint64_t hard_records; /* what the cipher suite is good for */
     ku_time last_update, last_io;
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
-    const char *why_cut;    /* what the peer did too often, or NULL */
-    ku_atomic wanted;       /* KU_WANTED*: asked for by another thread */
+    const char *why_cut; /* what the peer did too often, or NULL */
+    ku_atomic wanted;    /* KU_WANTED*: asked for by another thread */
     uint32_t counts[KU_COUNTS];
-    uint32_t in_a_row;      /* key updates of the peer's without data */
-    uint32_t answers;       /* to requests of ours, that may still come */
-    uint32_t fragment;      /* the most data in one record */
-    int allowed;            /* depth of allow_renegotiation() */
-    unsigned char events;   /* that nobody has been told of */
-    unsigned char connected;    /* a first handshake is complete */
-    unsigned char renegotiates; /* a renegotiation is under way, and not refused */
-    unsigned char by_peer;      /* the renegotiation under way */
-    unsigned char requesting;   /* the KeyUpdate under way asks for an answer */
-    unsigned char outstanding;  /* ours has been asked for, and not come */
-    unsigned char is_shared;    /* a managed socket's: new keys need no owner */
-    unsigned char excused;      /* the present keys may be used on and on */
-    unsigned char deferring;    /* new keys are due, and had to wait */
-    unsigned char impossible;   /* new keys were due, and cannot be had */
-    unsigned char can_renew;    /* connected, by a version whose keys may change */
-    unsigned char inherited;    /* from the process that forked, and not used here */
-    unsigned char orphaned;     /* and a thread that is not here was using it */
+    uint32_t in_a_row;           /* key updates of the peer's without data */
+    uint32_t answers;            /* to requests of ours, that may still come */
+    uint32_t fragment;           /* the most data in one record */
+    int allowed;                 /* depth of allow_renegotiation() */
+    unsigned char events;        /* that nobody has been told of */
+    unsigned char connected;     /* a first handshake is complete */
+    unsigned char renegotiates;  /* a renegotiation is under way, and not refused */
+    unsigned char by_peer;       /* the renegotiation under way */
+    unsigned char requesting;    /* the KeyUpdate under way asks for an answer */
+    unsigned char outstanding;   /* ours has been asked for, and not come */
+    unsigned char is_shared;     /* a managed socket's: new keys need no owner */
+    unsigned char excused;       /* the present keys may be used on and on */
+    unsigned char deferring;     /* new keys are due, and had to wait */
+    unsigned char impossible;    /* new keys were due, and cannot be had */
+    unsigned char can_renew;     /* connected, by a version whose keys may change */
+    unsigned char inherited;     /* from the process that forked, and not used here */
+    unsigned char orphaned;      /* and a thread that is not here was using it */
     unsigned char has_callbacks; /* of ssl's, whose exceptions _ssl keeps */
     unsigned char keeps_older;   /* and perhaps one of an earlier call's */
-    unsigned long busy;         /* an SSLObject's: the thread that uses it, or 0 */
-    unsigned long asking;       /* of one: that asks what to do (on_impossible), or
+    unsigned long busy;          /* an SSLObject's: the thread that uses it, or 0 */
+    unsigned long asking;        /* of one: that asks what to do (on_impossible), or
                                    tells an event in asyncio's hands; or 0 */
 };
 

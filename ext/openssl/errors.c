@@ -31,6 +31,7 @@
 #define SSL_ERROR_ZERO_RETURN 6
 #define PY_SSL_ERROR_EOF 8
 
+/* clang-format off */
 static const struct {
     const char *exception;
     const char *text;
@@ -179,6 +180,7 @@ static const struct {
         "connection, for which a callback of another connection cannot wait; do it "
         "outside of the callback"},
 };
+/* clang-format on */
 
 /* At shutdown module_clear() takes the module away, and Python sets the names in
    a module to None while it is still there. */
@@ -257,23 +259,40 @@ static const char *
 header_name(int reason)
 {
     switch (reason) {
-    case 158: return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
-    case 330: return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
-    case 358: return "MISSING_SRP_PARAM";
-    case 361: return "SRP_A_CALC";
-    case 380: return "ILLEGAL_SUITEB_DIGEST";
-    case 1010: return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
-    case 1020: return "SSLV3_ALERT_BAD_RECORD_MAC";
-    case 1030: return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
-    case 1040: return "SSLV3_ALERT_HANDSHAKE_FAILURE";
-    case 1041: return "SSLV3_ALERT_NO_CERTIFICATE";
-    case 1042: return "SSLV3_ALERT_BAD_CERTIFICATE";
-    case 1043: return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
-    case 1044: return "SSLV3_ALERT_CERTIFICATE_REVOKED";
-    case 1045: return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
-    case 1046: return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
-    case 1047: return "SSLV3_ALERT_ILLEGAL_PARAMETER";
-    default: return NULL;
+    case 158:
+        return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
+    case 330:
+        return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
+    case 358:
+        return "MISSING_SRP_PARAM";
+    case 361:
+        return "SRP_A_CALC";
+    case 380:
+        return "ILLEGAL_SUITEB_DIGEST";
+    case 1010:
+        return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
+    case 1020:
+        return "SSLV3_ALERT_BAD_RECORD_MAC";
+    case 1030:
+        return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
+    case 1040:
+        return "SSLV3_ALERT_HANDSHAKE_FAILURE";
+    case 1041:
+        return "SSLV3_ALERT_NO_CERTIFICATE";
+    case 1042:
+        return "SSLV3_ALERT_BAD_CERTIFICATE";
+    case 1043:
+        return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
+    case 1044:
+        return "SSLV3_ALERT_CERTIFICATE_REVOKED";
+    case 1045:
+        return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
+    case 1046:
+        return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
+    case 1047:
+        return "SSLV3_ALERT_ILLEGAL_PARAMETER";
+    default:
+        return NULL;
     }
 }
 
@@ -304,10 +323,14 @@ library_number(const struct ku_libssl *libssl, unsigned long error)
 static PyObject *
 library_name(const struct ku_libssl *libssl, unsigned long error)
 {
-    static const struct { int number; const char *name; } NAMES[] = {
-        {2, "SYS"}, {3, "BN"}, {4, "RSA"}, {5, "DH"}, {6, "EVP"}, {7, "BUF"},
-        {9, "PEM"}, {10, "DSA"}, {11, "X509"}, {13, "ASN1"}, {15, "CRYPTO"},
-        {16, "EC"}, {ERR_LIB_SSL, "SSL"}, {32, "BIO"}, {34, "X509V3"}, {36, "RAND"},
+    static const struct {
+        int number;
+        const char *name;
+    } NAMES[] = {
+        {2, "SYS"},           {3, "BN"},    {4, "RSA"},     {5, "DH"},
+        {6, "EVP"},           {7, "BUF"},   {9, "PEM"},     {10, "DSA"},
+        {11, "X509"},         {13, "ASN1"}, {15, "CRYPTO"}, {16, "EC"},
+        {ERR_LIB_SSL, "SSL"}, {32, "BIO"},  {34, "X509V3"}, {36, "RAND"},
         {57, "PROV"},
     };
     int number = library_number(libssl, error);
@@ -335,8 +358,8 @@ static int
 is_permanent(int reason)
 {
     return reason == SSL_R_WRONG_SSL_VERSION || reason == SSL_R_NO_RENEGOTIATION
-           || reason == SSL_R_INVALID_KEY_UPDATE_TYPE
-           || reason == SSL_R_UNINITIALIZED || reason == 0;
+           || reason == SSL_R_INVALID_KEY_UPDATE_TYPE || reason == SSL_R_UNINITIALIZED
+           || reason == 0;
 }
 
 int
@@ -351,7 +374,7 @@ ku_is_for_good(const struct ku_outcome *outcome)
    fill_and_set_sslerror): its number is args[0], and `error`, which may be 0, gives
    .library and .reason. */
 struct ssl_error {
-    PyObject *class;    /* the reference is taken */
+    PyObject *class; /* the reference is taken */
     int number;
     unsigned long error;
     const char *text;   /* NULL: OpenSSL's */
@@ -399,8 +422,7 @@ raise_ssl(ku_state *state, struct ssl_error failure, const char *function,
         exception = PyObject_CallFunction(failure.class, "iN", failure.number,
                                           PyUnicode_Concat(message, where));
     }
-    if (exception != NULL
-        && PyObject_SetAttrString(exception, "library", library) == 0
+    if (exception != NULL && PyObject_SetAttrString(exception, "library", library) == 0
         && PyObject_SetAttrString(exception, "reason", reason) == 0) {
         PyErr_SetObject(failure.class, exception);
     }
@@ -418,9 +440,8 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
               PyObject *conn_name)
 {
     int code = (int)(error & 0xfff);
-    PyObject *class = exception_class(state, is_permanent(code)
-                                                 ? "RefusedByOpenSSLError"
-                                                 : "DeferredByOpenSSLError");
+    PyObject *class = exception_class(
+        state, is_permanent(code) ? "RefusedByOpenSSLError" : "DeferredByOpenSSLError");
     struct ssl_error failure = {.class = class, .number = code, .error = error};
     return raise_ssl(state, failure, function, conn_name);
 }
@@ -440,10 +461,9 @@ static PyObject *
 verify_message(ku_state *state, long verify_result, const char *function,
                PyObject *conn)
 {
-    const char *what = verify_result == X509_V_ERR_HOSTNAME_MISMATCH ? "Hostname"
-                       : verify_result == X509_V_ERR_IP_ADDRESS_MISMATCH
-                           ? "IP address"
-                           : NULL;
+    const char *what = verify_result == X509_V_ERR_HOSTNAME_MISMATCH     ? "Hostname"
+                       : verify_result == X509_V_ERR_IP_ADDRESS_MISMATCH ? "IP address"
+                                                                         : NULL;
     if (what == NULL) {
         return PyUnicode_FromString(
             state->libssl.X509_verify_cert_error_string(verify_result));
@@ -455,8 +475,8 @@ verify_message(ku_state *state, long verify_result, const char *function,
         Py_DECREF(sslobj);
     }
     if (name != NULL) {
-        text = PyUnicode_FromFormat(
-            "%s mismatch, certificate is not valid for '%S'.", what, name);
+        text = PyUnicode_FromFormat("%s mismatch, certificate is not valid for '%S'.",
+                                    what, name);
         Py_DECREF(name);
     }
     return text;
@@ -589,8 +609,8 @@ raise_with_number(ku_state *state, const char *class_name, PyObject *message)
 }
 
 static PyObject *
-raise_refusal(ku_state *state, const struct ku_outcome *outcome,
-              const char *function, PyObject *conn_name)
+raise_refusal(ku_state *state, const struct ku_outcome *outcome, const char *function,
+              PyObject *conn_name)
 {
     PyObject *reason = ku_reason(state, outcome);
     PyObject *message = NULL;
@@ -605,8 +625,8 @@ raise_refusal(ku_state *state, const struct ku_outcome *outcome,
 }
 
 PyObject *
-ku_raise(ku_state *state, const struct ku_outcome *outcome,
-         const char *function, PyObject *conn)
+ku_raise(ku_state *state, const struct ku_outcome *outcome, const char *function,
+         PyObject *conn)
 {
     PyObject *conn_name = name_of(conn);
     if (conn_name == NULL) {
@@ -645,7 +665,8 @@ ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
     }
     PyObject *message = PyUnicode_FromFormat(
         "%s(%U): update_type must be KeyUpdateType.NOT_REQUESTED (0) or "
-        "KeyUpdateType.REQUESTED (1), not %U", function, conn_name, value);
+        "KeyUpdateType.REQUESTED (1), not %U",
+        function, conn_name, value);
     Py_DECREF(value);
     Py_DECREF(conn_name);
     return raise(state, "InvalidKeyUpdateTypeError", message);

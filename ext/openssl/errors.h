@@ -54,11 +54,11 @@ enum ku_refusal {
    Python code runs between the questions and the call they protect. */
 struct ku_outcome {
     enum ku_refusal refusal;
-    int value;            /* KU_OK: what is returned · KU_IO: SSL_get_error() */
-    unsigned long error;  /* KU_OPENSSL, KU_IO: last entry of the error queue */
-    int system_error;     /* KU_IO: errno, or Windows' last error */
-    long verify_result;   /* KU_IO: SSL_get_verify_result() */
-    const char *detail;   /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
+    int value;           /* KU_OK: what is returned · KU_IO: SSL_get_error() */
+    unsigned long error; /* KU_OPENSSL, KU_IO: last entry of the error queue */
+    int system_error;    /* KU_IO: errno, or Windows' last error */
+    long verify_result;  /* KU_IO: SSL_get_verify_result() */
+    const char *detail;  /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
                              KU_MISSING: the function ·
                              KU_PEER_TOO_MUCH: of what · KU_IO: more of the message,
                              or NULL */
@@ -82,8 +82,8 @@ PyObject *ku_raise(ku_state *state, const struct ku_outcome *outcome,
                    const char *function, PyObject *conn);
 
 /* The same for a refusal that needs no detail. */
-PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal,
-                    const char *function, PyObject *conn);
+PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal, const char *function,
+                    PyObject *conn);
 
 /* ValueError for a key update type that cannot be scheduled; returns NULL. */
 PyObject *ku_refuse_type(ku_state *state, const char *function, PyObject *conn,

@@ -54,8 +54,7 @@ static const char MISMATCH_REMEDY[] =
 static void *
 cannot_work(const char *remedy)
 {
-    PyErr_Format(PyExc_ImportError,
-                 "pykeyupdate cannot work here: %s", remedy);
+    PyErr_Format(PyExc_ImportError, "pykeyupdate cannot work here: %s", remedy);
     return NULL;
 }
 
@@ -139,8 +138,8 @@ static int
 bind_required(struct ku_libssl *libssl, const struct ku_image *ssl,
               const struct ku_image *crypto)
 {
-#define KU_TAKE_SSL(result, name, arguments) && take(ssl, #name, &libssl->name)
-#define KU_TAKE_CRYPTO(result, name, arguments) && take(crypto, #name, &libssl->name)
+#define KU_TAKE_SSL(result, name, arguments) &&take(ssl, #name, &libssl->name)
+#define KU_TAKE_CRYPTO(result, name, arguments) &&take(crypto, #name, &libssl->name)
     int complete = 1 KU_CRYPTO(KU_TAKE_CRYPTO);
     if (complete && strncmp(libssl->OpenSSL_version(0), "LibreSSL", 8) == 0) {
         (void)cannot_work(LIBRESSL_REMEDY);
@@ -164,11 +163,11 @@ bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
     PyObject *missing = PyList_New(0);
     int failed = missing == NULL;
     PyObject *name = NULL;
-#define KU_TAKE(result, function, arguments)                               \
-    if (!failed && !take(ssl, #function, &libssl->function)) {             \
-        name = PyUnicode_FromString(#function);                            \
-        failed = name == NULL || PyList_Append(missing, name) < 0;         \
-        Py_CLEAR(name);                                                    \
+#define KU_TAKE(result, function, arguments)                                           \
+    if (!failed && !take(ssl, #function, &libssl->function)) {                         \
+        name = PyUnicode_FromString(#function);                                        \
+        failed = name == NULL || PyList_Append(missing, name) < 0;                     \
+        Py_CLEAR(name);                                                                \
     }
     KU_CONTROLS(KU_TAKE)
 #undef KU_TAKE
@@ -180,18 +179,16 @@ bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
 
 /* The path in the file system's encoding, as os.fsdecode() would give it. */
 static PyObject *
-describe(const struct ku_libssl *libssl, const struct ku_image *ssl,
-         PyObject *missing)
+describe(const struct ku_libssl *libssl, const struct ku_image *ssl, PyObject *missing)
 {
     PyObject *path = PyUnicode_DecodeFSDefault(ssl->path);
     if (path == NULL) {
         return NULL;
     }
     PyObject *found = Py_BuildValue(
-        "{s:N,s:s,s:s,s:k,s:O,s:O}", "path", path, "found_by", ssl->how,
-        "version", libssl->OpenSSL_version(0), "version_number",
-        libssl->version, "missing", missing, "ktls_can_rekey",
-        libssl->ktls_can_rekey ? Py_True : Py_False);
+        "{s:N,s:s,s:s,s:k,s:O,s:O}", "path", path, "found_by", ssl->how, "version",
+        libssl->OpenSSL_version(0), "version_number", libssl->version, "missing",
+        missing, "ktls_can_rekey", libssl->ktls_can_rekey ? Py_True : Py_False);
     return found;
 }
 

@@ -13,6 +13,8 @@ typedef struct bio_method_st BIO_METHOD;
 typedef struct ssl_cipher_st SSL_CIPHER;
 typedef struct ssl_session_st SSL_SESSION;
 
+/* clang-format off */
+
 /* The five controls, and the one that asks a client for its certificate.  A library
    may lack one: it is then NULL in the table and calling it from Python is
    NotImplementedError.  Prototypes as in SSL_key_update(3) and
@@ -101,16 +103,18 @@ typedef struct ssl_session_st SSL_SESSION;
     X(void, BIO_set_flags, (BIO *, int))                          \
     X(void, BIO_clear_flags, (BIO *, int))
 
+/* clang-format on */
+
 struct ku_libssl {
-#define KU_MEMBER(result, name, arguments) result (*name) arguments;
+#define KU_MEMBER(result, name, arguments) result(*name) arguments;
     KU_CONTROLS(KU_MEMBER)
     KU_QUESTIONS(KU_MEMBER)
     KU_STEPS(KU_MEMBER)
     KU_RECORDS(KU_MEMBER)
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
-    unsigned long version;  /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
-    int ktls_can_rekey;     /* this OpenSSL and this kernel change kTLS keys */
+    unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
+    int ktls_can_rekey;    /* this OpenSSL and this kernel change kTLS keys */
 };
 
 /* Bind the table to the libssl that the interpreter's `_ssl` module uses, and

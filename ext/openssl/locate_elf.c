@@ -11,30 +11,30 @@
    a connection first). */
 #if !defined(_WIN32) && !defined(__APPLE__)
 
-#ifndef _GNU_SOURCE
-#  define _GNU_SOURCE 1  /* dl_iterate_phdr */
-#endif
-#include "openssl/locate.h"
+#  ifndef _GNU_SOURCE
+#    define _GNU_SOURCE 1 /* dl_iterate_phdr */
+#  endif
+#  include "openssl/locate.h"
 
-#include <dlfcn.h>
-#include <link.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#  include <dlfcn.h>
+#  include <link.h>
+#  include <stddef.h>
+#  include <stdint.h>
+#  include <string.h>
 
-#if UINTPTR_MAX > 0xffffffffu
-#  define RELOCATION_SYMBOL(info) ((info) >> 32)
-#else
-#  define RELOCATION_SYMBOL(info) ((info) >> 8)
-#endif
+#  if UINTPTR_MAX > 0xffffffffu
+#    define RELOCATION_SYMBOL(info) ((info) >> 32)
+#  else
+#    define RELOCATION_SYMBOL(info) ((info) >> 8)
+#  endif
 
 struct object {
-    uintptr_t address;  /* the question: which object is this in? */
-    int seen;           /* objects visited so far; the first is the program */
+    uintptr_t address; /* the question: which object is this in? */
+    int seen;          /* objects visited so far; the first is the program */
     int found;
     int is_program;
     ElfW(Addr) base;
-    const ElfW(Dyn) *dynamic;
+    const ElfW(Dyn) * dynamic;
     char path[sizeof(((struct ku_image *)0)->path)];
 };
 
@@ -80,17 +80,16 @@ object_at(struct object *object, void *address)
 /* glibc relocates the pointers of the dynamic section in place, musl and some
    architectures of glibc do not. */
 static const void *
-dynamic_pointer(const struct object *object, const ElfW(Dyn) *entry)
+dynamic_pointer(const struct object *object, const ElfW(Dyn) * entry)
 {
     uintptr_t pointer = entry->d_un.d_ptr;
-    return (const void *)(pointer < object->base ? object->base + pointer
-                                                 : pointer);
+    return (const void *)(pointer < object->base ? object->base + pointer : pointer);
 }
 
 struct relocations {
     const void *table;
     size_t bytes;
-    size_t entry;  /* sizeof Rel or Rela: both begin with r_offset, r_info */
+    size_t entry; /* sizeof Rel or Rela: both begin with r_offset, r_info */
 };
 
 /* What the loader wrote for `name` into this object's table, or NULL. */
@@ -105,19 +104,36 @@ bound_address(const struct object *object, const char *name)
 
     for (const ElfW(Dyn) *d = object->dynamic; d && d->d_tag != DT_NULL; d++) {
         switch (d->d_tag) {
-        case DT_SYMTAB:   symbols = dynamic_pointer(object, d); break;
-        case DT_STRTAB:   strings = dynamic_pointer(object, d); break;
-        case DT_RELA:     rela.table = dynamic_pointer(object, d); break;
-        case DT_RELASZ:   rela.bytes = d->d_un.d_val; break;
-        case DT_REL:      rel.table = dynamic_pointer(object, d); break;
-        case DT_RELSZ:    rel.bytes = d->d_un.d_val; break;
-        case DT_JMPREL:   plt.table = dynamic_pointer(object, d); break;
-        case DT_PLTRELSZ: plt.bytes = d->d_un.d_val; break;
-        case DT_PLTREL:
-            plt.entry = d->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela))
-                                                 : sizeof(ElfW(Rel));
+        case DT_SYMTAB:
+            symbols = dynamic_pointer(object, d);
             break;
-        default: break;
+        case DT_STRTAB:
+            strings = dynamic_pointer(object, d);
+            break;
+        case DT_RELA:
+            rela.table = dynamic_pointer(object, d);
+            break;
+        case DT_RELASZ:
+            rela.bytes = d->d_un.d_val;
+            break;
+        case DT_REL:
+            rel.table = dynamic_pointer(object, d);
+            break;
+        case DT_RELSZ:
+            rel.bytes = d->d_un.d_val;
+            break;
+        case DT_JMPREL:
+            plt.table = dynamic_pointer(object, d);
+            break;
+        case DT_PLTRELSZ:
+            plt.bytes = d->d_un.d_val;
+            break;
+        case DT_PLTREL:
+            plt.entry =
+                d->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
+            break;
+        default:
+            break;
         }
     }
     if (symbols == NULL || strings == NULL) {
@@ -130,8 +146,7 @@ bound_address(const struct object *object, const char *name)
         for (; at < end; at += all[t]->entry) {
             const ElfW(Rel) *relocation = (const ElfW(Rel) *)at;
             size_t index = RELOCATION_SYMBOL(relocation->r_info);
-            if (index != 0
-                && strcmp(strings + symbols[index].st_name, name) == 0) {
+            if (index != 0 && strcmp(strings + symbols[index].st_name, name) == 0) {
                 return *(void **)(object->base + relocation->r_offset);
             }
         }
@@ -155,8 +170,8 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
         return KU_LOCATED_NOT_LOADED;
     }
     void *bound = bound_address(&caller, imported);
-    int within = bound == NULL || !object_at(&owner, bound)
-                 || owner.base == caller.base;
+    int within =
+        bound == NULL || !object_at(&owner, bound) || owner.base == caller.base;
     if (within) {
         owner = caller;
     }

@@ -6,11 +6,11 @@
    and then its dependencies, gives what _ssl itself calls. */
 #ifdef __APPLE__
 
-#include "openssl/locate.h"
+#  include "openssl/locate.h"
 
-#include <dlfcn.h>
-#include <stddef.h>
-#include <string.h>
+#  include <dlfcn.h>
+#  include <stddef.h>
+#  include <string.h>
 
 static void *
 open_image(const char *path)

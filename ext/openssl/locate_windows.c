@@ -6,15 +6,15 @@
    bound; the module around such an address is the one. */
 #ifdef _WIN32
 
-#ifndef WIN32_LEAN_AND_MEAN
-#  define WIN32_LEAN_AND_MEAN
-#endif
-#include <windows.h>
+#  ifndef WIN32_LEAN_AND_MEAN
+#    define WIN32_LEAN_AND_MEAN
+#  endif
+#  include <windows.h>
 
-#include "openssl/locate.h"
+#  include "openssl/locate.h"
 
-#include <stddef.h>
-#include <string.h>
+#  include <stddef.h>
+#  include <string.h>
 
 static HMODULE
 module_at(const void *address, DWORD flags)
@@ -43,7 +43,7 @@ bound_address(HMODULE module, const char *name)
         (const IMAGE_IMPORT_DESCRIPTOR *)(base + directory->VirtualAddress);
     for (; import->Name != 0; import++) {
         if (import->OriginalFirstThunk == 0) {
-            continue;  /* bound without names: nothing to compare */
+            continue; /* bound without names: nothing to compare */
         }
         const IMAGE_THUNK_DATA *names =
             (const IMAGE_THUNK_DATA *)(base + import->OriginalFirstThunk);
@@ -73,7 +73,8 @@ name_file(struct ku_image *image, HMODULE module)
     DWORD length = GetModuleFileNameW(module, name, size);
     if (length == 0 || length >= size
         || WideCharToMultiByte(CP_UTF8, 0, name, -1, image->path,
-                               (int)sizeof(image->path), NULL, NULL) == 0) {
+                               (int)sizeof(image->path), NULL, NULL)
+               == 0) {
         image->path[0] = '\0';
     }
 }
@@ -86,8 +87,8 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
         return KU_LOCATED_NOT_LOADED;
     }
     const void *bound = bound_address(caller, imported);
-    HMODULE owner = module_at(bound != NULL ? bound : anchor,
-                              GET_MODULE_HANDLE_EX_FLAG_PIN);
+    HMODULE owner =
+        module_at(bound != NULL ? bound : anchor, GET_MODULE_HANDLE_EX_FLAG_PIN);
     if (owner == NULL) {
         return KU_LOCATED_NOT_LOADED;
     }

@@ -59,12 +59,11 @@ static int
 layout_holds(const ku_state *state, PyObject *sslobj)
 {
     const struct prefix *prefix = prefix_of(state, sslobj);
-    return prefix->socket == NULL
-           && prefix->ssl != NULL
+    return prefix->socket == NULL && prefix->ssl != NULL
            && (uintptr_t)prefix->ssl % sizeof(void *) == 0
            && is_attribute(sslobj, "context", prefix->ctx)
            && prefix->shutdown_seen_zero == 0
-           && prefix->socket_type == 0  /* PY_SSL_CLIENT */
+           && prefix->socket_type == 0 /* PY_SSL_CLIENT */
            && prefix->owner == NULL
            && is_attribute(sslobj, "server_hostname", prefix->server_hostname);
 }
@@ -85,16 +84,15 @@ static PyObject *
 make_connection(PyObject *_ssl)
 {
     PyObject *connection = NULL, *incoming = NULL, *outgoing = NULL;
-    PyObject *context = PyObject_CallMethod(_ssl, "_SSLContext", "i",
-                                            16 /* PROTOCOL_TLS_CLIENT */);
+    PyObject *context =
+        PyObject_CallMethod(_ssl, "_SSLContext", "i", 16 /* PROTOCOL_TLS_CLIENT */);
     if (context != NULL) {
         incoming = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
         outgoing = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
     }
     if (incoming != NULL && outgoing != NULL) {
         connection = PyObject_CallMethod(context, "_wrap_bio", "OOOs", incoming,
-                                         outgoing, Py_False,
-                                         "pykeyupdate.invalid");
+                                         outgoing, Py_False, "pykeyupdate.invalid");
     }
     Py_XDECREF(incoming);
     Py_XDECREF(outgoing);
@@ -113,7 +111,8 @@ cannot_make_connection(void)
         PyErr_NormalizeException(&type, &value, &traceback);
         PyErr_Format(PyExc_ImportError,
                      "pykeyupdate cannot work here: this Python's ssl module "
-                     "cannot make a connection (%S).", value);
+                     "cannot make a connection (%S).",
+                     value);
         Py_XDECREF(type);
         Py_XDECREF(value);
         Py_XDECREF(traceback);
@@ -132,8 +131,7 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     }
     state->head = basic_size((PyObject *)&PyBaseObject_Type);
     Py_ssize_t size = basic_size(type);
-    if (!PyType_Check(type) || (PyObject *)Py_TYPE(probe) != type
-        || state->head < 0
+    if (!PyType_Check(type) || (PyObject *)Py_TYPE(probe) != type || state->head < 0
         || size < state->head + (Py_ssize_t)sizeof(struct prefix)
         || !layout_holds(state, probe)) {
         PyErr_SetString(
@@ -175,8 +173,8 @@ refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
     if (connected == NULL) {
         return;
     }
-    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED,
-              function, conn);
+    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED, function,
+              conn);
     Py_DECREF(connected);
 }
 
@@ -230,7 +228,7 @@ found_inside(ku_state *state, const char *function, PyObject *conn)
 PyObject *
 ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
 {
-    if (state->sslobj_name == NULL) {  /* the module was cleared: see m_clear */
+    if (state->sslobj_name == NULL) { /* the module was cleared: see m_clear */
         return ku_refuse(state, KU_CLOSED, function, conn);
     }
     PyObject *inner = inner_object(state, function, conn);

@@ -7,22 +7,22 @@
 #include "openssl/libssl.h"
 
 typedef struct {
-    PyTypeObject *sslobject_type;  /* _ssl._SSLSocket of this interpreter */
-    PyObject *sslobj_name;         /* the string "_sslobj" */
-    PyObject *ssl;                 /* module ssl, as it was at import */
-    PyObject *errors;              /* module pykeyupdate.errors */
-    PyObject *find;                /* pykeyupdate.connections.find */
-    PyObject *partial;             /* functools.partial */
-    PyObject *fileno;              /* _socket.socket.fileno */
-    PyObject *gettimeout;          /* _socket.socket.gettimeout */
-    PyObject *impossible;          /* pykeyupdate.policy.impossible */
-    PyObject *happened;            /* pykeyupdate.events.happened */
-    PyObject *read_length;         /* 1024 */
-    PyTypeObject *duplex_type;     /* Duplex */
-    BIO_METHOD *bio_method;        /* of managed sockets; never freed */
-    PyObject *update_types[3];     /* KeyUpdateType(-1), (0), (1) */
-    int keeps_gil;                 /* OpenSSL may be called with the GIL */
-    Py_ssize_t head;               /* sizeof(PyObject) in this interpreter */
+    PyTypeObject *sslobject_type; /* _ssl._SSLSocket of this interpreter */
+    PyObject *sslobj_name;        /* the string "_sslobj" */
+    PyObject *ssl;                /* module ssl, as it was at import */
+    PyObject *errors;             /* module pykeyupdate.errors */
+    PyObject *find;               /* pykeyupdate.connections.find */
+    PyObject *partial;            /* functools.partial */
+    PyObject *fileno;             /* _socket.socket.fileno */
+    PyObject *gettimeout;         /* _socket.socket.gettimeout */
+    PyObject *impossible;         /* pykeyupdate.policy.impossible */
+    PyObject *happened;           /* pykeyupdate.events.happened */
+    PyObject *read_length;        /* 1024 */
+    PyTypeObject *duplex_type;    /* Duplex */
+    BIO_METHOD *bio_method;       /* of managed sockets; never freed */
+    PyObject *update_types[3];    /* KeyUpdateType(-1), (0), (1) */
+    int keeps_gil;                /* OpenSSL may be called with the GIL */
+    Py_ssize_t head;              /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;
 } ku_state;
 

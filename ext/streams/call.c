@@ -13,9 +13,17 @@
 unsigned long ku_forks, ku_forks_of_parent;
 
 #ifdef _WIN32
-int ku_watch_forks(void) { return 0; }
+int
+ku_watch_forks(void)
+{
+    return 0;
+}
 #else
-static void in_parent(void) { ku_forks_of_parent++; }
+static void
+in_parent(void)
+{
+    ku_forks_of_parent++;
+}
 
 static void
 in_child(void)
@@ -114,7 +122,7 @@ ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
 /* Whoever waits in a callback for a step that waits, in a callback, for his would wait
    for ever.  So after a moment, which is more than a step takes, he looks without
    entering: the other is in Python code (or about to be), and OpenSSL at rest. */
-#define LOOKS_AFTER 5000  /* microseconds */
+#define LOOKS_AFTER 5000 /* microseconds */
 
 int
 ku_call_begin_look(ku_state *state, Duplex *self, const char *function)
@@ -371,7 +379,7 @@ run_and_tell(ku_state *state, Duplex *self, struct ku_call *call, const char *wh
 
 PyObject *
 ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action action,
-        void *argument)
+                void *argument)
 {
     struct ku_call call = {0};
     ku_state *state = ku_state_of(self);
@@ -397,7 +405,7 @@ take_action(struct ku_call *call, void *argument)
         enum ku_progress progress =
             ku_pump_take_step(call, taking->step, taking->argument);
         if (progress != KU_DONE) {
-            ku_pump_flush(call);  /* an alert */
+            ku_pump_flush(call); /* an alert */
             return progress;
         }
         taking->taken = 1;

@@ -9,8 +9,8 @@
 /* What pykeyupdate._keyupdate.Duplex is (duplex.c). */
 typedef struct {
     PyObject_HEAD
-    PyObject *inner;  /* the _ssl._SSLSocket */
-    PyObject *owner;  /* weakref to the socket */
+    PyObject *inner; /* the _ssl._SSLSocket */
+    PyObject *owner; /* weakref to the socket */
     unsigned long forks, forks_of_parent;
     struct ku_pump pump;
 } Duplex;

@@ -20,7 +20,7 @@
 /* Constants of OpenSSL's public headers, and so of ssl. */
 #define SSL_ERROR_ZERO_RETURN 6
 
-#define MOST_READ (256 * 1024)  /* allocated for one call, whatever it asks for */
+#define MOST_READ (256 * 1024) /* allocated for one call, whatever it asks for */
 
 /* --- what callbacks have raised ------------------------------------------------ */
 
@@ -96,8 +96,8 @@ fill(void *self, char *memory, size_t room, size_t *got)
 static PyObject *
 py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    return unless_callbacks_raised(
-        (Duplex *)self, ku_read(arguments, count, MOST_READ, fill, self), 1);
+    return unless_callbacks_raised((Duplex *)self,
+                                   ku_read(arguments, count, MOST_READ, fill, self), 1);
 }
 
 static enum ku_progress
@@ -118,8 +118,8 @@ py_write(PyObject *self, PyObject *data)
         ku_call_perform((Duplex *)self, "write", NULL, write_action, &view);
     Py_ssize_t length = view.len;
     PyBuffer_Release(&view);
-    return unless_callbacks_raised(
-        (Duplex *)self, done != NULL ? PyLong_FromSsize_t(length) : NULL, 0);
+    return unless_callbacks_raised((Duplex *)self,
+                                   done != NULL ? PyLong_FromSsize_t(length) : NULL, 0);
 }
 
 static enum ku_progress
@@ -376,7 +376,7 @@ py_close(PyObject *object, PyObject *descriptor)
         return NULL;
     }
     if (number == -1) {
-        Py_RETURN_NONE;  /* another thread has it */
+        Py_RETURN_NONE; /* another thread has it */
     }
     if (self->forks != ku_forks || self->pump.broken_by_fork || self->inner == NULL) {
         Py_BEGIN_ALLOW_THREADS
@@ -408,8 +408,7 @@ ku_duplex_take_step(PyObject *duplex, const char *function, ku_step step,
 {
     Duplex *self = (Duplex *)duplex;
     int result = ku_call_take_step(self, function, step, argument, sent, value);
-    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self)
-                               : result;
+    return result == 0 && sent ? raise_of_callbacks(ku_state_of(self), self) : result;
 }
 
 int
@@ -423,8 +422,8 @@ ku_duplex_look(PyObject *duplex, const char *function, ku_step step, intptr_t ar
         return -1;
     }
     SSL *ssl = ku_sslobject_ssl(state, self->inner);
-    *outcome = ssl != NULL ? step(&state->libssl, ssl, argument)
-                           : ku_refused(KU_NO_POINTER);
+    *outcome =
+        ssl != NULL ? step(&state->libssl, ssl, argument) : ku_refused(KU_NO_POINTER);
     ku_call_end_look(self, begun);
     return 0;
 }
@@ -438,10 +437,9 @@ py_look(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyObject *rest = PyTuple_GetSlice(args, 1, PyTuple_Size(args));
-    int begun =
-        rest != NULL
-            ? ku_call_begin_look(ku_state_of((Duplex *)self), (Duplex *)self, "ssl")
-            : -1;
+    int begun = rest != NULL ? ku_call_begin_look(ku_state_of((Duplex *)self),
+                                                  (Duplex *)self, "ssl")
+                             : -1;
     if (begun < 0) {
         Py_XDECREF(rest);
         return NULL;

@@ -27,7 +27,7 @@
 #define SSL_ERROR_ZERO_RETURN 6
 #define SSL_READING 3
 
-#define RECORD 16384  /* the most that SSL_read() gives at once */
+#define RECORD 16384 /* the most that SSL_read() gives at once */
 
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
    on it would be one of its own (350 bytes), because there are members in C.
@@ -42,13 +42,13 @@
    "not now" (SSLWantReadError), over which that keeps its data for later. */
 typedef struct {
     PyObject_HEAD
-    PyObject *inner;      /* the _ssl._SSLSocket, as `_sslobj` */
-    PyObject *rules;      /* as `_rules` */
-    PyObject *transport;  /* as `_transport`: weakref to asyncio's, or None */
+    PyObject *inner;     /* the _ssl._SSLSocket, as `_sslobj` */
+    PyObject *rules;     /* as `_rules` */
+    PyObject *transport; /* as `_transport`: weakref to asyncio's, or None */
     struct ku_buffer held;
     unsigned char waits_with_cut;
-    unsigned char refused;    /* data that would have been too much to hold */
-    unsigned char closing;    /* nothing is too much: the transport has it anyway */
+    unsigned char refused; /* data that would have been too much to hold */
+    unsigned char closing; /* nothing is too much: the transport has it anyway */
 } ManagedObject;
 
 struct io {
@@ -177,7 +177,7 @@ try_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
     KU_HOLD(io->inner);
     done = run_in_openssl(io, action, argument, has_little_to_do, outcome);
     KU_RELEASE();
-    return PyErr_Occurred() ? -1 : done;  /* a message callback's (_ssl of 3.15) */
+    return PyErr_Occurred() ? -1 : done; /* a message callback's (_ssl of 3.15) */
 }
 
 /* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory,
@@ -209,7 +209,7 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
         (void)libssl->SSL_do_handshake(io->ssl);
         libssl->ERR_clear_error();
     }
-    return 1;  /* what fails shows in the next call */
+    return 1; /* what fails shows in the next call */
 }
 
 /* New keys that are due are made now: this sends them in memory, and what carries
@@ -220,7 +220,7 @@ rest(struct io *io)
 {
     struct ku_outcome ignored = {.refusal = KU_OK};
     int done = try_in_openssl(io, renew, NULL, 1, &ignored);
-    return done < 0 ? -1 : 0;  /* busy: that call's, then */
+    return done < 0 ? -1 : 0; /* busy: that call's, then */
 }
 
 /* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has
@@ -269,7 +269,7 @@ finish(struct io *io, PyObject *result)
 
 /* --- asyncio's ----------------------------------------------------------------- */
 
-#define MOST_HELD (1024 * 1024)  /* but one write, which is in memory anyway */
+#define MOST_HELD (1024 * 1024) /* but one write, which is in memory anyway */
 
 static int
 is_renegotiating(const struct io *io)
@@ -348,7 +348,7 @@ release_held(struct io *io)
     if (done > 0 && object_of(io)->refused
         && ku_buffer_length(&object_of(io)->held) == 0) {
         object_of(io)->refused = 0;
-        done = reads_again_soon(io);  /* Python before 3.11 does not by itself */
+        done = reads_again_soon(io); /* Python before 3.11 does not by itself */
     }
     if (done >= 0) {
         PyErr_Restore(type, value, traceback);
@@ -537,7 +537,8 @@ admit(struct io *io, size_t n, size_t *room)
     }
     *room = n;
     if (ku_managed_ask(io->state, io->self, io->function, &outcome, io->record,
-                       &io->news) < 0) {
+                       &io->news)
+        < 0) {
         return -1;
     }
     ku_policy_excuse(io->record);
@@ -566,7 +567,7 @@ end_renegotiation(struct io *io, struct ku_outcome *outcome)
     }
     *outcome = ku_failed_io(libssl, io->ssl);
     if (got > 0) {
-        outcome->value = SSL_ERROR_WANT_READ;  /* data is in front: read() it */
+        outcome->value = SSL_ERROR_WANT_READ; /* data is in front: read() it */
     }
     return 0;
 }
@@ -588,7 +589,7 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
     *outcome = ku_failed_io(libssl, io->ssl);
     if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->ssl) == SSL_READING
         && !ku_has_failed(libssl, io->ssl)) {
-        outcome->value = SSL_ERROR_WANT_READ;  /* the error is an older one */
+        outcome->value = SSL_ERROR_WANT_READ; /* the error is an older one */
     }
     return 0;
 }
@@ -610,7 +611,7 @@ static int
 write_all(struct io *io, const char *data, size_t n)
 {
     size_t room;
-    int has_little_to_do = n <= LITTLE;  /* all parts together */
+    int has_little_to_do = n <= LITTLE; /* all parts together */
     do {
         if (admit(io, n, &room) < 0) {
             return -1;
@@ -629,7 +630,7 @@ static PyObject *
 write_data(struct io *io, PyObject *data)
 {
     Py_buffer view;
-    if (PyBytes_CheckExact(data)) {  /* what it mostly is */
+    if (PyBytes_CheckExact(data)) { /* what it mostly is */
         Py_ssize_t length = PyBytes_Size(data);
         int result = write_all(io, PyBytes_AsString(data), (size_t)length);
         return result == 0 ? PyLong_FromSsize_t(length) : NULL;

@@ -11,10 +11,10 @@
 #define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
 #define ERR_LIB_SSL 20
 
-#define RECORD 16384        /* the most data in one */
-#define RECORD_EXTRA 128    /* the most that is not data, with any cipher of TLS */
-#define AT_ONCE (4 * RECORD)       /* encrypted in one step */
-#define MOST_STASH (1024 * 1024)   /* of a peer that writes and does not answer */
+#define RECORD 16384             /* the most data in one */
+#define RECORD_EXTRA 128         /* the most that is not data, with any cipher of TLS */
+#define AT_ONCE (4 * RECORD)     /* encrypted in one step */
+#define MOST_STASH (1024 * 1024) /* of a peer that writes and does not answer */
 #define FINGERPRINTED 4096
 
 /* --- OpenSSL's steps ------------------------------------------------------------ */
@@ -28,7 +28,7 @@ note_failure(struct ku_call *call)
     if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
         pump->ended = call->outcome;
         if ((pump->ended.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-            pump->ended.error = 0;  /* OpenSSL, too, gives a reason once */
+            pump->ended.error = 0; /* OpenSSL, too, gives a reason once */
         }
         ku_monitor_announce(&pump->monitor);
     }
@@ -43,7 +43,7 @@ step_failed(struct ku_call *call)
         return KU_WANT_READ;
     }
     if (outcome.value == SSL_ERROR_WANT_WRITE) {
-        return KU_NO_MEMORY;  /* memory takes everything, or there is none */
+        return KU_NO_MEMORY; /* memory takes everything, or there is none */
     }
     call->outcome = outcome;
     note_failure(call);
@@ -136,8 +136,8 @@ ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
         if (progress == KU_NO_MEMORY) {
             return progress;
         }
-        call->outcome = progress == KU_DONE ? step(call->libssl, call->ssl, argument)
-                                            : refused;
+        call->outcome =
+            progress == KU_DONE ? step(call->libssl, call->ssl, argument) : refused;
     }
     if (call->outcome.refusal == KU_OK) {
         return KU_DONE;
@@ -205,7 +205,7 @@ ask_why(struct ku_call *call, enum ku_progress progress)
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
-        pump->kept_since = ku_now();  /* it goes only where more is behind it */
+        pump->kept_since = ku_now(); /* it goes only where more is behind it */
         reached = ku_receive(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
@@ -273,7 +273,7 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
     enum ku_progress progress = KU_DONE;
     size_t more = ku_buffer_take(&call->pump->stash, data + *got, room - *got);
     if (more > 0) {
-        ku_monitor_announce(&call->pump->monitor);  /* somebody found it KU_FULL */
+        ku_monitor_announce(&call->pump->monitor); /* somebody found it KU_FULL */
     }
     *got += more;
     if (nothing_is_here(call)) {
@@ -331,8 +331,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     while (progress == KU_DONE) {
         progress = read_what_is_here(call, data, room, got);
         if (*got > 0) {
-            if (progress != KU_ENDED
-                && receive_more(call, room - *got) == KU_DONE) {
+            if (progress != KU_ENDED && receive_more(call, room - *got) == KU_DONE) {
                 progress = KU_DONE;
                 continue;
             }
@@ -369,7 +368,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
 static uint32_t
 fingerprint(const char *data, size_t accepted)
 {
-    uint32_t hash = 2166136261u;  /* FNV-1a */
+    uint32_t hash = 2166136261u; /* FNV-1a */
     size_t start = accepted > FINGERPRINTED ? accepted - FINGERPRINTED : 0;
     for (size_t i = start; i < accepted; i++) {
         hash = (hash ^ (unsigned char)data[i]) * 16777619u;
@@ -392,9 +391,9 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     call->outcome.detail = ": a send before this one ended half-way (a timeout, "
                            "SSLWantWriteError, a signal, a RekeyPolicy); repeat it "
                            "with the same data, or close the connection";
-    call->outcome.error =
-        (unsigned long)ERR_LIB_SSL << (call->libssl->version >= 0x30000000UL ? 23 : 24)
-        | SSL_R_BAD_WRITE_RETRY;
+    call->outcome.error = (unsigned long)ERR_LIB_SSL
+                              << (call->libssl->version >= 0x30000000UL ? 23 : 24)
+                          | SSL_R_BAD_WRITE_RETRY;
     return KU_ENDED;
 }
 
@@ -433,7 +432,7 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
         progress = step_failed(call);
     }
-    call->bio->flushed = flushed;  /* a KeyUpdate goes with the data behind it */
+    call->bio->flushed = flushed; /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
     if (call->pump->record != NULL && written > 0) {
         ku_record_sent(call->pump->record, written);
@@ -489,11 +488,11 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
-        return ask_why(call, ku_pump_send(call));  /* no repeating helps */
+        return ask_why(call, ku_pump_send(call)); /* no repeating helps */
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
-        call->outcome = ku_refused(KU_IN_WRITE);  /* a signal handler's */
+        call->outcome = ku_refused(KU_IN_WRITE); /* a signal handler's */
         return KU_REFUSED;
     }
     enum ku_progress progress =
@@ -520,7 +519,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
     else if (pump->accepted > 0) {
         pump->fingerprint = fingerprint(data, pump->accepted);
     }
-    ku_pump_flush(call);  /* an alert, where a handshake has failed */
+    ku_pump_flush(call); /* an alert, where a handshake has failed */
     return ask_why(call, progress);
 }
 
@@ -537,7 +536,7 @@ converse(struct ku_call *call, ku_stage stage)
         unsigned long received = call->pump->received;
         enum ku_progress reached = stage(call);
         if (reached != KU_DONE && reached != KU_WANT_READ) {
-            ku_pump_flush(call);  /* an alert */
+            ku_pump_flush(call); /* an alert */
             return reached;
         }
         enum ku_progress progress = ku_pump_send(call);
@@ -572,7 +571,7 @@ shutdown_stage(struct ku_call *call)
     const struct ku_libssl *libssl = call->libssl;
     struct ku_record *record = call->pump->record;
     if (record != NULL && record->why_cut != NULL) {
-        return has_ended(call);  /* what else is here is no plaintext */
+        return has_ended(call); /* what else is here is no plaintext */
     }
     if (ku_connection_state(libssl, call->ssl) == KU_OK && !ku_pump_holds(call)
         && !libssl->SSL_is_init_finished(call->ssl)) {
@@ -587,7 +586,7 @@ shutdown_stage(struct ku_call *call)
         done = libssl->SSL_shutdown(call->ssl);
     }
     enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
-    return unless_cut(call, progress);  /* a cut looks like the peer's close_notify */
+    return unless_cut(call, progress); /* a cut looks like the peer's close_notify */
 }
 
 /* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",
@@ -640,7 +639,7 @@ void
 ku_pump_close(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    pump->left_open = call->socket;  /* only one thread can have detached it */
+    pump->left_open = call->socket; /* only one thread can have detached it */
     ku_atomic_set(&pump->closed, 1);
     if (pump->users > 1) {
         ku_wire_wake(call->socket);

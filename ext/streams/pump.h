@@ -38,20 +38,20 @@
 
 struct ku_pump {
     struct ku_monitor monitor;
-    int receiving, sending, writing;  /* some thread has the role */
-    int users;                /* threads in a call */
-    ku_atomic closed;         /* by a thread of this process */
-    ku_socket left_open;      /* the last user closes it, or KU_NO_SOCKET */
-    int broken_by_fork;       /* another thread was in a step */
-    int receive_error;        /* of a recv() whose caller had data to return */
-    int send_error;           /* of the send() that was the last */
-    unsigned long writer;     /* the thread that has the role `writing` */
-    unsigned long received;   /* how often something was; tells old from new */
-    struct ku_buffer stash;   /* decrypted, before what OpenSSL has to give */
-    int kept;                 /* the socket still has a byte that is here already */
+    int receiving, sending, writing; /* some thread has the role */
+    int users;                       /* threads in a call */
+    ku_atomic closed;                /* by a thread of this process */
+    ku_socket left_open;             /* the last user closes it, or KU_NO_SOCKET */
+    int broken_by_fork;              /* another thread was in a step */
+    int receive_error;               /* of a recv() whose caller had data to return */
+    int send_error;                  /* of the send() that was the last */
+    unsigned long writer;            /* the thread that has the role `writing` */
+    unsigned long received;          /* how often something was; tells old from new */
+    struct ku_buffer stash;          /* decrypted, before what OpenSSL has to give */
+    int kept; /* the socket still has a byte that is here already */
     ku_time kept_since;
-    struct ku_buffer unsent;  /* OpenSSL's output; the sender's */
-    size_t sent_apart;        /* so much of that goes into a send() of its own */
+    struct ku_buffer unsent; /* OpenSSL's output; the sender's */
+    size_t sent_apart;       /* so much of that goes into a send() of its own */
     /* A write that was not completed must be repeated, as with OpenSSL: so much
        of it is encrypted, and this is what that was. */
     size_t accepted;
@@ -64,17 +64,17 @@ struct ku_pump {
 /* What became of a call. */
 enum ku_progress {
     KU_DONE,
-    KU_WANT_READ,    /* it may not wait */
+    KU_WANT_READ, /* it may not wait */
     KU_WANT_WRITE,
     KU_TIMED_OUT,
-    KU_INTERRUPTED,  /* by a signal: call again, it goes on where it was */
-    KU_CLOSED_HERE,  /* another thread closed the connection */
-    KU_ENDED,        /* OpenSSL's outcome tells how */
-    KU_SYSTEM,       /* the system's error tells how */
-    KU_UNRENEWABLE,  /* keys must be changed and cannot: outcome tells why.  Once that
+    KU_INTERRUPTED, /* by a signal: call again, it goes on where it was */
+    KU_CLOSED_HERE, /* another thread closed the connection */
+    KU_ENDED,       /* OpenSSL's outcome tells how */
+    KU_SYSTEM,      /* the system's error tells how */
+    KU_UNRENEWABLE, /* keys must be changed and cannot: outcome tells why.  Once that
                         is excused, call again, and it goes on where it was */
-    KU_FULL,         /* so much data is in front that it is not read any further */
-    KU_REFUSED,      /* nothing was done: outcome tells why */
+    KU_FULL,        /* so much data is in front that it is not read any further */
+    KU_REFUSED,     /* nothing was done: outcome tells why */
     KU_NO_MEMORY,
 };
 
@@ -84,16 +84,16 @@ struct ku_call {
     const struct ku_libssl *libssl;
     SSL *ssl;
     ku_socket socket;
-    int blocks;         /* the socket is one that blocks, and it may */
+    int blocks; /* the socket is one that blocks, and it may */
     ku_time deadline;
     struct ku_tlsbio *bio;
-    int drains;         /* if it closes the socket it takes what has come before */
-    int receives, sends, writes;  /* the roles it has */
-    ku_time signals_seen;  /* when signal handlers had their last chance, */
-    int signals_just_seen; /* and that nothing has been waited for since */
-    int error;          /* KU_SYSTEM */
-    struct ku_outcome outcome;  /* KU_ENDED, KU_UNRENEWABLE, KU_REFUSED; of a step */
-    struct ku_news news;  /* of the record, at its end */
+    int drains; /* if it closes the socket it takes what has come before */
+    int receives, sends, writes; /* the roles it has */
+    ku_time signals_seen;        /* when signal handlers had their last chance, */
+    int signals_just_seen;       /* and that nothing has been waited for since */
+    int error;                   /* KU_SYSTEM */
+    struct ku_outcome outcome;   /* KU_ENDED, KU_UNRENEWABLE, KU_REFUSED; of a step */
+    struct ku_news news;         /* of the record, at its end */
 };
 
 /* 0, or -1 without memory. */

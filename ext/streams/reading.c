@@ -35,7 +35,8 @@ get_buffer(PyObject *buffer, Py_buffer *view)
         PyErr_Clear();
         PyErr_Format(PyExc_TypeError,
                      "read() argument 2 must be read-write bytes-like object, in one "
-                     "piece, not %.100s", Py_TYPE(buffer)->tp_name);
+                     "piece, not %.100s",
+                     Py_TYPE(buffer)->tp_name);
     }
     return -1;
 }

@@ -20,7 +20,7 @@
 /* The record layer: RFC 9846 section 5.1. */
 #define HEADER 5
 #define MOST_DATA 16384
-#define LONGEST_RECORD (MOST_DATA + 2048)  /* of TLS 1.2; TLS 1.3: + 256 */
+#define LONGEST_RECORD (MOST_DATA + 2048) /* of TLS 1.2; TLS 1.3: + 256 */
 #define APPLICATION_DATA 23
 
 static const char NAME[] = "pykeyupdate";
@@ -107,9 +107,8 @@ char *
 ku_tlsbio_lend(struct ku_tlsbio *bio, size_t length)
 {
     /* The next record may be as long as the last. */
-    char *room = ku_buffer_reserve(&bio->input, length < bio->last + HEADER
-                                                    ? bio->last + HEADER
-                                                    : length);
+    char *room = ku_buffer_reserve(
+        &bio->input, length < bio->last + HEADER ? bio->last + HEADER : length);
     bio->input.lent = room != NULL;
     return room;
 }
@@ -157,7 +156,7 @@ write_output(BIO *self, const char *data, int length)
     }
     if (ku_buffer_append(&bio->output, data, (size_t)length) < 0) {
         crypto.set_flags(self, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
-        return -1;  /* no memory: try again, and nothing is lost */
+        return -1; /* no memory: try again, and nothing is lost */
     }
     return length;
 }

@@ -12,12 +12,12 @@
 #include "openssl/libssl.h"
 
 struct ku_tlsbio {
-    struct ku_buffer input;   /* received, and not read by OpenSSL */
-    size_t whole;             /* so many bytes of it are whole records */
-    size_t last;              /* the length of the last of them */
-    int at_end;               /* the peer sends no more */
-    struct ku_buffer output;  /* written by OpenSSL, and not taken */
-    size_t flushed;           /* so much of it OpenSSL wanted to have sent first */
+    struct ku_buffer input;  /* received, and not read by OpenSSL */
+    size_t whole;            /* so many bytes of it are whole records */
+    size_t last;             /* the length of the last of them */
+    int at_end;              /* the peer sends no more */
+    struct ku_buffer output; /* written by OpenSSL, and not taken */
+    size_t flushed;          /* so much of it OpenSSL wanted to have sent first */
 };
 
 /* How such a BIO behaves, for ku_tlsbio_install(); NULL without memory. */

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_OUTPUT (256 * 1024)  /* of a peer that asks and does not read */
-#define SEEN_AFTER 20000          /* microseconds: then select() has returned */
-#define LOOK_AGAIN 0.002          /* seconds */
-#define PATIENCE 1000000          /* microseconds: what a step takes, and some more */
-#define SIGNALS_EVERY 20000       /* microseconds */
-#define SIGNALS_BEFORE_WAIT 100   /* microseconds */
+#define MOST_OUTPUT (256 * 1024) /* of a peer that asks and does not read */
+#define SEEN_AFTER 20000         /* microseconds: then select() has returned */
+#define LOOK_AGAIN 0.002         /* seconds */
+#define PATIENCE 1000000         /* microseconds: what a step takes, and some more */
+#define SIGNALS_EVERY 20000      /* microseconds */
+#define SIGNALS_BEFORE_WAIT 100  /* microseconds */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -37,7 +37,7 @@ ku_pump_forked(struct ku_pump *pump)
     if (ku_monitor_is_mine(&pump->monitor)) {
         return;
     }
-    if (pump->sending) {  /* that thread goes on sending it, in the parent */
+    if (pump->sending) { /* that thread goes on sending it, in the parent */
         ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
         pump->sent_apart = 0;
     }
@@ -91,7 +91,7 @@ ku_pump_end(struct ku_call *call)
         call->news.events |= ku_record_take_events(pump->record);
         call->news.why_cut = pump->record->why_cut;
     }
-    pump->users -= pump->users > 0;  /* 0 before: after a fork() */
+    pump->users -= pump->users > 0; /* 0 before: after a fork() */
     ku_pump_leave(pump, call->drains);
 }
 
@@ -132,7 +132,7 @@ ku_pump_resume(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
     ku_monitor_enter(&pump->monitor);
-    pump->writing = pump->writing || call->writes;  /* not after a fork() meanwhile */
+    pump->writing = pump->writing || call->writes; /* not after a fork() meanwhile */
     call->signals_seen = ku_now();
     call->signals_just_seen = 1;
 }
@@ -168,8 +168,7 @@ ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
 size_t
 ku_output_left(const struct ku_call *call)
 {
-    return ku_buffer_length(&call->pump->unsent)
-           + ku_buffer_length(&call->bio->output);
+    return ku_buffer_length(&call->pump->unsent) + ku_buffer_length(&call->bio->output);
 }
 
 /* The peer is gone.  Reading goes on: it may have said why. */
@@ -251,15 +250,15 @@ send_output(struct ku_call *call, int may_wait)
         if (ku_buffer_length(&pump->unsent) == 0) {
             take_output(call);
         }
-        size_t length = pump->sent_apart > 0 ? pump->sent_apart
-                                             : ku_buffer_length(&pump->unsent);
+        size_t length =
+            pump->sent_apart > 0 ? pump->sent_apart : ku_buffer_length(&pump->unsent);
         long sent = send_outside(call, length, may_wait);
         if (sent >= 0) {
             ku_buffer_drop(&pump->unsent, (size_t)sent);
             pump->sent_apart -= pump->sent_apart > 0 ? (size_t)sent : 0;
             ku_monitor_announce(&pump->monitor);
             if (may_wait && call->blocks && (size_t)sent < length) {
-                return KU_INTERRUPTED;  /* or a send() that waits had sent all */
+                return KU_INTERRUPTED; /* or a send() that waits had sent all */
             }
             if (may_wait && ku_pump_let_signals(call) != KU_DONE) {
                 return KU_INTERRUPTED;
@@ -352,8 +351,7 @@ let_kept_be_seen(struct ku_call *call)
         if (call->deadline == KU_AT_ONCE) {
             return KU_WANT_READ;
         }
-        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_AGAIN))
-            == KU_SIGNAL) {
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_AGAIN)) == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
         if (is_closed(call)) {
@@ -370,8 +368,8 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 {
     int sends = ku_can_send(call);
     int events = sends && ku_output_left(call) > MOST_OUTPUT ? KU_WRITABLE
-                 : sends ? KU_READABLE | KU_WRITABLE
-                         : KU_READABLE;
+                 : sends                                     ? KU_READABLE | KU_WRITABLE
+                                                             : KU_READABLE;
     ku_monitor_leave(&call->pump->monitor);
     long got = KU_WIRE_WOULD_BLOCK;
     if (events & KU_READABLE) {
@@ -381,9 +379,9 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
     if (got == KU_WIRE_WOULD_BLOCK && call->deadline != KU_AT_ONCE) {
         got = wait_outside(call, events);
         if (got > 0) {
-            got = got & KU_READABLE ? ku_wire_receive(call->socket, memory, length,
-                                                      how, &call->error)
-                                    : KU_WIRE_SIGNAL;
+            got = got & KU_READABLE
+                      ? ku_wire_receive(call->socket, memory, length, how, &call->error)
+                      : KU_WIRE_SIGNAL;
             got = got == KU_WIRE_WOULD_BLOCK ? KU_WIRE_SIGNAL : got;
         }
     }
@@ -416,9 +414,9 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
     int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
     int ahead = reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, is_tls13);
     size_t length = ku_tlsbio_wanted(call->bio, ahead);
-    int keeps = reach == KU_KEEPING
-                && (ku_buffer_length(&pump->stash) > 0
-                    || ku_tlsbio_data_may_follow(call->bio));
+    int keeps =
+        reach == KU_KEEPING
+        && (ku_buffer_length(&pump->stash) > 0 || ku_tlsbio_data_may_follow(call->bio));
     int peeks = keeps && length == 1 ? KU_PEEKS : 0;
     char *memory = ku_tlsbio_lend(call->bio, length);
     if (memory == NULL) {
@@ -431,8 +429,8 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
     pump->kept_since = pump->kept ? ku_now() : 0;
     if (got < 0) {
         /* In a handshake the peer waits for us first. */
-        int owes = ku_output_left(call) > 0
-                   && !call->libssl->SSL_is_init_finished(call->ssl);
+        int owes =
+            ku_output_left(call) > 0 && !call->libssl->SSL_is_init_finished(call->ssl);
         return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
     }
     if (is_closed(call)) {

@@ -6,9 +6,9 @@
 
 struct ku_buffer {
     char *memory;
-    size_t start, end;  /* the bytes are memory[start:end] */
+    size_t start, end; /* the bytes are memory[start:end] */
     size_t size;
-    int lent;  /* somebody writes at memory[end]: it must stay where it is */
+    int lent; /* somebody writes at memory[end]: it must stay where it is */
 };
 
 static inline size_t

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE 1  /* clock_gettime() under -std=c11 */
+#define _GNU_SOURCE 1 /* clock_gettime() under -std=c11 */
 #include "system/clock.h"
 
 #ifdef _WIN32

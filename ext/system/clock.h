@@ -6,8 +6,8 @@
 
 typedef int64_t ku_time;
 
-#define KU_NEVER ((ku_time)-1)  /* a deadline, and the time left to it */
-#define KU_AT_ONCE ((ku_time)0) /* a deadline that has always passed */
+#define KU_NEVER ((ku_time) - 1) /* a deadline, and the time left to it */
+#define KU_AT_ONCE ((ku_time)0)  /* a deadline that has always passed */
 
 ku_time ku_now(void);
 void ku_sleep(ku_time microseconds);

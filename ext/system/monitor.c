@@ -13,7 +13,7 @@
 #  define ADD(place, value) InterlockedExchangeAdd((volatile long *)&(place), (value))
 #endif
 
-#define LOOK_AGAIN 200  /* microseconds */
+#define LOOK_AGAIN 200 /* microseconds */
 
 /* How many monitors this thread is inside of. */
 #ifdef _MSC_VER
@@ -24,7 +24,7 @@ static _Thread_local int inside;
 
 /* One thread in wait(), on its own stack. */
 struct ku_waiter {
-    PyThread_type_lock news;  /* held until there are */
+    PyThread_type_lock news; /* held until there are */
     struct ku_waiter *next;
 };
 
@@ -161,7 +161,7 @@ ku_monitor_wait(struct ku_monitor *monitor, ku_time deadline)
         PyThread_release_lock(self.news);
     }
     PyThread_free_lock(self.news);
-    return status == PY_LOCK_INTR ? KU_SIGNAL  /* whatever the news */
+    return status == PY_LOCK_INTR ? KU_SIGNAL /* whatever the news */
            : announced            ? KU_NEWS
                                   : KU_TOO_LATE;
 }

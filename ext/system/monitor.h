@@ -26,10 +26,10 @@ struct ku_waiter;
 struct ku_monitor {
     ku_mutex mutex;
     ku_mutex turnstile;
-    unsigned long queued;       /* threads before it, or between both */
-    unsigned long owner;        /* the thread inside; 0: none */
-    int depth;                  /* how often it has entered */
-    struct ku_waiter *waiters;  /* in wait() */
+    unsigned long queued;      /* threads before it, or between both */
+    unsigned long owner;       /* the thread inside; 0: none */
+    int depth;                 /* how often it has entered */
+    struct ku_waiter *waiters; /* in wait() */
 };
 
 enum ku_wake { KU_NEWS, KU_TOO_LATE, KU_SIGNAL };

@@ -17,8 +17,16 @@ ku_mutex_create(ku_mutex *mutex)
     return 0;
 }
 
-static inline void ku_mutex_destroy(ku_mutex *mutex) { (void)mutex; }
-static inline void ku_mutex_lock(ku_mutex *mutex) { AcquireSRWLockExclusive(mutex); }
+static inline void
+ku_mutex_destroy(ku_mutex *mutex)
+{
+    (void)mutex;
+}
+static inline void
+ku_mutex_lock(ku_mutex *mutex)
+{
+    AcquireSRWLockExclusive(mutex);
+}
 static inline int
 ku_mutex_try(ku_mutex *mutex)
 {
@@ -49,7 +57,11 @@ ku_mutex_destroy(ku_mutex *mutex)
 {
     (void)pthread_mutex_destroy(mutex);
 }
-static inline void ku_mutex_lock(ku_mutex *mutex) { (void)pthread_mutex_lock(mutex); }
+static inline void
+ku_mutex_lock(ku_mutex *mutex)
+{
+    (void)pthread_mutex_lock(mutex);
+}
 static inline int
 ku_mutex_try(ku_mutex *mutex)
 {

@@ -1,4 +1,4 @@
-#define _GNU_SOURCE 1  /* MSG_DONTWAIT under -std=c11 */
+#define _GNU_SOURCE 1 /* MSG_DONTWAIT under -std=c11 */
 #include "system/wire.h"
 
 #ifdef _WIN32
@@ -68,8 +68,8 @@ ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
     if (is_ready <= 0) {
         return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure(error);
     }
-    int sent = send(socket, data, (int)(length < LONGEST_CALL ? length : LONGEST_CALL),
-                    0);
+    int sent =
+        send(socket, data, (int)(length < LONGEST_CALL ? length : LONGEST_CALL), 0);
     return sent >= 0 ? sent : failure(error);
 }
 
@@ -87,18 +87,18 @@ ku_wire_may_pass(int error)
 
 /* In slices: nothing but a look shows that another thread has closed it, or that
    Ctrl-C was pressed. */
-#define SLICE 100000
+#  define SLICE 100000
 
 int
 ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error)
 {
     ku_time left = ku_time_left(deadline);
-    int is_ready = ready(socket, events,
-                         (long)(left == KU_NEVER || left > SLICE ? SLICE : left));
+    int is_ready =
+        ready(socket, events, (long)(left == KU_NEVER || left > SLICE ? SLICE : left));
     if (is_ready < 0) {
         return (int)failure(error);
     }
-    return is_ready != 0                  ? is_ready
+    return is_ready != 0                 ? is_ready
            : ku_time_left(deadline) == 0 ? KU_WIRE_TIMED_OUT
                                          : KU_WIRE_SIGNAL;
 }
@@ -198,7 +198,7 @@ ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error)
     if (count < 0) {
         return (int)failure(error);
     }
-    if (count == 0) {  /* or so much later that poll() could not be told */
+    if (count == 0) { /* or so much later that poll() could not be told */
         return ku_time_left(deadline) == 0 ? KU_WIRE_TIMED_OUT : KU_WIRE_SIGNAL;
     }
     /* An error, or the end, is for recv() and send() to tell. */

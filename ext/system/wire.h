@@ -8,7 +8,7 @@
 
 #ifdef _WIN32
 typedef uintptr_t ku_socket;
-#  define KU_NO_SOCKET ((ku_socket)-1)
+#  define KU_NO_SOCKET ((ku_socket) - 1)
 #else
 typedef int ku_socket;
 #  define KU_NO_SOCKET (-1)
@@ -29,8 +29,7 @@ enum {
    bytes stay in the socket. */
 enum { KU_WAITS = 1, KU_PEEKS = 2 };
 
-long ku_wire_receive(ku_socket socket, char *data, size_t length, int how,
-                     int *error);
+long ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error);
 
 /* `may_wait`: as KU_WAITS. */
 long ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
