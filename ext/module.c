@@ -39,7 +39,7 @@
 #include "calls/handshake.h"
 #include "calls/managed.h"
 #include "streams/object.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 #include "openssl/sslobject.h"
 #include "streams/tlsbio.h"
 
@@ -131,7 +131,7 @@ add_types(PyObject *module, ku_state *state)
 {
     state->bio_method = ku_tlsbio_method(&state->libssl);
     if (state->bio_method == NULL || ku_watch_forks() < 0
-        || ku_record_prepare(&state->libssl) < 0) {
+        || ku_ledger_prepare(&state->libssl) < 0) {
         PyErr_NoMemory();
         return -1;
     }

@@ -11,7 +11,7 @@ from .signals import is_of_signal_handler
 from .sockets import SSLSocket, all_sockets
 from .stats import totals
 
-_WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/keys/record.h
+_WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/keys/ledger.h
 _PER_SECOND = 1000.0
 _FASTEST = 1e6  # connections a second; what is above counts as this
 _BREATH = 0.02  # seconds between two batches
@@ -95,7 +95,7 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 
 def _can_renew(sock: SSLSocket) -> bool:
-    """Return of a socket what ``ext/keys/record.c`` knows of all: ``can_renew``."""
+    """Return of a socket what ``ext/keys/ledger.c`` knows of all: ``can_renew``."""
     cipher = sock.cipher()  # names the version in the middle of a handshake, too
     policy = sock._rules.policy
     return cipher is not None and (

@@ -3,7 +3,7 @@
 Theory of operation. OpenSSL never changes keys by itself, and processes as many key
 updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` say what
 a managed connection does about it; they are numbers, and the extension keeps them
-beside each connection (``ext/keys/record.c``) and looks at them just before a write and
+beside each connection (``ext/keys/ledger.c``) and looks at them just before a write and
 after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs where
 nothing is due. ``impossible()`` is what the extension asks where keys must be changed
 and cannot be.

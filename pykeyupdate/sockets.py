@@ -1,6 +1,6 @@
 """The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-Both have the extension keep a record beside them (``ext/keys/record.c``), with the rules
+Both have the extension keep a record beside them (``ext/keys/ledger.c``), with the rules
 that their context was given: when to change keys, and what the peer may do. An
 ``SSLObject`` is ``ssl.SSLObject`` with a ``read()`` and ``write()`` in C that look
 there. An ``SSLSocket`` is more: any number of threads may use it.

@@ -5,7 +5,7 @@
 #include "calls/controls.h"
 
 #include "calls/docstrings.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 
 #include <string.h>
 
@@ -80,8 +80,8 @@ keys_in_kernel(const struct ku_libssl *libssl, SSL *ssl)
 enum ku_refusal
 ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
 {
-    const struct ku_record *record = ku_record_of(ssl);
-    if (ku_has_failed(libssl, ssl) || (record != NULL && record->why_cut != NULL)) {
+    const struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ku_has_failed(libssl, ssl) || (ledger != NULL && ledger->why_cut != NULL)) {
         return KU_FAILED;
     }
     return was_connected(libssl, ssl) ? KU_OK : KU_NO_HANDSHAKE;
@@ -97,7 +97,7 @@ key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
     }
     int pending = ku_pending_key_update(libssl, ssl);
     if (!libssl->SSL_is_init_finished(ssl)) {
-        return pending != SSL_KEY_UPDATE_NONE ? KU_SCHEDULED : KU_IN_MESSAGE;
+        return pending != SSL_KEY_UPDATE_NONE ? KU_UPDATE_SCHEDULED : KU_IN_MESSAGE;
     }
     /* Not in init and yet a type: the peer asked, and OpenSSL answers at our
        next write.  A request of ours would *replace* that answer, which must be
@@ -302,7 +302,7 @@ returning_bool(PyObject *module, const char *function, PyObject *conn, ku_step s
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_look(state, function, conn, step, argument, &value) < 0) {
+    if (ku_take_step_anytime(state, function, conn, step, argument, &value) < 0) {
         return NULL;
     }
     return PyBool_FromLong(value);
@@ -352,7 +352,8 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_look(state, "get_key_update_type", conn, get_key_update_type_step, 0, &value)
+    if (ku_take_step_anytime(state, "get_key_update_type", conn,
+                             get_key_update_type_step, 0, &value)
         < 0) {
         return NULL;
     }
@@ -411,8 +412,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_look(state, "total_renegotiations", conn, total_renegotiations_step, 0,
-                &value)
+    if (ku_take_step_anytime(state, "total_renegotiations", conn,
+                             total_renegotiations_step, 0, &value)
         < 0) {
         return NULL;
     }

@@ -7,7 +7,7 @@
 #include "calls/handshake.h"
 
 #include "calls/controls.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 #include "openssl/sslobject.h"
 
 #ifdef _WIN32
@@ -33,12 +33,12 @@
    a renegotiation; one of which a message is half sent; another post-handshake
    message (TLS 1.3), half sent. */
 enum {
-    NOTHING,
-    KEY_UPDATE,
-    ANSWER,
-    RENEGOTIATION,
-    RENEGOTIATION_UNSENT,
-    OTHER_MESSAGE,
+    SENDS_NOTHING,
+    SENDS_KEY_UPDATE,
+    SENDS_ANSWER,
+    SENDS_RENEGOTIATION,
+    SENDS_RENEGOTIATION_REST,
+    SENDS_OTHER_MESSAGE,
 };
 
 /* --- what is to be sent --------------------------------------------------- */
@@ -47,14 +47,15 @@ enum {
    state's name tells which it is (ssl_stat.c: TWCKU, TWSKU).  In init without
    either is the middle of a received message: that is the peer's to finish. */
 static int
-half_sent(const struct ku_libssl *libssl, SSL *ssl)
+half_sent_kind(const struct ku_libssl *libssl, SSL *ssl)
 {
     if (libssl->SSL_want(ssl) != SSL_WRITING) {
-        return NOTHING;
+        return SENDS_NOTHING;
     }
     const char *state = libssl->SSL_state_string(ssl);
-    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0 ? KEY_UPDATE
-                                                                      : OTHER_MESSAGE;
+    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0
+               ? SENDS_KEY_UPDATE
+               : SENDS_OTHER_MESSAGE;
 }
 
 static struct ku_outcome
@@ -62,10 +63,10 @@ tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
 {
     int pending = ku_pending_key_update(libssl, ssl);
     if (!libssl->SSL_is_init_finished(ssl)) {
-        return ku_ok(pending != SSL_KEY_UPDATE_NONE ? KEY_UPDATE
-                                                    : half_sent(libssl, ssl));
+        return ku_ok(pending != SSL_KEY_UPDATE_NONE ? SENDS_KEY_UPDATE
+                                                    : half_sent_kind(libssl, ssl));
     }
-    return ku_ok(pending != SSL_KEY_UPDATE_NONE ? ANSWER : NOTHING);
+    return ku_ok(pending != SSL_KEY_UPDATE_NONE ? SENDS_ANSWER : SENDS_NOTHING);
 }
 
 static struct ku_outcome
@@ -77,16 +78,16 @@ to_send_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
         return ku_refused(refusal);
     }
     if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
-        return ku_ok(NOTHING); /* nothing may follow a close_notify */
+        return ku_ok(SENDS_NOTHING); /* nothing may follow a close_notify */
     }
     if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
         return tls13_to_send(libssl, ssl);
     }
     if (!libssl->SSL_is_init_finished(ssl)) {
-        return ku_ok(libssl->SSL_want(ssl) == SSL_WRITING ? RENEGOTIATION_UNSENT
-                                                          : RENEGOTIATION);
+        return ku_ok(libssl->SSL_want(ssl) == SSL_WRITING ? SENDS_RENEGOTIATION_REST
+                                                          : SENDS_RENEGOTIATION);
     }
-    return ku_ok(ku_renegotiates(libssl, ssl) ? RENEGOTIATION : NOTHING);
+    return ku_ok(ku_renegotiates(libssl, ssl) ? SENDS_RENEGOTIATION : SENDS_NOTHING);
 }
 
 /* Has received data not been read?  While that is so, a server's HelloRequest is
@@ -140,16 +141,16 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
     }
     libssl->ERR_clear_error();
     set_system_error(0);
-    int got = ku_record_peek(libssl, ssl);
+    int got = ku_ledger_peek(libssl, ssl);
     struct ku_outcome outcome = {.refusal = KU_IO};
     outcome.system_error = system_error();
     outcome.value = libssl->SSL_get_error(ssl, got);
     outcome.error = libssl->ERR_peek_last_error();
     outcome.verify_result = libssl->SSL_get_verify_result(ssl);
     libssl->ERR_clear_error();
-    const struct ku_record *record = ku_record_of(ssl);
-    if (record != NULL && record->why_cut != NULL && got <= 0) {
-        return ku_refused_because(KU_PEER_TOO_MUCH, record->why_cut);
+    const struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ledger != NULL && ledger->why_cut != NULL && got <= 0) {
+        return ku_refused_because(KU_PEER_LIMIT, ledger->why_cut);
     }
     if (outcome.value == SSL_ERROR_NONE || outcome.value == SSL_ERROR_WANT_READ
         || outcome.value == SSL_ERROR_WANT_WRITE) {
@@ -282,7 +283,7 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t unde
    socket that is not managed performing.py takes the same steps one by one. */
 
 static struct ku_outcome
-shake(const struct ku_libssl *libssl, SSL *ssl)
+handshake_once(const struct ku_libssl *libssl, SSL *ssl)
 {
     ku_clear_errors(libssl);
     return libssl->SSL_do_handshake(ssl) == 1 ? ku_ok(0) : ku_failed_io(libssl, ssl);
@@ -295,20 +296,20 @@ static struct ku_outcome
 flush_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 {
     struct ku_outcome kind = to_send_step(libssl, ssl, ignored);
-    if (kind.refusal != KU_OK || kind.value == NOTHING) {
+    if (kind.refusal != KU_OK || kind.value == SENDS_NOTHING) {
         return kind;
     }
-    if (kind.value == RENEGOTIATION || kind.value == RENEGOTIATION_UNSENT) {
+    if (kind.value == SENDS_RENEGOTIATION || kind.value == SENDS_RENEGOTIATION_REST) {
         return advance_step(libssl, ssl, 0);
     }
-    if (kind.value == ANSWER) {
+    if (kind.value == SENDS_ANSWER) {
         struct ku_outcome answer =
             ku_schedule_key_update(libssl, ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
         if (answer.refusal != KU_OK) {
             return answer;
         }
     }
-    return shake(libssl, ssl);
+    return handshake_once(libssl, ssl);
 }
 
 static struct ku_outcome
@@ -338,10 +339,12 @@ rekey_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t request_peer)
     if (kind.refusal != KU_OK) {
         return kind;
     }
-    if (kind.value == KEY_UPDATE || (kind.value == ANSWER && request_peer)) {
+    if (kind.value == SENDS_KEY_UPDATE
+        || (kind.value == SENDS_ANSWER && request_peer)) {
         outcome = flush_step(libssl, ssl, 0);
     }
-    if (outcome.refusal != KU_OK || (kind.value == KEY_UPDATE && scheduled >= wanted)) {
+    if (outcome.refusal != KU_OK
+        || (kind.value == SENDS_KEY_UPDATE && scheduled >= wanted)) {
         return outcome;
     }
     outcome = schedule_new_keys(libssl, ssl, wanted);
@@ -353,7 +356,8 @@ static struct ku_outcome
 request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
 {
     struct ku_outcome kind = to_send_step(libssl, ssl, 0);
-    if (kind.refusal == KU_OK && kind.value == ANSWER && libssl->SSL_is_server(ssl)) {
+    if (kind.refusal == KU_OK && kind.value == SENDS_ANSWER
+        && libssl->SSL_is_server(ssl)) {
         kind = flush_step(libssl, ssl, 0); /* or it would go in place of the request */
     }
     if (kind.refusal != KU_OK) {
@@ -364,7 +368,7 @@ request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
         return outcome;
     }
     return outcome.value == 0 && libssl->SSL_version(ssl) == TLS1_3_VERSION
-               ? shake(libssl, ssl)
+               ? handshake_once(libssl, ssl)
                : flush_step(libssl, ssl, 0);
 }
 
@@ -394,20 +398,20 @@ int
 ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
 {
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
+    struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
     if (ssl == NULL) {
         return 0;
     }
     if (!state->libssl.SSL_is_init_finished(ssl)
         || ku_renegotiates(&state->libssl, ssl)) {
-        if (record != NULL) {
-            record->keeps_older = 1;
+        if (ledger != NULL) {
+            ledger->keeps_older = 1;
         }
         return 0;
     }
-    int may_be_older = record != NULL && record->keeps_older;
-    if (record != NULL) {
-        record->keeps_older = 0;
+    int may_be_older = ledger != NULL && ledger->keeps_older;
+    if (ledger != NULL) {
+        ledger->keeps_older = 0;
     }
     PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
     if (done == NULL && may_be_older && of_data) {
@@ -423,7 +427,7 @@ ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
 typedef int (*taker)(ku_state *, const char *, PyObject *, ku_step, intptr_t, int *);
 
 static PyObject *
-stepped(PyObject *module, PyObject *args, taker take, ku_step step)
+step_value(PyObject *module, PyObject *args, taker take, ku_step step)
 {
     PyObject *conn;
     const char *function;
@@ -440,16 +444,16 @@ stepped(PyObject *module, PyObject *args, taker take, ku_step step)
 #define KU_FUNCTION(name, take)                           \
     static PyObject *py_##name(PyObject *module, PyObject *args) \
     {                                                     \
-        return stepped(module, args, take, name##_step);  \
+        return step_value(module, args, take, name##_step);  \
     }
-KU_FUNCTION(to_send, ku_look)
-KU_FUNCTION(has_unread, ku_look)
-KU_FUNCTION(peer_finished, ku_look)
+KU_FUNCTION(to_send, ku_take_step_anytime)
+KU_FUNCTION(has_unread, ku_take_step_anytime)
+KU_FUNCTION(peer_finished, ku_take_step_anytime)
 KU_FUNCTION(advance, ku_take_step)
 KU_FUNCTION(request_certificate, ku_take_step)
-KU_FUNCTION(rekey, ku_take_sent_step)
-KU_FUNCTION(flush, ku_take_sent_step)
-KU_FUNCTION(request, ku_take_sent_step)
+KU_FUNCTION(rekey, ku_take_step_and_send)
+KU_FUNCTION(flush, ku_take_step_and_send)
+KU_FUNCTION(request, ku_take_step_and_send)
 #undef KU_FUNCTION
 /* clang-format on */
 

@@ -2,7 +2,7 @@
 
 #include "calls/controls.h"
 #include "calls/handshake.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 #include "openssl/sslobject.h"
 #include "calls/step.h"
 
@@ -11,13 +11,13 @@
 /* The function may use the connection: what it may not, another write, asks for
    `asking`. */
 int
-ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
-               const struct ku_outcome *outcome, struct ku_record *record,
-               struct ku_news *news)
+ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
+                     const struct ku_outcome *outcome, struct ku_ledger *ledger,
+                     struct ku_news *news)
 {
     PyObject *reason = ku_reason(state, outcome);
     PyObject *answer = NULL;
-    if (ku_record_note_impossible(record)) {
+    if (ku_ledger_note_impossible(ledger)) {
         news->events |= KU_IMPOSSIBLE;
         news->impossible = *outcome;
     }
@@ -25,11 +25,11 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
         PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
     }
     else if (reason != NULL) {
-        unsigned long asking = record->asking;
-        record->asking = PyThread_get_thread_ident();
+        unsigned long asking = ledger->asking;
+        ledger->asking = PyThread_get_thread_ident();
         answer =
             PyObject_CallFunction(state->impossible, "OsO", conn, function, reason);
-        record->asking = asking;
+        ledger->asking = asking;
     }
     Py_XDECREF(reason);
     Py_XDECREF(answer);
@@ -37,7 +37,7 @@ ku_managed_ask(ku_state *state, PyObject *conn, const char *function,
 }
 
 static PyObject *
-call_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
+call_events_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
 {
     PyObject *impossible = news->events & KU_IMPOSSIBLE
                                ? ku_reason(state, &news->impossible)
@@ -54,7 +54,7 @@ call_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
 /* Signal handlers that are due run before: telling is Python code, in which they would
    run, and what they raise could be taken for an event handler's. */
 int
-ku_managed_tell(ku_state *state, PyObject *conn, const struct ku_news *news)
+ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news)
 {
     PyObject *type, *value, *traceback;
     if (news->events == 0 || state->happened == NULL) {
@@ -64,35 +64,35 @@ ku_managed_tell(ku_state *state, PyObject *conn, const struct ku_news *news)
         (void)PyErr_CheckSignals();
     }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told = call_happened(state, conn, news);
+    PyObject *told = call_events_happened(state, conn, news);
     Py_XDECREF(told);
     if (told != NULL) {
         PyErr_Restore(type, value, traceback);
     }
     else if (type != NULL) {
-        ku_chain(type, value, traceback);
+        ku_chain_exception(type, value, traceback);
     }
     return PyErr_Occurred() ? -1 : 0;
 }
 
 int
-ku_managed_tell_of(ku_state *state, PyObject *sslobj)
+ku_tell_events_of_object(ku_state *state, PyObject *sslobj)
 {
     PyObject *type, *value, *traceback, *owner = NULL;
     struct ku_news news = {0};
     PyErr_Fetch(&type, &value, &traceback);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_record *record = ssl != NULL ? ku_record_of(ssl) : NULL;
-    if (record != NULL && !record->is_shared) {
-        news.events = ku_record_take_events(record);
-        news.why_cut = record->why_cut;
+    struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
+    if (ledger != NULL && !ledger->is_shared) {
+        news.events = ku_ledger_take_events(ledger);
+        news.why_cut = ledger->why_cut;
     }
     if (news.events != 0) {
         owner = PyObject_GetAttrString(sslobj, "owner");
         PyErr_Clear(); /* its owner may be gone */
     }
     PyErr_Restore(type, value, traceback);
-    int result = ku_managed_tell(state, owner != NULL ? owner : sslobj, &news);
+    int result = ku_tell_events(state, owner != NULL ? owner : sslobj, &news);
     Py_XDECREF(owner);
     return result;
 }
@@ -141,7 +141,7 @@ py_keep(PyObject *module, PyObject *args)
     }
     SSL *ssl =
         Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner) : NULL;
-    if (ssl == NULL || ku_record_of(ssl) != NULL
+    if (ssl == NULL || ku_ledger_of(ssl) != NULL
         || state->libssl.SSL_is_init_finished(ssl)) {
         PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
         return NULL;
@@ -150,11 +150,11 @@ py_keep(PyObject *module, PyObject *args)
     if (has_callbacks < 0) {
         return NULL;
     }
-    struct ku_record *record = ku_record_keep(ssl, &rules);
-    if (record == NULL) {
+    struct ku_ledger *ledger = ku_ledger_open(ssl, &rules);
+    if (ledger == NULL) {
         return PyErr_NoMemory();
     }
-    record->has_callbacks = (unsigned char)has_callbacks;
+    ledger->has_callbacks = (unsigned char)has_callbacks;
     Py_RETURN_NONE;
 }
 
@@ -162,14 +162,14 @@ static struct ku_outcome
 want_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t wanted)
 {
     (void)libssl;
-    struct ku_record *record = ku_record_of(ssl);
-    if (record == NULL) {
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    if (wanted & KU_UNLESS_INHERITED && record->inherited) {
+    if (wanted & KU_UNLESS_INHERITED && ledger->inherited) {
         return ku_refused(KU_FORKED);
     }
-    ku_record_want(record, (long)(wanted & ~KU_UNLESS_INHERITED));
+    ku_ledger_want_keys(ledger, (long)(wanted & ~KU_UNLESS_INHERITED));
     return ku_ok(0);
 }
 
@@ -177,11 +177,11 @@ static struct ku_outcome
 allow_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t change)
 {
     (void)libssl;
-    struct ku_record *record = ku_record_of(ssl);
-    if (record == NULL) {
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    ku_record_allow(ssl, record, (int)change);
+    ku_ledger_allow_renegotiation(ssl, ledger, (int)change);
     return ku_ok(0);
 }
 
@@ -203,7 +203,8 @@ look_with_number(PyObject *module, PyObject *args, ku_step step)
     const char *function;
     int number, value;
     if (!PyArg_ParseTuple(args, "Osi", &conn, &function, &number)
-        || ku_look(PyModule_GetState(module), function, conn, step, number, &value)
+        || ku_take_step_anytime(PyModule_GetState(module), function, conn, step, number,
+                                &value)
                < 0) {
         return NULL;
     }
@@ -248,12 +249,13 @@ py_want_all(PyObject *module, PyObject *args)
         return NULL;
     }
     uint64_t number = last;
-    size_t count = ku_record_want_all(&number, most > 0 ? (size_t)most : 0, wanted);
+    size_t count =
+        ku_ledger_want_keys_of_all(&number, most > 0 ? (size_t)most : 0, wanted);
     return Py_BuildValue("Kn", (unsigned long long)number, (Py_ssize_t)count);
 }
 
 static PyObject *
-tuple_of(const uint64_t counts[KU_COUNTS])
+counts_tuple(const uint64_t counts[KU_COUNTS])
 {
     PyObject *tuple = PyTuple_New(KU_COUNTS);
     for (int i = 0; tuple != NULL && i < KU_COUNTS; i++) {
@@ -269,11 +271,11 @@ tuple_of(const uint64_t counts[KU_COUNTS])
 static struct ku_outcome
 copy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t copy)
 {
-    struct ku_record *record = ku_record_of(ssl);
-    if (record == NULL) {
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    *(struct ku_record *)copy = *record;
+    *(struct ku_ledger *)copy = *ledger;
     return ku_ok(libssl->SSL_version(ssl) == TLS1_3_VERSION
                  && libssl->SSL_is_init_finished(ssl)
                  && ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE);
@@ -284,8 +286,8 @@ py_totals(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
     uint64_t counts[KU_COUNTS], open, opened;
-    ku_record_totals(counts, &open, &opened);
-    return Py_BuildValue("NKK", tuple_of(counts), (unsigned long long)open,
+    ku_ledger_totals(counts, &open, &opened);
+    return Py_BuildValue("NKK", counts_tuple(counts), (unsigned long long)open,
                          (unsigned long long)opened);
 }
 
@@ -297,38 +299,39 @@ py_put_forward(PyObject *module, PyObject *seconds)
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    ku_record_put_forward((ku_time)number * 1000000);
+    ku_ledger_advance_clock((ku_time)number * 1000000);
     Py_RETURN_NONE;
 }
 
 /* Records, bytes, age in seconds, and how many of the first two there may be. */
 static PyObject *
-use_of(const struct ku_record *record, const struct ku_keys *keys)
+keys_tuple(const struct ku_ledger *ledger, const struct ku_keys *keys)
 {
     double age =
-        record->connected ? (double)(ku_record_clock() - keys->since) / 1e6 : 0.0;
+        ledger->connected ? (double)(ku_ledger_clock() - keys->since) / 1e6 : 0.0;
     return Py_BuildValue("KKdKK", (unsigned long long)keys->records,
                          (unsigned long long)keys->bytes, age,
-                         (unsigned long long)keys->most_records,
-                         (unsigned long long)keys->most_bytes);
+                         (unsigned long long)keys->max_records,
+                         (unsigned long long)keys->max_bytes);
 }
 
 static PyObject *
 py_usage(PyObject *module, PyObject *conn)
 {
-    struct ku_record record;
+    struct ku_ledger ledger;
     uint64_t counts[KU_COUNTS];
     int owed;
-    if (ku_look(PyModule_GetState(module), "stats", conn, copy_step, (intptr_t)&record,
-                &owed)
+    if (ku_take_step_anytime(PyModule_GetState(module), "stats", conn, copy_step,
+                             (intptr_t)&ledger, &owed)
         < 0) {
         return NULL;
     }
     for (int i = 0; i < KU_COUNTS; i++) {
-        counts[i] = record.counts[i];
+        counts[i] = ledger.counts[i];
     }
-    return Py_BuildValue("NNNii", tuple_of(counts), use_of(&record, &record.sent),
-                         use_of(&record, &record.received), owed, record.outstanding);
+    return Py_BuildValue(
+        "NNNii", counts_tuple(counts), keys_tuple(&ledger, &ledger.sent),
+        keys_tuple(&ledger, &ledger.received), owed, ledger.outstanding);
 }
 
 PyMethodDef ku_managed[] = {

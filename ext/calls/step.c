@@ -3,7 +3,7 @@
 #include "streams/duplex.h"
 #include "calls/handshake.h"
 #include "calls/managed.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 #include "openssl/sslobject.h"
 
 struct ku_outcome
@@ -47,11 +47,11 @@ ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
 
 /* Of a managed SSLObject one thing is done at a time (object.c): its record, or
    NULL. */
-static struct ku_record *
+static struct ku_ledger *
 guard_of(SSL *ssl)
 {
-    struct ku_record *record = ku_record_of(ssl);
-    return record != NULL && !record->is_shared ? record : NULL;
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    return ledger != NULL && !ledger->is_shared ? ledger : NULL;
 }
 
 static struct ku_outcome
@@ -69,22 +69,22 @@ static struct ku_outcome
 held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, int looks)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
-    KU_HOLD(sslobj);
+    KU_LOCK_OBJECT(sslobj);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_record *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
+    struct ku_ledger *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
     if (ssl == NULL) {
         outcome = ku_refused(KU_NO_POINTER);
     }
     else if (guard != NULL) {
-        outcome = ku_record_occupy(guard);
+        outcome = ku_ledger_occupy(guard);
     }
     if (outcome.refusal == KU_OK) {
         outcome = without_gil_where_it_must(state, ssl, step, argument);
         if (guard != NULL) {
-            ku_record_vacate(guard);
+            ku_ledger_vacate(guard);
         }
     }
-    KU_RELEASE();
+    KU_UNLOCK_OBJECT();
     return outcome;
 }
 
@@ -102,8 +102,8 @@ raise_outcome(ku_state *state, const struct ku_outcome *outcome, const char *fun
 }
 
 static int
-act(ku_state *state, const char *function, PyObject *conn, ku_step step,
-    intptr_t argument, int sent, int *value)
+perform_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
+             intptr_t argument, int sent, int *value)
 {
     PyObject *found = ku_sslobject_of(state, function, conn);
     int result = -1;
@@ -123,7 +123,7 @@ act(ku_state *state, const char *function, PyObject *conn, ku_step step,
         if (has != 0) {
             result = has > 0 ? ku_raise_kept(state, found, 0) : -1;
         }
-        result = ku_managed_tell_of(state, found) == 0 ? result : -1;
+        result = ku_tell_events_of_object(state, found) == 0 ? result : -1;
     }
     Py_DECREF(found);
     return result;
@@ -133,19 +133,19 @@ int
 ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
              intptr_t argument, int *value)
 {
-    return act(state, function, conn, step, argument, 0, value);
+    return perform_step(state, function, conn, step, argument, 0, value);
 }
 
 int
-ku_take_sent_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
-                  intptr_t argument, int *value)
+ku_take_step_and_send(ku_state *state, const char *function, PyObject *conn,
+                      ku_step step, intptr_t argument, int *value)
 {
-    return act(state, function, conn, step, argument, 1, value);
+    return perform_step(state, function, conn, step, argument, 1, value);
 }
 
 int
-ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
-        intptr_t argument, int *value)
+ku_take_step_anytime(ku_state *state, const char *function, PyObject *conn,
+                     ku_step step, intptr_t argument, int *value)
 {
     PyObject *found = ku_sslobject_of(state, function, conn);
     struct ku_outcome outcome = {.refusal = KU_OK};

@@ -33,11 +33,11 @@
 /* Hold an _ssl._SSLSocket: a no-op under the GIL before 3.13, and in the limited API
    before 3.15 (which free-threaded builds before 3.15 lack). */
 #ifdef Py_BEGIN_CRITICAL_SECTION
-#  define KU_HOLD(sslobj) Py_BEGIN_CRITICAL_SECTION(sslobj)
-#  define KU_RELEASE() Py_END_CRITICAL_SECTION()
+#  define KU_LOCK_OBJECT(sslobj) Py_BEGIN_CRITICAL_SECTION(sslobj)
+#  define KU_UNLOCK_OBJECT() Py_END_CRITICAL_SECTION()
 #else
-#  define KU_HOLD(sslobj) {
-#  define KU_RELEASE() }
+#  define KU_LOCK_OBJECT(sslobj) {
+#  define KU_UNLOCK_OBJECT() }
 #endif
 
 struct ku_outcome ku_ok(int value);
@@ -60,12 +60,12 @@ int ku_take_step(ku_state *state, const char *function, PyObject *conn, ku_step 
 
 /* The same for a step that makes what is to be sent: a managed socket sends it.  (Over
    memory BIOs whoever moves the bytes does.)  A callback's exception comes out. */
-int ku_take_sent_step(ku_state *state, const char *function, PyObject *conn,
-                      ku_step step, intptr_t argument, int *value);
+int ku_take_step_and_send(ku_state *state, const char *function, PyObject *conn,
+                          ku_step step, intptr_t argument, int *value);
 
 /* As ku_take_step(), for what calls nothing of OpenSSL's that reads, writes or
    schedules: also in the middle of another call, of a thread or a callback. */
-int ku_look(ku_state *state, const char *function, PyObject *conn, ku_step step,
-            intptr_t argument, int *value);
+int ku_take_step_anytime(ku_state *state, const char *function, PyObject *conn,
+                         ku_step step, intptr_t argument, int *value);
 
 #endif

@@ -9,22 +9,22 @@
 #define PYKEYUPDATE_POLICY_H
 
 #include "openssl/errors.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 
 /* How many of n bytes may be written next (n = 0: none), having scheduled new keys
    where they are due.  Refused: keys must be changed and cannot be; ask (see
    pykeyupdate/policy.py), and where that is to be ignored, excuse. */
-struct ku_outcome ku_policy_before_write(const struct ku_libssl *libssl, SSL *ssl,
-                                         struct ku_record *record, size_t n,
-                                         size_t *room);
-void ku_policy_excuse(struct ku_record *record);
+struct ku_outcome ku_policy_admit_write(const struct ku_libssl *libssl, SSL *ssl,
+                                        struct ku_ledger *ledger, size_t n,
+                                        size_t *room);
+void ku_policy_permit_overuse(struct ku_ledger *ledger);
 
 /* Has another thread asked for new keys?  They then do not wait for data. */
-int ku_policy_is_wanted(const struct ku_record *record);
+int ku_policy_keys_are_wanted(const struct ku_ledger *ledger);
 
 /* Schedule new keys if they are due, after a read or at any time.  Does it take an
    SSL_do_handshake() now?  It never waits for anything. */
-int ku_policy_at_rest(const struct ku_libssl *libssl, SSL *ssl,
-                      struct ku_record *record);
+int ku_policy_renew_if_due(const struct ku_libssl *libssl, SSL *ssl,
+                           struct ku_ledger *ledger);
 
 #endif

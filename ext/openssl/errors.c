@@ -97,7 +97,7 @@ static const struct {
     [KU_NO_HANDSHAKE] = {
         "HandshakeNotDoneError",
         "handshake not done yet; complete do_handshake() first"},
-    [KU_SCHEDULED] = {
+    [KU_UPDATE_SCHEDULED] = {
         "AlreadyPendingError",
         "a key update is scheduled and not yet sent; do_handshake() or the next "
         "send or recv sends it"},
@@ -145,7 +145,7 @@ static const struct {
         "WrongProtocolVersionError",
         "it is %s, where new keys take a renegotiation, which its RekeyPolicy does "
         "not allow (renegotiate=True does); or connect with TLS 1.3"},
-    [KU_PEER_TOO_MUCH] = {
+    [KU_PEER_LIMIT] = {
         "PeerLimitError",
         "the peer began more %s than it may and was cut off; close it (or, if this "
         "peer is to be trusted, raise that limit)"},
@@ -200,7 +200,7 @@ exception_class(ku_state *state, const char *name)
 }
 
 static PyObject *
-raise(ku_state *state, const char *class_name, PyObject *message)
+raise_class(ku_state *state, const char *class_name, PyObject *message)
 {
     PyObject *class = message ? exception_class(state, class_name) : NULL;
     if (class != NULL) {
@@ -242,7 +242,7 @@ keep_if_of_signal_handler(void)
 
 /* repr(object), whatever a class of the user's makes of it. */
 static PyObject *
-name_of(PyObject *object)
+repr_of(PyObject *object)
 {
     PyObject *name = PyObject_Repr(object);
     if (name == NULL && PyErr_ExceptionMatches(PyExc_Exception)
@@ -355,7 +355,7 @@ reason_name(const struct ku_libssl *libssl, unsigned long error)
    a limit that OpenSSL adds one day (a minimum interval between key updates is
    proposed) must not make anybody close a connection that is fine. */
 static int
-is_permanent(int reason)
+is_permanent_reason(int reason)
 {
     return reason == SSL_R_WRONG_SSL_VERSION || reason == SSL_R_NO_RENEGOTIATION
            || reason == SSL_R_INVALID_KEY_UPDATE_TYPE || reason == SSL_R_UNINITIALIZED
@@ -366,7 +366,7 @@ int
 ku_is_for_good(const struct ku_outcome *outcome)
 {
     return outcome->refusal == KU_OPENSSL
-               ? is_permanent((int)(outcome->error & 0xfff))
+               ? is_permanent_reason((int)(outcome->error & 0xfff))
                : outcome->refusal != KU_OK && outcome->refusal < KU_NOT_CONNECTED;
 }
 
@@ -398,7 +398,7 @@ ssl_message(const struct ssl_error *failure, const char *openssl_text,
 }
 
 static PyObject *
-none(void)
+new_none(void)
 {
     Py_RETURN_NONE;
 }
@@ -411,8 +411,8 @@ raise_ssl(ku_state *state, struct ssl_error failure, const char *function,
     unsigned long error = failure.error;
     const char *openssl_text =
         error != 0 ? libssl->ERR_reason_error_string(error) : NULL;
-    PyObject *library = error != 0 ? library_name(libssl, error) : none();
-    PyObject *reason = error != 0 ? reason_name(libssl, error) : none();
+    PyObject *library = error != 0 ? library_name(libssl, error) : new_none();
+    PyObject *reason = error != 0 ? reason_name(libssl, error) : new_none();
     PyObject *message = NULL, *exception = NULL, *where = NULL;
     if (failure.class != NULL && library != NULL && reason != NULL) {
         message = ssl_message(&failure, openssl_text, library, reason);
@@ -440,8 +440,9 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
               PyObject *conn_name)
 {
     int code = (int)(error & 0xfff);
-    PyObject *class = exception_class(
-        state, is_permanent(code) ? "RefusedByOpenSSLError" : "DeferredByOpenSSLError");
+    PyObject *class =
+        exception_class(state, is_permanent_reason(code) ? "RefusedByOpenSSLError"
+                                                         : "DeferredByOpenSSLError");
     struct ssl_error failure = {.class = class, .number = code, .error = error};
     return raise_ssl(state, failure, function, conn_name);
 }
@@ -534,7 +535,7 @@ raise_system(int error)
 /* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl
    knows from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
 static int
-is_end(int reason)
+is_unexpected_eof(int reason)
 {
     return PY_VERSION_HEX >= 0x030a0000 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING;
 }
@@ -570,7 +571,7 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
         class_name = "SSLSyscallError";
         failure.text = outcome->detail;
     }
-    else if (outcome->error == 0 || is_end(reason)) {
+    else if (outcome->error == 0 || is_unexpected_eof(reason)) {
         class_name = "SSLEOFError";
         failure.number = PY_SSL_ERROR_EOF;
         failure.text = "EOF occurred in violation of protocol";
@@ -605,7 +606,7 @@ raise_with_number(ku_state *state, const char *class_name, PyObject *message)
     PyObject *arguments =
         message != NULL ? Py_BuildValue("(iO)", SSL_ERROR_SSL, message) : NULL;
     Py_XDECREF(message);
-    return raise(state, class_name, arguments);
+    return raise_class(state, class_name, arguments);
 }
 
 static PyObject *
@@ -619,16 +620,16 @@ raise_refusal(ku_state *state, const struct ku_outcome *outcome, const char *fun
         Py_DECREF(reason);
     }
     const char *class_name = REFUSALS[outcome->refusal].exception;
-    return outcome->refusal == KU_PEER_TOO_MUCH
+    return outcome->refusal == KU_PEER_LIMIT
                ? raise_with_number(state, class_name, message)
-               : raise(state, class_name, message);
+               : raise_class(state, class_name, message);
 }
 
 PyObject *
 ku_raise(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn)
 {
-    PyObject *conn_name = name_of(conn);
+    PyObject *conn_name = repr_of(conn);
     if (conn_name == NULL) {
         return NULL;
     }
@@ -657,8 +658,8 @@ PyObject *
 ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
                PyObject *update_type)
 {
-    PyObject *conn_name = name_of(conn);
-    PyObject *value = conn_name != NULL ? name_of(update_type) : NULL;
+    PyObject *conn_name = repr_of(conn);
+    PyObject *value = conn_name != NULL ? repr_of(update_type) : NULL;
     if (value == NULL) {
         Py_XDECREF(conn_name);
         return NULL;
@@ -669,13 +670,13 @@ ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
         function, conn_name, value);
     Py_DECREF(value);
     Py_DECREF(conn_name);
-    return raise(state, "InvalidKeyUpdateTypeError", message);
+    return raise_class(state, "InvalidKeyUpdateTypeError", message);
 }
 
 /* --- two exceptions ---------------------------------------------------------- */
 
 void
-ku_chain(PyObject *type, PyObject *value, PyObject *traceback)
+ku_chain_exception(PyObject *type, PyObject *value, PyObject *traceback)
 {
     PyObject *last_type, *last, *last_traceback;
     PyErr_Fetch(&last_type, &last, &last_traceback);
@@ -696,7 +697,7 @@ ku_chain(PyObject *type, PyObject *value, PyObject *traceback)
 }
 
 void
-ku_put_back(PyObject *type, PyObject *value, PyObject *traceback)
+ku_restore_exception(PyObject *type, PyObject *value, PyObject *traceback)
 {
     PyObject *now_type, *now, *now_traceback;
     if (type == NULL) {
@@ -705,6 +706,6 @@ ku_put_back(PyObject *type, PyObject *value, PyObject *traceback)
     PyErr_Fetch(&now_type, &now, &now_traceback);
     PyErr_Restore(type, value, traceback);
     if (now_type != NULL) {
-        ku_chain(now_type, now, now_traceback);
+        ku_chain_exception(now_type, now, now_traceback);
     }
 }

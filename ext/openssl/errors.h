@@ -24,11 +24,11 @@ enum ku_refusal {
     KU_FORKED,
     KU_UNMANAGED,
     KU_NOT_ALLOWED,
-    KU_PEER_TOO_MUCH,
+    KU_PEER_LIMIT,
     /* not now, try after the next I/O */
     KU_NOT_CONNECTED,
     KU_NO_HANDSHAKE,
-    KU_SCHEDULED,
+    KU_UPDATE_SCHEDULED,
     KU_ANSWER_OWED,
     KU_IN_MESSAGE,
     KU_RENEGOTIATING,
@@ -60,7 +60,7 @@ struct ku_outcome {
     long verify_result;  /* KU_IO: SSL_get_verify_result() */
     const char *detail;  /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
                              KU_MISSING: the function ·
-                             KU_PEER_TOO_MUCH: of what · KU_IO: more of the message,
+                             KU_PEER_LIMIT: of what · KU_IO: more of the message,
                              or NULL */
 };
 
@@ -91,9 +91,9 @@ PyObject *ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
 
 /* As the interpreter does it in an `except`: the exception that is set stays, with this
    one, of before, as its context. */
-void ku_chain(PyObject *type, PyObject *value, PyObject *traceback);
+void ku_chain_exception(PyObject *type, PyObject *value, PyObject *traceback);
 
 /* As PyErr_Restore(); an exception that is set meanwhile becomes its context. */
-void ku_put_back(PyObject *type, PyObject *value, PyObject *traceback);
+void ku_restore_exception(PyObject *type, PyObject *value, PyObject *traceback);
 
 #endif

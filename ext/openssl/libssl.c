@@ -77,7 +77,7 @@ anchor_of(PyObject *_ssl)
 }
 
 static int
-locate(struct ku_image *image, void *anchor, const char *imported)
+locate_library(struct ku_image *image, void *anchor, const char *imported)
 {
     memset(image, 0, sizeof(*image));
     switch (ku_locate(image, anchor, imported)) {
@@ -96,7 +96,7 @@ locate(struct ku_image *image, void *anchor, const char *imported)
 /* ISO C has no cast from void * to a function pointer; POSIX and Windows
    promise that the representation is the same. */
 static int
-take(const struct ku_image *image, const char *name, void *slot)
+take_function(const struct ku_image *image, const char *name, void *slot)
 {
     void *function = ku_locate_function(image, name);
     memcpy(slot, &function, sizeof(function));
@@ -138,15 +138,16 @@ static int
 bind_required(struct ku_libssl *libssl, const struct ku_image *ssl,
               const struct ku_image *crypto)
 {
-#define KU_TAKE_SSL(result, name, arguments) &&take(ssl, #name, &libssl->name)
-#define KU_TAKE_CRYPTO(result, name, arguments) &&take(crypto, #name, &libssl->name)
+#define KU_TAKE_SSL(result, name, arguments) &&take_function(ssl, #name, &libssl->name)
+#define KU_TAKE_CRYPTO(result, name, arguments)                                        \
+    &&take_function(crypto, #name, &libssl->name)
     int complete = 1 KU_CRYPTO(KU_TAKE_CRYPTO);
     if (complete && strncmp(libssl->OpenSSL_version(0), "LibreSSL", 8) == 0) {
         (void)cannot_work(LIBRESSL_REMEDY);
         return -1;
     }
-    complete = complete KU_QUESTIONS(KU_TAKE_SSL) KU_STEPS(KU_TAKE_SSL)
-        KU_RECORDS(KU_TAKE_SSL);
+    complete =
+        complete KU_QUESTIONS(KU_TAKE_SSL) KU_STEPS(KU_TAKE_SSL) KU_LEDGER(KU_TAKE_SSL);
 #undef KU_TAKE_SSL
 #undef KU_TAKE_CRYPTO
     if (!complete || libssl->OpenSSL_version_num() < OPENSSL_1_1_1) {
@@ -164,7 +165,7 @@ bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
     int failed = missing == NULL;
     PyObject *name = NULL;
 #define KU_TAKE(result, function, arguments)                                           \
-    if (!failed && !take(ssl, #function, &libssl->function)) {                         \
+    if (!failed && !take_function(ssl, #function, &libssl->function)) {                \
         name = PyUnicode_FromString(#function);                                        \
         failed = name == NULL || PyList_Append(missing, name) < 0;                     \
         Py_CLEAR(name);                                                                \
@@ -179,7 +180,8 @@ bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
 
 /* The path in the file system's encoding, as os.fsdecode() would give it. */
 static PyObject *
-describe(const struct ku_libssl *libssl, const struct ku_image *ssl, PyObject *missing)
+describe_library(const struct ku_libssl *libssl, const struct ku_image *ssl,
+                 PyObject *missing)
 {
     PyObject *path = PyUnicode_DecodeFSDefault(ssl->path);
     if (path == NULL) {
@@ -199,8 +201,8 @@ ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl)
     void *anchor = anchor_of(_ssl);
     /* Every _ssl from 3.9 to 3.15 calls these two when it makes a connection
        (newPySSLSocket), so a lazily bound slot is resolved by now. */
-    if (anchor == NULL || locate(&ssl, anchor, "SSL_set_ex_data") < 0
-        || locate(&crypto, anchor, "ERR_clear_error") < 0
+    if (anchor == NULL || locate_library(&ssl, anchor, "SSL_set_ex_data") < 0
+        || locate_library(&crypto, anchor, "ERR_clear_error") < 0
         || bind_required(libssl, &ssl, &crypto) < 0) {
         return NULL;
     }
@@ -214,7 +216,7 @@ ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl)
     if (missing == NULL) {
         return NULL;
     }
-    PyObject *found = describe(libssl, &ssl, missing);
+    PyObject *found = describe_library(libssl, &ssl, missing);
     Py_DECREF(missing);
     return found;
 }

@@ -64,7 +64,7 @@ typedef struct ssl_session_st SSL_SESSION;
 
 /* What a record beside a connection (record.c) takes; in every OpenSSL since 1.1.1
    as well. */
-#define KU_RECORDS(X)                                             \
+#define KU_LEDGER(X)                                             \
     X(int, SSL_set_ex_data, (SSL *, int, void *))                 \
     X(void, SSL_set_info_callback,                                \
       (SSL *, void (*)(const SSL *, int, int)))                   \
@@ -110,7 +110,7 @@ struct ku_libssl {
     KU_CONTROLS(KU_MEMBER)
     KU_QUESTIONS(KU_MEMBER)
     KU_STEPS(KU_MEMBER)
-    KU_RECORDS(KU_MEMBER)
+    KU_LEDGER(KU_MEMBER)
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */

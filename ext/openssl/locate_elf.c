@@ -39,7 +39,7 @@ struct object {
 };
 
 static int
-visit(struct dl_phdr_info *info, size_t size, void *data)
+visit_object(struct dl_phdr_info *info, size_t size, void *data)
 {
     (void)size;
     struct object *object = data;
@@ -73,7 +73,7 @@ object_at(struct object *object, void *address)
 {
     memset(object, 0, sizeof(*object));
     object->address = (uintptr_t)address;
-    (void)dl_iterate_phdr(visit, object);
+    (void)dl_iterate_phdr(visit_object, object);
     return object->found;
 }
 

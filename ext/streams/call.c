@@ -20,13 +20,13 @@ ku_watch_forks(void)
 }
 #else
 static void
-in_parent(void)
+count_fork_of_parent(void)
 {
     ku_forks_of_parent++;
 }
 
 static void
-in_child(void)
+count_fork_in_child(void)
 {
     ku_forks++;
     ku_forks_of_parent++;
@@ -41,7 +41,7 @@ ku_watch_forks(void)
     static int watching;
     ku_mutex_lock(&once);
     if (!watching) {
-        watching = pthread_atfork(NULL, in_parent, in_child) == 0;
+        watching = pthread_atfork(NULL, count_fork_of_parent, count_fork_in_child) == 0;
     }
     int result = watching ? 0 : -1;
     ku_mutex_unlock(&once);
@@ -57,7 +57,7 @@ ku_state_of(Duplex *self)
 
 /* What a weak reference refers to, as a new reference; NULL where that is gone. */
 static PyObject *
-dereferenced(PyObject *reference)
+weakref_target(PyObject *reference)
 {
     PyObject *object = NULL;
 #if PY_VERSION_HEX >= 0x030d0000
@@ -73,7 +73,7 @@ dereferenced(PyObject *reference)
 PyObject *
 ku_owner_of(Duplex *self)
 {
-    PyObject *owner = self->owner != NULL ? dereferenced(self->owner) : NULL;
+    PyObject *owner = self->owner != NULL ? weakref_target(self->owner) : NULL;
     if (owner == NULL) {
         PyErr_Clear();
         owner = (PyObject *)self;
@@ -83,7 +83,8 @@ ku_owner_of(Duplex *self)
 }
 
 static void
-refuse(ku_state *state, enum ku_refusal refusal, const char *function, Duplex *self)
+raise_refusal(ku_state *state, enum ku_refusal refusal, const char *function,
+              Duplex *self)
 {
     PyObject *owner = ku_owner_of(self);
     ku_refuse(state, refusal, function, owner);
@@ -93,14 +94,15 @@ refuse(ku_state *state, enum ku_refusal refusal, const char *function, Duplex *s
 /* Every use of the pump begins with this.  -1 with an exception where it cannot be
    used (in this process). */
 static int
-check(ku_state *state, Duplex *self, const char *function)
+check_usable(ku_state *state, Duplex *self, const char *function)
 {
     if (self->forks != ku_forks) {
         self->forks = ku_forks;
         ku_pump_forked(&self->pump);
     }
     if (self->inner == NULL || self->pump.broken_by_fork) {
-        refuse(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function, self);
+        raise_refusal(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function,
+                      self);
         return -1;
     }
     return 0;
@@ -115,20 +117,20 @@ ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
     if (!ku_monitor_is_mine(&self->pump.monitor)) {
         return 0;
     }
-    refuse(state, KU_IN_CALLBACK, function, self);
+    raise_refusal(state, KU_IN_CALLBACK, function, self);
     return -1;
 }
 
 /* Whoever waits in a callback for a step that waits, in a callback, for his would wait
    for ever.  So after a moment, which is more than a step takes, he looks without
    entering: the other is in Python code (or about to be), and OpenSSL at rest. */
-#define LOOKS_AFTER 5000 /* microseconds */
+#define LOOK_PATIENCE 5000 /* microseconds */
 
 int
 ku_call_begin_look(ku_state *state, Duplex *self, const char *function)
 {
     struct ku_monitor *monitor = &self->pump.monitor;
-    if (check(state, self, function) < 0) {
+    if (check_usable(state, self, function) < 0) {
         return -1;
     }
     if (ku_monitor_try_enter(monitor)) {
@@ -139,7 +141,7 @@ ku_call_begin_look(ku_state *state, Duplex *self, const char *function)
     int entered = 1;
     Py_BEGIN_ALLOW_THREADS
     if (ku_monitor_any_is_mine()) {
-        entered = ku_monitor_enter_within(monitor, LOOKS_AFTER);
+        entered = ku_monitor_enter_within(monitor, LOOK_PATIENCE);
     }
     else {
         ku_monitor_enter(monitor);
@@ -201,7 +203,7 @@ prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call 
     call->libssl = &state->libssl;
     call->ssl = ku_sslobject_ssl(state, self->inner);
     if (call->ssl == NULL) {
-        refuse(state, KU_NO_POINTER, function, self);
+        raise_refusal(state, KU_NO_POINTER, function, self);
         return -1;
     }
     return 0;
@@ -209,8 +211,8 @@ prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call 
 
 /* Prepare a call; `given` is a timeout in seconds, None or NULL: the socket's own. */
 static int
-prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
-        struct ku_call *call)
+prepare_call(ku_state *state, Duplex *self, const char *function, PyObject *given,
+             struct ku_call *call)
 {
     double own = -1.0;
     PyObject *owner = ku_owner_of(self);
@@ -241,14 +243,14 @@ prepare(ku_state *state, Duplex *self, const char *function, PyObject *given,
 /* Between two tries: what the interpreter wants to have done, or whether data may
    go on under keys that cannot be changed.  -1 with an exception. */
 static int
-intermit(Duplex *self, struct ku_call *call, enum ku_progress progress)
+run_handlers_or_ask(Duplex *self, struct ku_call *call, enum ku_progress progress)
 {
     if (progress == KU_INTERRUPTED) {
         return PyErr_CheckSignals();
     }
     PyObject *owner = ku_owner_of(self);
-    int result = ku_managed_ask(ku_state_of(self), owner, "write", &call->outcome,
-                                call->pump->record, &call->news);
+    int result = ku_ask_on_impossible(ku_state_of(self), owner, "write", &call->outcome,
+                                      call->pump->ledger, &call->news);
     Py_DECREF(owner);
     return result;
 }
@@ -268,12 +270,12 @@ is_broken_by_fork(Duplex *self, struct ku_call *call)
 
 /* Between two tries, out of the monitor.  1: go on. */
 static int
-intermission(Duplex *self, struct ku_call *call, enum ku_progress *progress,
-             PyThreadState **thread)
+pause_for_python(Duplex *self, struct ku_call *call, enum ku_progress *progress,
+                 PyThreadState **thread)
 {
     ku_pump_pause(call);
     PyEval_RestoreThread(*thread);
-    int goes_on = intermit(self, call, *progress) == 0;
+    int goes_on = run_handlers_or_ask(self, call, *progress) == 0;
     int broken = is_broken_by_fork(self, call);
     *thread = PyEval_SaveThread();
     ku_pump_resume(call);
@@ -281,8 +283,8 @@ intermission(Duplex *self, struct ku_call *call, enum ku_progress *progress,
         *progress = KU_REFUSED;
         call->outcome = ku_refused(KU_FORKED);
     }
-    else if (goes_on && *progress == KU_UNRENEWABLE) {
-        ku_policy_excuse(call->pump->record);
+    else if (goes_on && *progress == KU_NO_NEW_KEYS) {
+        ku_policy_permit_overuse(call->pump->ledger);
     }
     return goes_on && !broken;
 }
@@ -300,8 +302,8 @@ ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument
     }
     do {
         *progress = action(call, argument);
-    } while ((*progress == KU_INTERRUPTED || *progress == KU_UNRENEWABLE)
-             && intermission(self, call, progress, &thread));
+    } while ((*progress == KU_INTERRUPTED || *progress == KU_NO_NEW_KEYS)
+             && pause_for_python(self, call, progress, &thread));
     ku_pump_end(call);
     PyEval_RestoreThread(thread);
     return PyErr_Occurred() ? -1 : 0;
@@ -342,7 +344,7 @@ raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
         outcome.value = 0;
         outcome.system_error = call->error;
         break;
-    case KU_FULL:
+    case KU_STASH_FULL:
         outcome.refusal = KU_DATA_IN_FRONT;
         break;
     case KU_NO_MEMORY:
@@ -371,7 +373,7 @@ run_and_tell(ku_state *state, Duplex *self, struct ku_call *call, const char *wh
     }
     if (call->news.events != 0) {
         PyObject *owner = ku_owner_of(self);
-        result = ku_managed_tell(state, owner, &call->news) == 0 ? result : NULL;
+        result = ku_tell_events(state, owner, &call->news) == 0 ? result : NULL;
         Py_DECREF(owner);
     }
     return result;
@@ -383,8 +385,9 @@ ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action act
 {
     struct ku_call call = {0};
     ku_state *state = ku_state_of(self);
-    if (check(state, self, what) < 0 || ku_call_refuse_reentry(state, self, what) < 0
-        || prepare(state, self, what, timeout, &call) < 0) {
+    if (check_usable(state, self, what) < 0
+        || ku_call_refuse_reentry(state, self, what) < 0
+        || prepare_call(state, self, what, timeout, &call) < 0) {
         return NULL;
     }
     return run_and_tell(state, self, &call, what, action, argument);
@@ -425,7 +428,7 @@ ku_call_take_step(Duplex *self, const char *function, ku_step step, intptr_t arg
     if (sent) {
         done = ku_call_perform(self, function, NULL, take_action, &taking);
     }
-    else if (check(state, self, function) == 0
+    else if (check_usable(state, self, function) == 0
              && ku_call_refuse_reentry(state, self, function) == 0
              && prepare_tls(state, self, function, &call) == 0) {
         done = run_and_tell(state, self, &call, function, take_action, &taking);

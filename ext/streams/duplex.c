@@ -20,7 +20,7 @@
 /* Constants of OpenSSL's public headers, and so of ssl. */
 #define SSL_ERROR_ZERO_RETURN 6
 
-#define MOST_READ (256 * 1024) /* allocated for one call, whatever it asks for */
+#define MAX_READ (256 * 1024) /* allocated for one call, whatever it asks for */
 
 /* --- what callbacks have raised ------------------------------------------------ */
 
@@ -36,7 +36,7 @@ raise_kept(ku_state *state, Duplex *self, int of_data)
         (void)ku_raise_kept(state, self->inner, of_data);
     }
     ku_call_end_look(self, begun);
-    ku_put_back(type, value, traceback);
+    ku_restore_exception(type, value, traceback);
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -54,9 +54,9 @@ raise_of_callbacks(ku_state *state, Duplex *self)
 static PyObject *
 unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
 {
-    struct ku_record *record = self->pump.record;
+    struct ku_ledger *ledger = self->pump.ledger;
     int of_data = reads && result != NULL;
-    if (record != NULL && record->has_callbacks
+    if (ledger != NULL && ledger->has_callbacks
         && raise_kept(ku_state_of(self), self, of_data) < 0) {
         Py_CLEAR(result);
     }
@@ -85,7 +85,7 @@ read_action(struct ku_call *call, void *argument)
 }
 
 static int
-fill(void *self, char *memory, size_t room, size_t *got)
+fill_from_pump(void *self, char *memory, size_t room, size_t *got)
 {
     struct reading reading = {memory, room, 0};
     PyObject *done = ku_call_perform(self, "read", NULL, read_action, &reading);
@@ -96,8 +96,8 @@ fill(void *self, char *memory, size_t room, size_t *got)
 static PyObject *
 py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    return unless_callbacks_raised((Duplex *)self,
-                                   ku_read(arguments, count, MOST_READ, fill, self), 1);
+    return unless_callbacks_raised(
+        (Duplex *)self, ku_read(arguments, count, MAX_READ, fill_from_pump, self), 1);
 }
 
 static enum ku_progress
@@ -340,7 +340,7 @@ close_action(struct ku_call *call, void *ignored)
    connection for the server, which may still be reading: TLS 1.3 clients take them
    with them.  Not where the process has forked: the data may be another's. */
 static int
-drains(Duplex *self, struct ku_call *call)
+drains_on_close(Duplex *self, struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->libssl;
     return self->forks_of_parent == ku_forks_of_parent
@@ -351,7 +351,7 @@ drains(Duplex *self, struct ku_call *call)
 /* In a callback of another connection it may not wait for the threads in this one: the
    last of them closes the socket, which this wakes them for. */
 static int
-close_now(Duplex *self, struct ku_call *call)
+close_pump(Duplex *self, struct ku_call *call)
 {
     enum ku_progress progress;
     if (ku_call_run(self, call, close_action, NULL, &progress) < 0) {
@@ -387,8 +387,8 @@ py_close(PyObject *object, PyObject *descriptor)
     struct ku_call call = {.pump = &self->pump, .libssl = &state->libssl};
     call.socket = (ku_socket)number;
     call.ssl = ku_sslobject_ssl(state, self->inner);
-    call.drains = drains(self, &call);
-    if (close_now(self, &call) < 0) {
+    call.drains = drains_on_close(self, &call);
+    if (close_pump(self, &call) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -453,7 +453,7 @@ py_look(PyObject *self, PyObject *args, PyObject *kwargs)
 /* Methods of the _SSLSocket come as functools.partial(self.look, method): what is not
    among ours tells of the connection, and does nothing to it. */
 static PyObject *
-looking(ku_state *state, PyObject *self, PyObject *method)
+looking_method(ku_state *state, PyObject *self, PyObject *method)
 {
     PyObject *look = PyObject_GetAttrString(self, "look");
     PyObject *result =
@@ -479,8 +479,9 @@ get_attribute(PyObject *self, PyObject *name)
     }
     value = PyObject_GetAttr(ku_duplex_inner(self), name);
     ku_call_end_look((Duplex *)self, begun);
-    return value != NULL && PyCFunction_Check(value) ? looking(state, self, value)
-                                                     : value;
+    return value != NULL && PyCFunction_Check(value)
+               ? looking_method(state, self, value)
+               : value;
 }
 
 /* `context` is what an sni_callback sets: in the middle of a step. */
@@ -548,9 +549,9 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
-    self->pump.record = ku_record_of(ssl);
-    if (self->pump.record != NULL) {
-        self->pump.record->is_shared = 1;
+    self->pump.ledger = ku_ledger_of(ssl);
+    if (self->pump.ledger != NULL) {
+        self->pump.ledger->is_shared = 1;
     }
     return (PyObject *)self;
 }

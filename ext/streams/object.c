@@ -27,7 +27,7 @@
 #define SSL_ERROR_ZERO_RETURN 6
 #define SSL_READING 3
 
-#define RECORD 16384 /* the most that SSL_read() gives at once */
+#define TLS_MAX_PLAINTEXT 16384 /* the most that SSL_read() gives at once */
 
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
    on it would be one of its own (350 bytes), because there are members in C.
@@ -55,20 +55,19 @@ struct io {
     ku_state *state;
     PyObject *self, *inner;
     SSL *ssl;
-    struct ku_record *record;
+    struct ku_ledger *ledger;
     const char *function;
     struct ku_news news;
 };
 
 /* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
    takes a tenth of the time of a small write. */
-#define LITTLE 4096
+#define LITTLE_DATA 4096
 
 static PyObject *
 raise_cut(struct io *io)
 {
-    struct ku_outcome outcome =
-        ku_refused_because(KU_PEER_TOO_MUCH, io->record->why_cut);
+    struct ku_outcome outcome = ku_refused_because(KU_PEER_LIMIT, io->ledger->why_cut);
     return ku_raise(io->state, &outcome, io->function, io->self);
 }
 
@@ -100,7 +99,7 @@ reads_again_soon(struct io *io)
 static int
 refuse_in_between(struct io *io, int writes)
 {
-    unsigned long asking = io->record->asking;
+    unsigned long asking = io->ledger->asking;
     struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     if (asking == 0) {
         return 0;
@@ -122,7 +121,7 @@ refuse_in_between(struct io *io, int writes)
 
 /* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
 static int
-begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *function)
+begin_io(struct io *io, PyTypeObject *defining, PyObject *self, const char *function)
 {
     *io = (struct io){.self = self, .function = function};
     io->state = PyType_GetModuleState(defining);
@@ -132,13 +131,13 @@ begin(struct io *io, PyTypeObject *defining, PyObject *self, const char *functio
         io->ssl = ku_sslobject_ssl(io->state, io->inner);
     }
     if (io->ssl != NULL) {
-        io->record = ku_record_of(io->ssl);
+        io->ledger = ku_ledger_of(io->ssl);
     }
-    if (io->record == NULL) {
+    if (io->ledger == NULL) {
         ku_refuse(io->state, KU_UNMANAGED, function, self);
         return -1;
     }
-    if (io->record->why_cut != NULL) {
+    if (io->ledger->why_cut != NULL) {
         raise_cut(io);
         return -1;
     }
@@ -154,7 +153,7 @@ static int
 run_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
                struct ku_outcome *outcome)
 {
-    *outcome = ku_record_occupy(io->record);
+    *outcome = ku_ledger_occupy(io->ledger);
     if (outcome->refusal != KU_OK) {
         return 0;
     }
@@ -164,7 +163,7 @@ run_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
     }
-    ku_record_vacate(io->record);
+    ku_ledger_vacate(io->ledger);
     return done;
 }
 
@@ -174,9 +173,9 @@ try_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
                struct ku_outcome *outcome)
 {
     int done;
-    KU_HOLD(io->inner);
+    KU_LOCK_OBJECT(io->inner);
     done = run_in_openssl(io, action, argument, has_little_to_do, outcome);
-    KU_RELEASE();
+    KU_UNLOCK_OBJECT();
     return PyErr_Occurred() ? -1 : done; /* a message callback's (_ssl of 3.15) */
 }
 
@@ -187,10 +186,10 @@ raise_outcome(struct io *io, const struct ku_outcome *given)
 {
     struct ku_outcome outcome = *given;
     if (outcome.refusal == KU_IO && outcome.value == SSL_ERROR_SYSCALL
-        && outcome.error == 0 && !io->record->connected) {
+        && outcome.error == 0 && !io->ledger->connected) {
         outcome.detail = "Some I/O error occurred";
     }
-    if (io->record->why_cut != NULL) {
+    if (io->ledger->why_cut != NULL) {
         raise_cut(io);
     }
     else {
@@ -200,11 +199,11 @@ raise_outcome(struct io *io, const struct ku_outcome *given)
 }
 
 static int
-renew(struct io *io, void *ignored, struct ku_outcome *outcome)
+renew_step(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored, (void)outcome;
     const struct ku_libssl *libssl = &io->state->libssl;
-    if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
+    if (ku_policy_renew_if_due(libssl, io->ssl, io->ledger)) {
         libssl->ERR_clear_error();
         (void)libssl->SSL_do_handshake(io->ssl);
         libssl->ERR_clear_error();
@@ -216,10 +215,10 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
    the bytes looks after every read whether there are any.  0, or -1 with an exception
    of a callback's. */
 static int
-rest(struct io *io)
+renew_after_read(struct io *io)
 {
     struct ku_outcome ignored = {.refusal = KU_OK};
-    int done = try_in_openssl(io, renew, NULL, 1, &ignored);
+    int done = try_in_openssl(io, renew_step, NULL, 1, &ignored);
     return done < 0 ? -1 : 0; /* busy: that call's, then */
 }
 
@@ -230,17 +229,17 @@ unless_callbacks_raised(struct io *io, PyObject *result)
 {
     int of_data = result != NULL && strcmp(io->function, "read") == 0;
     PyObject *type, *value, *traceback;
-    if (!io->record->has_callbacks) {
+    if (!io->ledger->has_callbacks) {
         return result;
     }
     PyErr_Fetch(&type, &value, &traceback);
-    KU_HOLD(io->inner);
-    if (ku_record_occupy(io->record).refusal == KU_OK) {
+    KU_LOCK_OBJECT(io->inner);
+    if (ku_ledger_occupy(io->ledger).refusal == KU_OK) {
         (void)ku_raise_kept(io->state, io->inner, of_data);
-        ku_record_vacate(io->record);
+        ku_ledger_vacate(io->ledger);
     }
-    KU_RELEASE();
-    ku_put_back(type, value, traceback);
+    KU_UNLOCK_OBJECT();
+    ku_restore_exception(type, value, traceback);
     if (PyErr_Occurred()) {
         Py_CLEAR(result);
     }
@@ -249,45 +248,45 @@ unless_callbacks_raised(struct io *io, PyObject *result)
 
 /* Tell what has happened meanwhile. */
 static PyObject *
-finish(struct io *io, PyObject *result)
+finish_io(struct io *io, PyObject *result)
 {
-    io->news.events |= ku_record_take_events(io->record);
-    io->news.why_cut = io->record->why_cut;
+    io->news.events |= ku_ledger_take_events(io->ledger);
+    io->news.why_cut = io->ledger->why_cut;
     if (io->news.events == 0) {
         return result;
     }
-    unsigned long asking = io->record->asking;
+    unsigned long asking = io->ledger->asking;
     if (is_of_asyncio(io)) {
-        io->record->asking = PyThread_get_thread_ident();
+        io->ledger->asking = PyThread_get_thread_ident();
     }
-    if (ku_managed_tell(io->state, io->self, &io->news) < 0) {
+    if (ku_tell_events(io->state, io->self, &io->news) < 0) {
         Py_CLEAR(result);
     }
-    io->record->asking = asking;
+    io->ledger->asking = asking;
     return result;
 }
 
 /* --- asyncio's ----------------------------------------------------------------- */
 
-#define MOST_HELD (1024 * 1024) /* but one write, which is in memory anyway */
+#define MAX_HELD (1024 * 1024) /* but one write, which is in memory anyway */
 
 static int
 is_renegotiating(const struct io *io)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
-    return io->record->connected && libssl->SSL_version(io->ssl) != TLS1_3_VERSION
+    return io->ledger->connected && libssl->SSL_version(io->ssl) != TLS1_3_VERSION
            && !libssl->SSL_is_init_finished(io->ssl) && !ku_has_failed(libssl, io->ssl);
 }
 
 /* Take data that cannot be encrypted now: 1, or 0 where it is too much, or -1 with an
    exception. */
 static int
-hold(struct io *io, const char *data, size_t n)
+hold_data(struct io *io, const char *data, size_t n)
 {
     struct ku_buffer *held = &object_of(io)->held;
     size_t there = ku_buffer_length(held);
     ManagedObject *self = object_of(io);
-    self->refused = there > 0 && there + n > MOST_HELD && !self->closing;
+    self->refused = there > 0 && there + n > MAX_HELD && !self->closing;
     if (self->refused) {
         return 0;
     }
@@ -314,7 +313,7 @@ encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
         *outcome = ku_failed_io(libssl, io->ssl);
         return 0;
     }
-    ku_record_sent(io->record, written);
+    ku_ledger_count_sent(io->ledger, written);
     ku_buffer_drop(held, written);
     return 1;
 }
@@ -411,11 +410,11 @@ decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
     ku_clear_errors(libssl);
     if (libssl->SSL_read_ex(io->ssl, reading->memory, reading->room, &reading->got)
         == 1) {
-        ku_record_received(io->record, reading->got, begins);
+        ku_ledger_count_received(io->ledger, reading->got, begins);
         return 1;
     }
     *outcome = ku_failed_io(libssl, io->ssl);
-    return outcome->value == SSL_ERROR_ZERO_RETURN && io->record->why_cut == NULL
+    return outcome->value == SSL_ERROR_ZERO_RETURN && io->ledger->why_cut == NULL
            && libssl->SSL_get_shutdown(io->ssl) == SSL_RECEIVED_SHUTDOWN;
 }
 
@@ -423,7 +422,7 @@ static int
 raise_read(struct io *io, const struct ku_outcome *outcome)
 {
     struct ku_outcome wants = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
-    if (io->record->why_cut == NULL) {
+    if (io->ledger->why_cut == NULL) {
         return raise_outcome(io, outcome);
     }
     int waits = waits_with_cut(io);
@@ -434,7 +433,7 @@ raise_read(struct io *io, const struct ku_outcome *outcome)
 }
 
 static int
-fill(void *argument, char *memory, size_t room, size_t *got)
+fill_from_object(void *argument, char *memory, size_t room, size_t *got)
 {
     struct io *io = argument;
     const struct ku_libssl *libssl = &io->state->libssl;
@@ -442,7 +441,8 @@ fill(void *argument, char *memory, size_t room, size_t *got)
     struct ku_outcome outcome = {.refusal = KU_OK};
     BIO *bio = libssl->SSL_get_rbio(io->ssl);
     long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
-    int done = try_in_openssl(io, decrypt_some, &reading, waiting <= LITTLE, &outcome);
+    int done =
+        try_in_openssl(io, decrypt_some, &reading, waiting <= LITTLE_DATA, &outcome);
     *got = reading.got;
     return done > 0 ? 0 : done < 0 ? -1 : raise_read(io, &outcome);
 }
@@ -480,18 +480,19 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 {
     struct io io;
     PyObject *result = NULL;
-    if (begin(&io, defining, self, "read") == 0) {
+    if (begin_io(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
-        if ((!ku_policy_is_wanted(io.record) || rest(&io) == 0)
+        if ((!ku_policy_keys_are_wanted(io.ledger) || renew_after_read(&io) == 0)
             && read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
             result = unless_callbacks_raised(
-                &io, ku_read(arguments, found, RECORD, fill, &io));
+                &io,
+                ku_read(arguments, found, TLS_MAX_PLAINTEXT, fill_from_object, &io));
         }
-        if (release_held(&io) < 0 || (result != NULL && rest(&io) < 0)) {
+        if (release_held(&io) < 0 || (result != NULL && renew_after_read(&io) < 0)) {
             Py_CLEAR(result);
         }
-        result = finish(&io, result);
+        result = finish_io(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;
@@ -503,11 +504,11 @@ static struct ku_outcome
 may_write(struct io *io, size_t n, size_t *room)
 {
     const struct ku_libssl *libssl = &io->state->libssl;
-    struct ku_record *record = io->record;
-    struct ku_outcome outcome = ku_record_occupy(record);
+    struct ku_ledger *ledger = io->ledger;
+    struct ku_outcome outcome = ku_ledger_occupy(ledger);
     if (outcome.refusal == KU_OK) {
-        outcome = ku_policy_before_write(libssl, io->ssl, record, n, room);
-        ku_record_vacate(record);
+        outcome = ku_policy_admit_write(libssl, io->ssl, ledger, n, room);
+        ku_ledger_vacate(ledger);
     }
     return outcome;
 }
@@ -522,12 +523,12 @@ is_of_policy(const struct ku_outcome *outcome)
 
 /* How many of n bytes may go now; -1 with an exception where none may. */
 static int
-admit(struct io *io, size_t n, size_t *room)
+admit_bytes(struct io *io, size_t n, size_t *room)
 {
     struct ku_outcome outcome;
-    KU_HOLD(io->inner);
+    KU_LOCK_OBJECT(io->inner);
     outcome = may_write(io, n, room);
-    KU_RELEASE();
+    KU_UNLOCK_OBJECT();
     if (outcome.refusal == KU_OK) {
         return 0;
     }
@@ -536,12 +537,12 @@ admit(struct io *io, size_t n, size_t *room)
         return -1;
     }
     *room = n;
-    if (ku_managed_ask(io->state, io->self, io->function, &outcome, io->record,
-                       &io->news)
+    if (ku_ask_on_impossible(io->state, io->self, io->function, &outcome, io->ledger,
+                             &io->news)
         < 0) {
         return -1;
     }
-    ku_policy_excuse(io->record);
+    ku_policy_permit_overuse(io->ledger);
     return 0;
 }
 
@@ -560,7 +561,7 @@ end_renegotiation(struct io *io, struct ku_outcome *outcome)
         return 1;
     }
     ku_clear_errors(libssl);
-    int got = ku_record_peek(libssl, io->ssl);
+    int got = ku_ledger_peek(libssl, io->ssl);
     if (libssl->SSL_is_init_finished(io->ssl)) {
         libssl->ERR_clear_error();
         return 1;
@@ -583,7 +584,7 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
     }
     ku_clear_errors(libssl);
     if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
-        ku_record_sent(io->record, written);
+        ku_ledger_count_sent(io->ledger, written);
         return 1;
     }
     *outcome = ku_failed_io(libssl, io->ssl);
@@ -601,7 +602,7 @@ write_part(struct io *io, struct writing *writing, int has_little_to_do)
     int done = try_in_openssl(io, encrypt_some, writing, has_little_to_do, &outcome);
     if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && is_of_asyncio(io)
         && is_renegotiating(io)) {
-        done = hold(io, writing->data, writing->n);
+        done = hold_data(io, writing->data, writing->n);
     }
     return done > 0 ? 0 : done < 0 ? -1 : raise_outcome(io, &outcome);
 }
@@ -611,9 +612,9 @@ static int
 write_all(struct io *io, const char *data, size_t n)
 {
     size_t room;
-    int has_little_to_do = n <= LITTLE; /* all parts together */
+    int has_little_to_do = n <= LITTLE_DATA; /* all parts together */
     do {
-        if (admit(io, n, &room) < 0) {
+        if (admit_bytes(io, n, &room) < 0) {
             return -1;
         }
         struct writing writing = {data, room};
@@ -657,9 +658,9 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
         PyErr_SetString(PyExc_TypeError, "write() takes data");
         return NULL;
     }
-    if (begin(&io, defining, self, "write") == 0) {
+    if (begin_io(&io, defining, self, "write") == 0) {
         result = unless_callbacks_raised(&io, write_data(&io, given[0]));
-        result = finish(&io, result);
+        result = finish_io(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;
@@ -668,12 +669,12 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 /* --- handshakes and shutdowns -------------------------------------------------- */
 
 static int
-occupy(struct io *io)
+occupy_object(struct io *io)
 {
     struct ku_outcome outcome;
-    KU_HOLD(io->inner);
-    outcome = ku_record_occupy(io->record);
-    KU_RELEASE();
+    KU_LOCK_OBJECT(io->inner);
+    outcome = ku_ledger_occupy(io->ledger);
+    KU_UNLOCK_OBJECT();
     if (outcome.refusal != KU_OK) {
         ku_raise(io->state, &outcome, io->function, io->self);
         return -1;
@@ -682,11 +683,11 @@ occupy(struct io *io)
 }
 
 static void
-vacate(struct io *io)
+vacate_object(struct io *io)
 {
-    KU_HOLD(io->inner);
-    ku_record_vacate(io->record);
-    KU_RELEASE();
+    KU_LOCK_OBJECT(io->inner);
+    ku_ledger_vacate(io->ledger);
+    KU_UNLOCK_OBJECT();
 }
 
 /* What ssl.SSLObject has its _SSLSocket do by itself.  A cut looks like the peer's
@@ -694,12 +695,12 @@ vacate(struct io *io)
 static PyObject *
 call_inner(struct io *io, const char *method)
 {
-    if (occupy(io) < 0) {
+    if (occupy_object(io) < 0) {
         return NULL;
     }
     PyObject *result = PyObject_CallMethod(io->inner, method, NULL);
-    vacate(io);
-    if (io->record->why_cut != NULL
+    vacate_object(io);
+    if (io->ledger->why_cut != NULL
         && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
         PyErr_Clear();
         Py_CLEAR(result);
@@ -743,8 +744,8 @@ without_arguments(PyObject *self, PyTypeObject *defining, Py_ssize_t count,
     if (count != 0 || names != NULL) {
         return PyErr_Format(PyExc_TypeError, "%s() takes no arguments", function);
     }
-    if (begin(&io, defining, self, function) == 0) {
-        result = finish(&io, call(&io));
+    if (begin_io(&io, defining, self, function) == 0) {
+        result = finish_io(&io, call(&io));
     }
     Py_XDECREF(io.inner);
     return result;

@@ -11,11 +11,11 @@
 #define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
 #define ERR_LIB_SSL 20
 
-#define RECORD 16384             /* the most data in one */
-#define RECORD_EXTRA 128         /* the most that is not data, with any cipher of TLS */
-#define AT_ONCE (4 * RECORD)     /* encrypted in one step */
-#define MOST_STASH (1024 * 1024) /* of a peer that writes and does not answer */
-#define FINGERPRINTED 4096
+#define TLS_MAX_PLAINTEXT 16384 /* the most data in one */
+#define RECORD_OVERHEAD 128     /* the most that is not data, with any cipher of TLS */
+#define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* encrypted in one step */
+#define MAX_STASH (1024 * 1024) /* of a peer that writes and does not answer */
+#define FINGERPRINT_BYTES 4096
 
 /* --- OpenSSL's steps ------------------------------------------------------------ */
 
@@ -36,7 +36,7 @@ note_failure(struct ku_call *call)
 
 /* What a failed step means. */
 static enum ku_progress
-step_failed(struct ku_call *call)
+failure_progress(struct ku_call *call)
 {
     struct ku_outcome outcome = ku_failed_io(call->libssl, call->ssl);
     if (outcome.value == SSL_ERROR_WANT_READ) {
@@ -52,12 +52,12 @@ step_failed(struct ku_call *call)
 
 /* A peer that was cut off is no more than silent to OpenSSL (record.c). */
 static enum ku_progress
-has_ended(struct ku_call *call)
+check_not_ended(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    if (pump->record != NULL && pump->record->why_cut != NULL
+    if (pump->ledger != NULL && pump->ledger->why_cut != NULL
         && pump->ended.refusal == KU_OK) {
-        pump->ended = ku_refused_because(KU_PEER_TOO_MUCH, pump->record->why_cut);
+        pump->ended = ku_refused_because(KU_PEER_LIMIT, pump->ledger->why_cut);
         ku_monitor_announce(&pump->monitor);
     }
     if (pump->ended.refusal == KU_OK) {
@@ -69,10 +69,10 @@ has_ended(struct ku_call *call)
 
 /* What a step came to, unless the peer was cut off in it. */
 static enum ku_progress
-unless_cut(struct ku_call *call, enum ku_progress progress)
+progress_unless_cut(struct ku_call *call, enum ku_progress progress)
 {
-    const struct ku_record *record = call->pump->record;
-    return record != NULL && record->why_cut != NULL ? has_ended(call) : progress;
+    const struct ku_ledger *ledger = call->pump->ledger;
+    return ledger != NULL && ledger->why_cut != NULL ? check_not_ended(call) : progress;
 }
 
 /* One SSL_read_ex(). */
@@ -80,18 +80,18 @@ static enum ku_progress
 decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     *got = 0;
-    struct ku_record *record = call->pump->record;
-    enum ku_progress progress = has_ended(call);
+    struct ku_ledger *ledger = call->pump->ledger;
+    enum ku_progress progress = check_not_ended(call);
     if (progress != KU_DONE) {
         return progress;
     }
     int begins = call->libssl->SSL_pending(call->ssl) == 0;
     ku_clear_errors(call->libssl);
     if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
-        progress = unless_cut(call, step_failed(call));
+        progress = progress_unless_cut(call, failure_progress(call));
     }
-    if (record != NULL && *got > 0) {
-        ku_record_received(record, *got, begins);
+    if (ledger != NULL && *got > 0) {
+        ku_ledger_count_received(ledger, *got, begins);
     }
     return progress;
 }
@@ -103,23 +103,23 @@ ku_pump_settle(struct ku_call *call)
     enum ku_progress progress = KU_DONE;
     while (progress == KU_DONE) {
         size_t got;
-        char *room = ku_buffer_reserve(stash, RECORD);
+        char *room = ku_buffer_reserve(stash, TLS_MAX_PLAINTEXT);
         if (room == NULL) {
             return KU_NO_MEMORY;
         }
-        progress = decrypt_some(call, room, RECORD, &got);
+        progress = decrypt_some(call, room, TLS_MAX_PLAINTEXT, &got);
         stash->end += got;
         ku_buffer_drop(stash, 0);
     }
     if (ku_buffer_length(stash) == 0) {
-        ku_take_kept(call);
+        ku_take_kept_byte(call);
     }
     return progress == KU_WANT_READ ? KU_DONE : progress;
 }
 
 /* "Unread" means in OpenSSL, between a reader's two calls. */
 static int
-stands_behind_data(const struct ku_outcome *outcome)
+waits_for_reader(const struct ku_outcome *outcome)
 {
     return outcome->refusal == KU_READ_PENDING || outcome->refusal == KU_UNREAD
            || outcome->refusal == KU_READ_PENDING_OLD;
@@ -130,7 +130,7 @@ ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
 {
     ku_clear_errors(call->libssl);
     call->outcome = step(call->libssl, call->ssl, argument);
-    if (stands_behind_data(&call->outcome)) {
+    if (waits_for_reader(&call->outcome)) {
         struct ku_outcome refused = call->outcome;
         enum ku_progress progress = ku_pump_settle(call);
         if (progress == KU_NO_MEMORY) {
@@ -150,7 +150,7 @@ ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
 }
 
 int
-ku_pump_holds(const struct ku_call *call)
+ku_pump_is_renegotiating(const struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->libssl;
     SSL *ssl = call->ssl;
@@ -170,21 +170,21 @@ ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
     if (pump->received != received) {
         return KU_DONE;
     }
-    if (ku_buffer_length(&pump->stash) > MOST_STASH) {
-        return KU_FULL;
+    if (ku_buffer_length(&pump->stash) > MAX_STASH) {
+        return KU_STASH_FULL;
     }
     if (pump->receiving && !call->receives) {
         return ku_wait_for_news(call, KU_WANT_READ);
     }
     pump->receiving = call->receives = 1;
-    enum ku_progress progress = ku_receive(call, keeps ? KU_KEEPING : KU_EXACTLY);
-    ku_give_up(pump, &pump->receiving, &call->receives);
+    enum ku_progress progress = ku_receive_once(call, keeps ? KU_KEEPING : KU_EXACTLY);
+    ku_role_give_up(pump, &pump->receiving, &call->receives);
     return progress;
 }
 
 /* A copy of a call that may not wait. */
 static struct ku_call
-without_waiting(const struct ku_call *call)
+nonblocking_copy(const struct ku_call *call)
 {
     struct ku_call copy = *call;
     copy.blocks = 0;
@@ -195,23 +195,23 @@ without_waiting(const struct ku_call *call)
 /* A peer that has gone may have said why, in an alert that came before.  That is a
    better answer to a writer than "connection reset". */
 static enum ku_progress
-ask_why(struct ku_call *call, enum ku_progress progress)
+prefer_alert(struct ku_call *call, enum ku_progress progress)
 {
     struct ku_pump *pump = call->pump;
     if (progress != KU_SYSTEM || pump->receiving || !ku_wire_is_gone(call->error)) {
         return progress;
     }
-    struct ku_call at_once = without_waiting(call);
+    struct ku_call at_once = nonblocking_copy(call);
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
-    while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MOST_STASH) {
+    while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MAX_STASH) {
         pump->kept_since = ku_now(); /* it goes only where more is behind it */
-        reached = ku_receive(&at_once, KU_KEEPING);
+        reached = ku_receive_once(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
         }
     }
-    ku_give_up(pump, &pump->receiving, &at_once.receives);
+    ku_role_give_up(pump, &pump->receiving, &at_once.receives);
     if (reached != KU_ENDED || at_once.outcome.value != SSL_ERROR_SSL
         || at_once.outcome.error == 0
         || (at_once.outcome.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
@@ -222,13 +222,13 @@ ask_why(struct ku_call *call, enum ku_progress progress)
 }
 
 static enum ku_progress
-do_handshake(struct ku_call *call)
+handshake_step(struct ku_call *call)
 {
-    enum ku_progress progress = has_ended(call);
+    enum ku_progress progress = check_not_ended(call);
     if (progress == KU_DONE) {
         ku_clear_errors(call->libssl);
         if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
-            progress = unless_cut(call, step_failed(call));
+            progress = progress_unless_cut(call, failure_progress(call));
         }
     }
     return progress;
@@ -238,9 +238,9 @@ do_handshake(struct ku_call *call)
 static void
 renew_if_due(struct ku_call *call)
 {
-    struct ku_record *record = call->pump->record;
-    if (record != NULL && ku_policy_at_rest(call->libssl, call->ssl, record)) {
-        (void)do_handshake(call);
+    struct ku_ledger *ledger = call->pump->ledger;
+    if (ledger != NULL && ku_policy_renew_if_due(call->libssl, call->ssl, ledger)) {
+        (void)handshake_step(call);
     }
 }
 
@@ -257,7 +257,7 @@ ku_pump_renew(struct ku_call *call)
 /* Would SSL_read_ex() do nothing but say that it wants to read?  Asking costs less:
    no record is here, and nothing is scheduled that it would perform. */
 static int
-nothing_is_here(const struct ku_call *call)
+nothing_to_read(const struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->libssl;
     SSL *ssl = call->ssl;
@@ -273,10 +273,10 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
     enum ku_progress progress = KU_DONE;
     size_t more = ku_buffer_take(&call->pump->stash, data + *got, room - *got);
     if (more > 0) {
-        ku_monitor_announce(&call->pump->monitor); /* somebody found it KU_FULL */
+        ku_monitor_announce(&call->pump->monitor); /* somebody found it KU_STASH_FULL */
     }
     *got += more;
-    if (nothing_is_here(call)) {
+    if (nothing_to_read(call)) {
         return *got > 0 ? KU_DONE : KU_WANT_READ;
     }
     while (*got < room && progress == KU_DONE) {
@@ -290,12 +290,12 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
 }
 
 static enum ku_progress
-read_what_is_here(struct ku_call *call, char *data, size_t room, size_t *got)
+read_available(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     enum ku_progress progress = read_records(call, data, room, got);
     if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
         && call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
-        ku_take_kept(call);
+        ku_take_kept_byte(call);
     }
     return progress;
 }
@@ -303,15 +303,15 @@ read_what_is_here(struct ku_call *call, char *data, size_t room, size_t *got)
 /* Where there is room for another record, and it has come: without waiting, and
    only one with data (see ku_tlsbio_wanted()). */
 static enum ku_progress
-receive_more(struct ku_call *call, size_t room)
+receive_next_record(struct ku_call *call, size_t room)
 {
     int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
-    if (room < RECORD || !call->receives
+    if (room < TLS_MAX_PLAINTEXT || !call->receives
         || !ku_tlsbio_data_follows(call->bio, is_tls13)) {
         return KU_WANT_READ;
     }
-    struct ku_call at_once = without_waiting(call);
-    enum ku_progress progress = ku_receive(&at_once, KU_AHEAD);
+    struct ku_call at_once = nonblocking_copy(call);
+    enum ku_progress progress = ku_receive_once(&at_once, KU_AHEAD);
     if (progress == KU_SYSTEM) {
         call->pump->receive_error = at_once.error;
     }
@@ -325,13 +325,14 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     struct ku_pump *pump = call->pump;
     enum ku_progress progress = KU_DONE;
     size_t tried = 0;
-    if (pump->record != NULL && ku_policy_is_wanted(pump->record)) {
+    if (pump->ledger != NULL && ku_policy_keys_are_wanted(pump->ledger)) {
         renew_if_due(call);
     }
     while (progress == KU_DONE) {
-        progress = read_what_is_here(call, data, room, got);
+        progress = read_available(call, data, room, got);
         if (*got > 0) {
-            if (progress != KU_ENDED && receive_more(call, room - *got) == KU_DONE) {
+            if (progress != KU_ENDED
+                && receive_next_record(call, room - *got) == KU_DONE) {
                 progress = KU_DONE;
                 continue;
             }
@@ -355,7 +356,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
             continue;
         }
         pump->receiving = call->receives = 1;
-        progress = ku_receive(call, KU_AHEAD);
+        progress = ku_receive_once(call, KU_AHEAD);
         if (progress == KU_DONE) {
             progress = ku_pump_let_signals(call);
         }
@@ -366,10 +367,10 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
 /* Which data was accepted?  Not proof against anybody who means to deceive, who
    would deceive himself. */
 static uint32_t
-fingerprint(const char *data, size_t accepted)
+fingerprint_of(const char *data, size_t accepted)
 {
     uint32_t hash = 2166136261u; /* FNV-1a */
-    size_t start = accepted > FINGERPRINTED ? accepted - FINGERPRINTED : 0;
+    size_t start = accepted > FINGERPRINT_BYTES ? accepted - FINGERPRINT_BYTES : 0;
     for (size_t i = start; i < accepted; i++) {
         hash = (hash ^ (unsigned char)data[i]) * 16777619u;
     }
@@ -384,7 +385,7 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     struct ku_pump *pump = call->pump;
     if (pump->accepted == 0
         || (pump->accepted <= n
-            && pump->fingerprint == fingerprint(data, pump->accepted))) {
+            && pump->fingerprint == fingerprint_of(data, pump->accepted))) {
         return KU_DONE;
     }
     call->outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_SSL};
@@ -399,14 +400,14 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
 
 /* Wait until nothing is in the way of a write, by reading where nobody does. */
 static enum ku_progress
-hold(struct ku_call *call)
+wait_out_renegotiation(struct ku_call *call)
 {
     enum ku_progress progress = KU_DONE;
-    while (progress == KU_DONE && ku_pump_holds(call)) {
+    while (progress == KU_DONE && ku_pump_is_renegotiating(call)) {
         progress = ku_pump_settle(call);
-        if (progress == KU_DONE && ku_pump_holds(call)) {
+        if (progress == KU_DONE && ku_pump_is_renegotiating(call)) {
             progress = ku_pump_receive(call, call->pump->received, 1);
-            if (progress == KU_FULL) {
+            if (progress == KU_STASH_FULL) {
                 progress = ku_wait_for_news(call, KU_WANT_READ);
             }
         }
@@ -421,8 +422,8 @@ hold(struct ku_call *call)
 static enum ku_progress
 encrypt_chunk(struct ku_call *call, const char *data, size_t length)
 {
-    size_t records = length / RECORD + 1, written = 0;
-    if (ku_buffer_reserve(&call->bio->output, length + records * RECORD_EXTRA)
+    size_t records = length / TLS_MAX_PLAINTEXT + 1, written = 0;
+    if (ku_buffer_reserve(&call->bio->output, length + records * RECORD_OVERHEAD)
         == NULL) {
         return KU_NO_MEMORY;
     }
@@ -430,12 +431,12 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     size_t flushed = call->bio->flushed;
     ku_clear_errors(call->libssl);
     if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
-        progress = step_failed(call);
+        progress = failure_progress(call);
     }
     call->bio->flushed = flushed; /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
-    if (call->pump->record != NULL && written > 0) {
-        ku_record_sent(call->pump->record, written);
+    if (call->pump->ledger != NULL && written > 0) {
+        ku_ledger_count_sent(call->pump->ledger, written);
     }
     return progress;
 }
@@ -443,15 +444,15 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
 /* As much of it as may go under the present keys, or new ones that are now
    scheduled: a key update goes in front of it, a renegotiation is waited for. */
 static enum ku_progress
-admit(struct ku_call *call, size_t *n)
+admit_bytes(struct ku_call *call, size_t *n)
 {
-    struct ku_record *record = call->pump->record;
-    *n = *n < AT_ONCE ? *n : AT_ONCE;
-    if (record == NULL) {
+    struct ku_ledger *ledger = call->pump->ledger;
+    *n = *n < STEP_BYTES ? *n : STEP_BYTES;
+    if (ledger == NULL) {
         return KU_DONE;
     }
-    call->outcome = ku_policy_before_write(call->libssl, call->ssl, record, *n, n);
-    return call->outcome.refusal == KU_OK ? KU_DONE : KU_UNRENEWABLE;
+    call->outcome = ku_policy_admit_write(call->libssl, call->ssl, ledger, *n, n);
+    return call->outcome.refusal == KU_OK ? KU_DONE : KU_NO_NEW_KEYS;
 }
 
 /* It wants to read where it completes the first handshake. */
@@ -460,12 +461,12 @@ encrypt_some(struct ku_call *call, const char *data, size_t n)
 {
     for (;;) {
         size_t length = n;
-        enum ku_progress progress = admit(call, &length);
+        enum ku_progress progress = admit_bytes(call, &length);
         if (progress == KU_DONE) {
-            progress = hold(call);
+            progress = wait_out_renegotiation(call);
         }
         if (progress == KU_DONE) {
-            progress = has_ended(call);
+            progress = check_not_ended(call);
         }
         if (progress != KU_DONE) {
             return progress;
@@ -488,7 +489,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
-        return ask_why(call, ku_pump_send(call)); /* no repeating helps */
+        return prefer_alert(call, ku_pump_send(call)); /* no repeating helps */
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
@@ -496,7 +497,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         return KU_REFUSED;
     }
     enum ku_progress progress =
-        ku_take(call, &pump->writing, &call->writes, KU_WANT_WRITE);
+        ku_role_take(call, &pump->writing, &call->writes, KU_WANT_WRITE);
     if (progress == KU_DONE) {
         pump->writer = me;
         progress = check_repeated(call, data, n);
@@ -517,10 +518,10 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         pump->accepted = 0;
     }
     else if (pump->accepted > 0) {
-        pump->fingerprint = fingerprint(data, pump->accepted);
+        pump->fingerprint = fingerprint_of(data, pump->accepted);
     }
     ku_pump_flush(call); /* an alert, where a handshake has failed */
-    return ask_why(call, progress);
+    return prefer_alert(call, progress);
 }
 
 /* --- handshakes and shutdowns --------------------------------------------------- */
@@ -530,7 +531,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 typedef enum ku_progress (*ku_stage)(struct ku_call *call);
 
 static enum ku_progress
-converse(struct ku_call *call, ku_stage stage)
+exchange_messages(struct ku_call *call, ku_stage stage)
 {
     for (;;) {
         unsigned long received = call->pump->received;
@@ -541,7 +542,7 @@ converse(struct ku_call *call, ku_stage stage)
         }
         enum ku_progress progress = ku_pump_send(call);
         if (progress == KU_DONE && reached == KU_WANT_READ) {
-            progress = ku_pump_receive(call, received, ku_pump_holds(call));
+            progress = ku_pump_receive(call, received, ku_pump_is_renegotiating(call));
         }
         if (progress == KU_DONE && reached != KU_DONE) {
             progress = ku_pump_let_signals(call);
@@ -556,11 +557,12 @@ converse(struct ku_call *call, ku_stage stage)
 static enum ku_progress
 handshake_stage(struct ku_call *call)
 {
-    if (!ku_pump_holds(call)) {
-        return do_handshake(call);
+    if (!ku_pump_is_renegotiating(call)) {
+        return handshake_step(call);
     }
     enum ku_progress progress = ku_pump_settle(call);
-    return progress == KU_DONE && ku_pump_holds(call) ? KU_WANT_READ : progress;
+    return progress == KU_DONE && ku_pump_is_renegotiating(call) ? KU_WANT_READ
+                                                                 : progress;
 }
 
 /* What is scheduled goes out before: SSL_shutdown() would refuse.  0 from it: ours
@@ -569,13 +571,14 @@ static enum ku_progress
 shutdown_stage(struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->libssl;
-    struct ku_record *record = call->pump->record;
-    if (record != NULL && record->why_cut != NULL) {
-        return has_ended(call); /* what else is here is no plaintext */
+    struct ku_ledger *ledger = call->pump->ledger;
+    if (ledger != NULL && ledger->why_cut != NULL) {
+        return check_not_ended(call); /* what else is here is no plaintext */
     }
-    if (ku_connection_state(libssl, call->ssl) == KU_OK && !ku_pump_holds(call)
+    if (ku_connection_state(libssl, call->ssl) == KU_OK
+        && !ku_pump_is_renegotiating(call)
         && !libssl->SSL_is_init_finished(call->ssl)) {
-        enum ku_progress progress = do_handshake(call);
+        enum ku_progress progress = handshake_step(call);
         if (progress != KU_DONE) {
             return progress;
         }
@@ -585,15 +588,16 @@ shutdown_stage(struct ku_call *call)
     if (done == 0) {
         done = libssl->SSL_shutdown(call->ssl);
     }
-    enum ku_progress progress = done >= 0 ? KU_DONE : step_failed(call);
-    return unless_cut(call, progress); /* a cut looks like the peer's close_notify */
+    enum ku_progress progress = done >= 0 ? KU_DONE : failure_progress(call);
+    return progress_unless_cut(call,
+                               progress); /* a cut looks like the peer's close_notify */
 }
 
 /* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",
    OpenSSL's statem_srvr.c says: the client may have sent data, and closed without
    waiting for our tickets. */
 static enum ku_progress
-without_tickets(const struct ku_call *call, enum ku_progress progress)
+ignore_ticket_failure(const struct ku_call *call, enum ku_progress progress)
 {
     int is_complete = call->libssl->SSL_is_server(call->ssl)
                       && call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION
@@ -606,17 +610,17 @@ without_tickets(const struct ku_call *call, enum ku_progress progress)
 enum ku_progress
 ku_pump_handshake(struct ku_call *call)
 {
-    enum ku_progress progress = converse(call, handshake_stage);
-    return ask_why(call, without_tickets(call, progress));
+    enum ku_progress progress = exchange_messages(call, handshake_stage);
+    return prefer_alert(call, ignore_ticket_failure(call, progress));
 }
 
 /* What follows in plaintext is not to begin with a byte of TLS. */
 enum ku_progress
 ku_pump_shutdown(struct ku_call *call)
 {
-    enum ku_progress progress = converse(call, shutdown_stage);
+    enum ku_progress progress = exchange_messages(call, shutdown_stage);
     if (progress == KU_DONE) {
-        ku_take_kept(call);
+        ku_take_kept_byte(call);
     }
     return progress;
 }

@@ -32,7 +32,7 @@
 #include "openssl/errors.h"
 #include "calls/managed.h"
 #include "system/monitor.h"
-#include "keys/record.h"
+#include "keys/ledger.h"
 #include "streams/tlsbio.h"
 #include "system/wire.h"
 
@@ -58,7 +58,7 @@ struct ku_pump {
     uint32_t fingerprint;
     /* The fatal error that ended the connection: OpenSSL tells it once. */
     struct ku_outcome ended;
-    struct ku_record *record; /* as old as the SSL; NULL: none is kept */
+    struct ku_ledger *ledger; /* as old as the SSL; NULL: none is kept */
 };
 
 /* What became of a call. */
@@ -71,9 +71,9 @@ enum ku_progress {
     KU_CLOSED_HERE, /* another thread closed the connection */
     KU_ENDED,       /* OpenSSL's outcome tells how */
     KU_SYSTEM,      /* the system's error tells how */
-    KU_UNRENEWABLE, /* keys must be changed and cannot: outcome tells why.  Once that
+    KU_NO_NEW_KEYS, /* keys must be changed and cannot: outcome tells why.  Once that
                         is excused, call again, and it goes on where it was */
-    KU_FULL,        /* so much data is in front that it is not read any further */
+    KU_STASH_FULL,  /* so much data is in front that it is not read any further */
     KU_REFUSED,     /* nothing was done: outcome tells why */
     KU_NO_MEMORY,
 };
@@ -92,7 +92,7 @@ struct ku_call {
     ku_time signals_seen;        /* when signal handlers had their last chance, */
     int signals_just_seen;       /* and that nothing has been waited for since */
     int error;                   /* KU_SYSTEM */
-    struct ku_outcome outcome;   /* KU_ENDED, KU_UNRENEWABLE, KU_REFUSED; of a step */
+    struct ku_outcome outcome;   /* KU_ENDED, KU_NO_NEW_KEYS, KU_REFUSED; of a step */
     struct ku_news news;         /* of the record, at its end */
 };
 
@@ -162,7 +162,7 @@ enum ku_progress ku_pump_receive(struct ku_call *call, unsigned long received,
 enum ku_progress ku_pump_settle(struct ku_call *call);
 
 /* Is a renegotiation under way, during which nothing may be written? */
-int ku_pump_holds(const struct ku_call *call);
+int ku_pump_is_renegotiating(const struct ku_call *call);
 
 /* How many bytes can be read without receiving any. */
 size_t ku_pump_pending(struct ku_call *call);

@@ -162,7 +162,7 @@ write_output(BIO *self, const char *data, int length)
 }
 
 static long
-control(BIO *self, int command, long number, void *pointer)
+control_bio(BIO *self, int command, long number, void *pointer)
 {
     struct ku_tlsbio *bio = crypto.get_data(self);
     (void)number;
@@ -187,7 +187,7 @@ control(BIO *self, int command, long number, void *pointer)
 }
 
 static int
-destroy(BIO *self)
+destroy_bio(BIO *self)
 {
     struct ku_tlsbio *bio = crypto.get_data(self);
     if (bio != NULL) {
@@ -208,8 +208,8 @@ make_method(const struct ku_libssl *libssl)
     if (method != NULL) {
         (void)libssl->BIO_meth_set_read(method, read_input);
         (void)libssl->BIO_meth_set_write(method, write_output);
-        (void)libssl->BIO_meth_set_ctrl(method, control);
-        (void)libssl->BIO_meth_set_destroy(method, destroy);
+        (void)libssl->BIO_meth_set_ctrl(method, control_bio);
+        (void)libssl->BIO_meth_set_destroy(method, destroy_bio);
     }
     return method;
 }

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_OUTPUT (256 * 1024) /* of a peer that asks and does not read */
-#define SEEN_AFTER 20000         /* microseconds: then select() has returned */
-#define LOOK_AGAIN 0.002         /* seconds */
-#define PATIENCE 1000000         /* microseconds: what a step takes, and some more */
-#define SIGNALS_EVERY 20000      /* microseconds */
-#define SIGNALS_BEFORE_WAIT 100  /* microseconds */
+#define MAX_OUTPUT (256 * 1024) /* of a peer that asks and does not read */
+#define SEEN_INTERVAL 20000     /* microseconds: then select() has returned */
+#define LOOK_INTERVAL 0.002     /* seconds */
+#define ENTRY_PATIENCE 1000000  /* microseconds: what a step takes, and some more */
+#define SIGNAL_INTERVAL 20000   /* microseconds */
+#define SIGNAL_GRACE 100        /* microseconds */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -62,7 +62,7 @@ ku_pump_begin(struct ku_call *call)
     if (!ku_monitor_any_is_mine() || ku_monitor_is_mine(monitor)) {
         ku_monitor_enter(monitor);
     }
-    else if (!ku_monitor_enter_within(monitor, PATIENCE)) {
+    else if (!ku_monitor_enter_within(monitor, ENTRY_PATIENCE)) {
         return -1;
     }
     call->pump->users++;
@@ -72,7 +72,7 @@ ku_pump_begin(struct ku_call *call)
 }
 
 void
-ku_give_up(struct ku_pump *pump, int *taken, int *mine)
+ku_role_give_up(struct ku_pump *pump, int *taken, int *mine)
 {
     if (*mine) {
         *taken = *mine = 0;
@@ -84,12 +84,12 @@ void
 ku_pump_end(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    ku_give_up(pump, &pump->receiving, &call->receives);
-    ku_give_up(pump, &pump->sending, &call->sends);
-    ku_give_up(pump, &pump->writing, &call->writes);
-    if (pump->record != NULL) {
-        call->news.events |= ku_record_take_events(pump->record);
-        call->news.why_cut = pump->record->why_cut;
+    ku_role_give_up(pump, &pump->receiving, &call->receives);
+    ku_role_give_up(pump, &pump->sending, &call->sends);
+    ku_role_give_up(pump, &pump->writing, &call->writes);
+    if (pump->ledger != NULL) {
+        call->news.events |= ku_ledger_take_events(pump->ledger);
+        call->news.why_cut = pump->ledger->why_cut;
     }
     pump->users -= pump->users > 0; /* 0 before: after a fork() */
     ku_pump_leave(pump, call->drains);
@@ -115,15 +115,15 @@ ku_pump_leave(struct ku_pump *pump, int drains)
 enum ku_progress
 ku_pump_let_signals(struct ku_call *call)
 {
-    return ku_now() - call->signals_seen < SIGNALS_EVERY ? KU_DONE : KU_INTERRUPTED;
+    return ku_now() - call->signals_seen < SIGNAL_INTERVAL ? KU_DONE : KU_INTERRUPTED;
 }
 
 void
 ku_pump_pause(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    ku_give_up(pump, &pump->receiving, &call->receives);
-    ku_give_up(pump, &pump->sending, &call->sends);
+    ku_role_give_up(pump, &pump->receiving, &call->receives);
+    ku_role_give_up(pump, &pump->sending, &call->sends);
     ku_monitor_leave(&pump->monitor);
 }
 
@@ -151,7 +151,7 @@ ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
 }
 
 enum ku_progress
-ku_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
+ku_role_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
 {
     enum ku_progress progress = is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
     while (progress == KU_DONE && *taken && !*mine) {
@@ -182,7 +182,7 @@ discard_output(struct ku_call *call)
 
 /* Take over what OpenSSL has written.  A server's first session ticket goes by
    itself, as OpenSSL would send it.  Where the client has gone without reading it,
-   it is then the second that fails, which is of no account (without_tickets()), and
+   it is then the second that fails, which is of no account (ignore_ticket_failure()), and
    not the next recv(), which has the client's last data or its end to give. */
 static void
 take_output(struct ku_call *call)
@@ -198,8 +198,7 @@ take_output(struct ku_call *call)
 static int
 wait_outside(struct ku_call *call, int events)
 {
-    if (!call->signals_just_seen
-        && ku_now() - call->signals_seen > SIGNALS_BEFORE_WAIT) {
+    if (!call->signals_just_seen && ku_now() - call->signals_seen > SIGNAL_GRACE) {
         return KU_WIRE_SIGNAL;
     }
     call->signals_just_seen = 0;
@@ -290,7 +289,7 @@ ku_pump_flush(struct ku_call *call)
     if (ku_can_send(call)) {
         call->pump->sending = call->sends = 1;
         (void)send_output(call, 0);
-        ku_give_up(call->pump, &call->pump->sending, &call->sends);
+        ku_role_give_up(call->pump, &call->pump->sending, &call->sends);
     }
 }
 
@@ -316,10 +315,10 @@ ku_pump_send(struct ku_call *call)
         return KU_DONE;
     }
     enum ku_progress progress =
-        ku_take(call, &pump->sending, &call->sends, KU_WANT_WRITE);
+        ku_role_take(call, &pump->sending, &call->sends, KU_WANT_WRITE);
     if (progress == KU_DONE) {
         progress = send_output(call, 1);
-        ku_give_up(pump, &pump->sending, &call->sends);
+        ku_role_give_up(pump, &pump->sending, &call->sends);
     }
     /* Whoever had the role may have failed, and dropped what was ours. */
     return progress == KU_DONE && pump->send_error != 0 ? cannot_send(call) : progress;
@@ -328,7 +327,7 @@ ku_pump_send(struct ku_call *call)
 /* --- receiving: with the role -------------------------------------------------- */
 
 void
-ku_take_kept(struct ku_call *call)
+ku_take_kept_byte(struct ku_call *call)
 {
     char byte;
     if (call->pump->kept && !is_closed(call) && call->socket != KU_NO_SOCKET) {
@@ -340,10 +339,10 @@ ku_take_kept(struct ku_call *call)
 /* Before the byte goes, a reader that is in select() gets the time to see it, unless
    there is more behind it.  (Behind an end there never is.) */
 static enum ku_progress
-let_kept_be_seen(struct ku_call *call)
+let_kept_byte_be_seen(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    while (pump->kept && ku_now() < pump->kept_since + SEEN_AFTER) {
+    while (pump->kept && ku_now() < pump->kept_since + SEEN_INTERVAL) {
         char bytes[2];
         if (ku_wire_receive(call->socket, bytes, 2, KU_PEEKS, &call->error) == 2) {
             break;
@@ -351,7 +350,7 @@ let_kept_be_seen(struct ku_call *call)
         if (call->deadline == KU_AT_ONCE) {
             return KU_WANT_READ;
         }
-        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_AGAIN)) == KU_SIGNAL) {
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_INTERVAL)) == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
         if (is_closed(call)) {
@@ -367,9 +366,9 @@ static long
 receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 {
     int sends = ku_can_send(call);
-    int events = sends && ku_output_left(call) > MOST_OUTPUT ? KU_WRITABLE
-                 : sends                                     ? KU_READABLE | KU_WRITABLE
-                                                             : KU_READABLE;
+    int events = sends && ku_output_left(call) > MAX_OUTPUT ? KU_WRITABLE
+                 : sends                                    ? KU_READABLE | KU_WRITABLE
+                                                            : KU_READABLE;
     ku_monitor_leave(&call->pump->monitor);
     long got = KU_WIRE_WOULD_BLOCK;
     if (events & KU_READABLE) {
@@ -390,7 +389,7 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 }
 
 enum ku_progress
-ku_receive(struct ku_call *call, enum ku_reach reach)
+ku_receive_once(struct ku_call *call, enum ku_reach reach)
 {
     struct ku_pump *pump = call->pump;
     ku_pump_flush(call);
@@ -402,11 +401,11 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
         pump->receive_error = 0;
         return KU_SYSTEM;
     }
-    if (ku_output_left(call) > MOST_OUTPUT && !ku_can_send(call)) {
+    if (ku_output_left(call) > MAX_OUTPUT && !ku_can_send(call)) {
         return ku_wait_for_news(call, KU_WANT_WRITE);
     }
     if (reach == KU_KEEPING) {
-        enum ku_progress progress = let_kept_be_seen(call);
+        enum ku_progress progress = let_kept_byte_be_seen(call);
         if (progress != KU_DONE) {
             return progress;
         }
@@ -422,7 +421,7 @@ ku_receive(struct ku_call *call, enum ku_reach reach)
     if (memory == NULL) {
         return KU_NO_MEMORY;
     }
-    ku_take_kept(call);
+    ku_take_kept_byte(call);
     long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
     ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
     pump->kept = peeks && got > 0;

@@ -11,9 +11,9 @@ enum ku_progress ku_wait_for_news(struct ku_call *call, enum ku_progress unready
 
 /* Take a role, of which `taken` is the pump's mark and `mine` the call's; wait for it
    where another thread has it.  And give it up, if it is this call's. */
-enum ku_progress ku_take(struct ku_call *call, int *taken, int *mine,
-                         enum ku_progress unready);
-void ku_give_up(struct ku_pump *pump, int *taken, int *mine);
+enum ku_progress ku_role_take(struct ku_call *call, int *taken, int *mine,
+                              enum ku_progress unready);
+void ku_role_give_up(struct ku_pump *pump, int *taken, int *mine);
 
 /* How much OpenSSL has written that has not been sent; and could this call send it? */
 size_t ku_output_left(const struct ku_call *call);
@@ -26,9 +26,9 @@ int ku_can_send(const struct ku_call *call);
 enum ku_reach { KU_EXACTLY, KU_AHEAD, KU_KEEPING };
 
 /* Receive once, with the role. */
-enum ku_progress ku_receive(struct ku_call *call, enum ku_reach reach);
+enum ku_progress ku_receive_once(struct ku_call *call, enum ku_reach reach);
 
 /* Take the byte out of the socket that KU_KEEPING has left there. */
-void ku_take_kept(struct ku_call *call);
+void ku_take_kept_byte(struct ku_call *call);
 
 #endif

@@ -13,8 +13,8 @@
    Used by one thread at a time, as its connection, but for `wanted`; `can_renew` is
    changed and, by others, read under the lock of the list.  No Python objects: OpenSSL
    frees it in whatever thread, without the GIL. */
-#ifndef PYKEYUPDATE_RECORD_H
-#define PYKEYUPDATE_RECORD_H
+#ifndef PYKEYUPDATE_LEDGER_H
+#define PYKEYUPDATE_LEDGER_H
 
 #include "openssl/errors.h"
 
@@ -43,8 +43,8 @@ struct ku_rules {
 struct ku_keys {
     uint64_t records, bytes;
     ku_time since;
-    uint64_t most_records, most_bytes;
-    ku_time most_age;
+    uint64_t max_records, max_bytes;
+    ku_time max_age;
 };
 
 /* What has happened, as bits, as in pykeyupdate/events.py. */
@@ -74,12 +74,12 @@ enum ku_count {
 };
 
 /* One is kept for each connection of a server that may have many: it is small. */
-struct ku_record {
-    struct ku_record *next, *previous; /* of all there are, the oldest first */
+struct ku_ledger {
+    struct ku_ledger *next, *previous; /* of all there are, the oldest first */
     uint64_t number;
     struct ku_rules rules;
     struct ku_keys sent, received;
-    uint64_t hard_records; /* what the cipher suite is good for */
+    uint64_t cipher_records; /* what the cipher suite is good for */
     ku_time last_update, last_io;
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
@@ -115,54 +115,54 @@ enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
 
 /* Learn the functions, and get a place beside every SSL; once in a process.  -1
    where OpenSSL has none. */
-int ku_record_prepare(const struct ku_libssl *libssl);
+int ku_ledger_prepare(const struct ku_libssl *libssl);
 
 /* Begin to keep a record of a connection that has not begun; NULL without memory. */
-struct ku_record *ku_record_keep(SSL *ssl, const struct ku_rules *rules);
+struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
 
 /* The record of a connection, or NULL. */
-struct ku_record *ku_record_of(const SSL *ssl);
+struct ku_ledger *ku_ledger_of(const SSL *ssl);
 
 /* Data has gone out, all of it or some; has come in, and if it began a record. */
-void ku_record_sent(struct ku_record *record, size_t bytes);
-void ku_record_received(struct ku_record *record, size_t bytes, int begins);
+void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
+void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
 
 /* SSL_peek() of a byte, which drives a handshake past application data: the record that
    it begins is counted.  ssl's record may be none. */
-int ku_record_peek(const struct ku_libssl *libssl, SSL *ssl);
+int ku_ledger_peek(const struct ku_libssl *libssl, SSL *ssl);
 
 /* Use an SSLObject, in a critical section, by one thread at a time and not in a
    callback of its own; KU_OK, or refused.  And let others. */
-struct ku_outcome ku_record_occupy(struct ku_record *record);
-void ku_record_vacate(struct ku_record *record);
+struct ku_outcome ku_ledger_occupy(struct ku_ledger *ledger);
+void ku_ledger_vacate(struct ku_ledger *ledger);
 
 /* New keys are due and cannot be had; 1 the first time. */
-int ku_record_note_impossible(struct ku_record *record);
+int ku_ledger_note_impossible(struct ku_ledger *ledger);
 
 /* Take what is to be told. */
-int ku_record_take_events(struct ku_record *record);
+int ku_ledger_take_events(struct ku_ledger *ledger);
 
 /* A change of keys had to wait. */
-void ku_record_defer(struct ku_record *record);
+void ku_ledger_note_deferral(struct ku_ledger *ledger);
 
 /* The clock of ages and windows, which tests can put forward. */
-ku_time ku_record_clock(void);
-void ku_record_put_forward(ku_time by);
+ku_time ku_ledger_clock(void);
+void ku_ledger_advance_clock(ku_time by);
 
 /* Let peers renegotiate (1), and forbid it again as it was (-1). */
-void ku_record_allow(SSL *ssl, struct ku_record *record, int change);
+void ku_ledger_allow_renegotiation(SSL *ssl, struct ku_ledger *ledger, int change);
 
 /* Want new keys, and no less than before; and no longer what was wanted (`fulfilled`),
    unless more has been wanted since. */
-void ku_record_want(struct ku_record *record, long wanted);
-void ku_record_fulfil(struct ku_record *record, long fulfilled);
+void ku_ledger_want_keys(struct ku_ledger *ledger, long wanted);
+void ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled);
 
 /* Want new keys of up to `most` connections after number `*last`, which is changed;
    how many those were.  Managed sockets are passed over, and what is inherited, has no
    keys yet or can have no others. */
-size_t ku_record_want_all(uint64_t *last, size_t most, long wanted);
+size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
 
 /* Of the whole process: what has been counted, how many there are and were. */
-void ku_record_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened);
+void ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened);
 
 #endif

@@ -1,0 +1,657 @@
+#include "keys/ledger.h"
+
+#include "calls/controls.h"
+#include "system/mutex.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
+#define CRYPTO_EX_INDEX_SSL 0
+#define SSL_CB_LOOP 0x01
+#define SSL_CB_HANDSHAKE_START 0x10
+#define SSL_CB_HANDSHAKE_DONE 0x20
+#define SSL_CB_WRITE_ALERT 0x4008
+#define NO_RENEGOTIATION_WARNING 0x0164
+#define SSL_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)1 << 8)
+#define NID_aes_128_ccm 896
+#define NID_aes_192_ccm 899
+#define NID_aes_256_ccm 902
+#define NID_chacha20_poly1305 1018
+
+#define TLS_MAX_PLAINTEXT 16384
+
+/* RFC 9846 section 5.5: AES-GCM, "up to 2^24.5 full-size records".  AES-CCM has 2^23
+   in RFC 9147 section 4.5.3 (DTLS 1.3; RFC 9846 gives no number, and says that its
+   bound is lower).  ChaCha20-Poly1305's sequence number wraps first. */
+#define GCM_RECORD_LIMIT 23726566
+#define CCM_RECORD_LIMIT 8388608
+#define RECORDS_KEPT_BACK                                                              \
+    16 /* records kept back for the KeyUpdate itself, and alerts */
+
+/* OpenSSL calls with nothing but the SSL.  What is needed of it is the same in every
+   interpreter of the process, which has one _ssl. */
+static struct ku_libssl libssl;
+static int ex_data_index = -1;
+
+/* Guards all that follows; taken for a moment, with the GIL or without. */
+static ku_mutex ledgers_lock = KU_MUTEX_INITIALIZER;
+static struct ku_ledger *oldest_ledger, *newest_ledger;
+static uint64_t process_counts[KU_COUNTS];
+static uint64_t ledgers_opened, ledgers_open;
+static ku_atomic clock_offset; /* seconds, of which 32 bits hold 68 years */
+
+/* --- the list of all ------------------------------------------------------------ */
+
+static void
+link_ledger(struct ku_ledger *ledger)
+{
+    ku_mutex_lock(&ledgers_lock);
+    ledger->number = ++ledgers_opened;
+    ledger->previous = newest_ledger;
+    *(newest_ledger != NULL ? &newest_ledger->next : &oldest_ledger) = ledger;
+    newest_ledger = ledger;
+    ledgers_open++;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+static void
+unlink_ledger(struct ku_ledger *ledger)
+{
+    ku_mutex_lock(&ledgers_lock);
+    *(ledger->next != NULL ? &ledger->next->previous : &newest_ledger) =
+        ledger->previous;
+    *(ledger->previous != NULL ? &ledger->previous->next : &oldest_ledger) =
+        ledger->next;
+    ledgers_open--;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+void
+ku_ledger_want_keys(struct ku_ledger *ledger, long wanted)
+{
+    long before = ku_atomic_get(&ledger->wanted);
+    while (before < wanted && !ku_atomic_exchange(&ledger->wanted, before, wanted)) {
+        before = ku_atomic_get(&ledger->wanted);
+    }
+}
+
+void
+ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled)
+{
+    (void)ku_atomic_exchange(&ledger->wanted, fulfilled, KU_NOT_WANTED);
+}
+
+size_t
+ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted)
+{
+    size_t count = 0;
+    ku_mutex_lock(&ledgers_lock);
+    for (struct ku_ledger *ledger = oldest_ledger; ledger != NULL && count < most;
+         ledger = ledger->next) {
+        if (ledger->number > *last && !ledger->is_shared && !ledger->inherited
+            && ledger->can_renew) {
+            ku_ledger_want_keys(ledger, wanted);
+            *last = ledger->number;
+            count++;
+        }
+    }
+    ku_mutex_unlock(&ledgers_lock);
+    return count;
+}
+
+void
+ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened)
+{
+    ku_mutex_lock(&ledgers_lock);
+    memcpy(counts, process_counts, sizeof(process_counts));
+    *open = ledgers_open;
+    *opened = ledgers_opened;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+static void
+count_event(struct ku_ledger *ledger, enum ku_count what)
+{
+    ledger->counts[what]++;
+    ku_mutex_lock(&ledgers_lock);
+    process_counts[what]++;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+#ifndef _WIN32
+static void
+lock_ledgers(void)
+{
+    ku_mutex_lock(&ledgers_lock);
+}
+static void
+unlock_ledgers(void)
+{
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+static void
+mark_inherited(void)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    for (struct ku_ledger *ledger = oldest_ledger; ledger != NULL;
+         ledger = ledger->next) {
+        ledger->inherited = 1;
+        ledger->orphaned |= ledger->busy != 0 && ledger->busy != me;
+    }
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+/* A thread that is in the list while another forks does not exist in the child. */
+static int
+watch_forks(void)
+{
+    return pthread_atfork(lock_ledgers, unlock_ledgers, mark_inherited);
+}
+#else
+static int
+watch_forks(void)
+{
+    return 0;
+}
+#endif
+
+/* --- keys, and how much they may be used ----------------------------------------- */
+
+ku_time
+ku_ledger_clock(void)
+{
+    return ku_now() + (ku_time)ku_atomic_get(&clock_offset) * 1000000;
+}
+
+void
+ku_ledger_advance_clock(ku_time by)
+{
+    long before, after;
+    do {
+        before = ku_atomic_get(&clock_offset);
+        ku_time sum = before + by / 1000000;
+        after = sum < LONG_MAX ? (long)sum : LONG_MAX;
+    } while (!ku_atomic_exchange(&clock_offset, before, after));
+}
+
+/* Between 1 - jitter and 1: never later than the rule says.  (splitmix64; nothing
+   secret comes of it.) */
+static double
+jittered_share(struct ku_ledger *ledger)
+{
+    uint64_t z = ledger->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    double chance = (double)((z ^ z >> 31) >> 11) / 9007199254740992.0; /* 2^53 */
+    return 1.0 - (double)ledger->rules.jitter * chance;
+}
+
+static uint64_t
+fraction_of(uint64_t limit, double of)
+{
+    if (limit == KU_NO_LIMIT || of >= 1.0) {
+        return limit;
+    }
+    uint64_t some = (uint64_t)((double)limit * of);
+    return some > 0 ? some : 1;
+}
+
+static uint64_t
+smaller_of(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How many records the cipher suite is good for, under one key.  What RFC 9846 does
+   not say of TLS 1.2 counts only where something can be done about it. */
+static uint64_t
+cipher_limit(const struct ku_ledger *ledger, const SSL *ssl)
+{
+    if (!ledger->rules.aead_limit
+        || (libssl.SSL_version(ssl) != TLS1_3_VERSION && !ledger->rules.renegotiate)) {
+        return KU_NO_LIMIT;
+    }
+    const SSL_CIPHER *cipher = libssl.SSL_get_current_cipher(ssl);
+    if (cipher == NULL || !libssl.SSL_CIPHER_is_aead(cipher)) {
+        return KU_NO_LIMIT;
+    }
+    switch (libssl.SSL_CIPHER_get_cipher_nid(cipher)) {
+    case NID_chacha20_poly1305:
+        return KU_NO_LIMIT;
+    case NID_aes_128_ccm:
+    case NID_aes_192_ccm:
+    case NID_aes_256_ccm:
+        return CCM_RECORD_LIMIT;
+    default:
+        return GCM_RECORD_LIMIT;
+    }
+}
+
+/* A peer that has asked for less in a record (RFC 6066 section 4) gets more records. */
+static uint32_t
+max_fragment_length(const SSL *ssl)
+{
+    const SSL_SESSION *session = libssl.SSL_get_session(ssl);
+    int code = 0;
+    if (session != NULL) {
+        code = libssl.SSL_SESSION_get_max_fragment_length(session);
+    }
+    return code >= 1 && code <= 4 ? (uint32_t)256 << code : TLS_MAX_PLAINTEXT;
+}
+
+/* NSS' margins: the writer moves at 3/4 of what the cipher is good for, and the
+   reader asks at 7/8, if the peer has not moved by itself. */
+static void
+start_sent_keys(struct ku_ledger *ledger, const SSL *ssl)
+{
+    const struct ku_rules *rules = &ledger->rules;
+    double some = jittered_share(ledger);
+    uint64_t cipher = cipher_limit(ledger, ssl);
+    ledger->cipher_records =
+        cipher == KU_NO_LIMIT ? cipher : cipher - RECORDS_KEPT_BACK;
+    ledger->sent = (struct ku_keys){.since = ku_ledger_clock()};
+    ledger->sent.max_records =
+        fraction_of(smaller_of(rules->sent_records, fraction_of(cipher, 0.75)), some);
+    ledger->sent.max_bytes = fraction_of(rules->sent_bytes, some);
+    ledger->sent.max_age =
+        rules->age == KU_NEVER ? KU_NEVER : (ku_time)((double)rules->age * some);
+    ledger->last_update = ledger->last_io = ledger->sent.since;
+    ledger->excused = ledger->deferring = 0;
+}
+
+static void
+start_received_keys(struct ku_ledger *ledger, const SSL *ssl)
+{
+    const struct ku_rules *rules = &ledger->rules;
+    uint64_t cipher = cipher_limit(ledger, ssl);
+    ledger->received = (struct ku_keys){.since = ku_ledger_clock()};
+    ledger->received.max_records =
+        smaller_of(rules->received_records, fraction_of(cipher, 0.875));
+    ledger->received.max_bytes = rules->received_bytes;
+    ledger->received.max_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
+}
+
+/* Data of ours is progress too: a peer that only receives may still ask for keys. */
+void
+ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes)
+{
+    ledger->inherited = 0;
+    ledger->in_a_row = bytes > 0 ? 0 : ledger->in_a_row;
+    ledger->sent.bytes += bytes;
+    ledger->sent.records +=
+        bytes > ledger->fragment ? (bytes - 1) / ledger->fragment + 1 : bytes > 0;
+}
+
+void
+ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins)
+{
+    ledger->received.bytes += bytes;
+    ledger->received.records += begins != 0;
+    ledger->inherited = 0;
+    ledger->in_a_row = 0;
+}
+
+void
+ku_ledger_note_deferral(struct ku_ledger *ledger)
+{
+    if (!ledger->deferring) {
+        ledger->deferring = 1;
+        count_event(ledger, KU_DEFERRALS);
+        ledger->events |= KU_DEFERRED;
+    }
+}
+
+int
+ku_ledger_peek(const struct ku_libssl *functions, SSL *ssl)
+{
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    int begins = functions->SSL_pending(ssl) == 0;
+    char first;
+    int got = functions->SSL_peek(ssl, &first, 1);
+    if (ledger != NULL && got > 0 && begins) {
+        ledger->received.records++; /* who reads it finds it begun */
+    }
+    return got;
+}
+
+struct ku_outcome
+ku_ledger_occupy(struct ku_ledger *ledger)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    if (ledger->busy == 0) {
+        ledger->busy = me;
+        return (struct ku_outcome){.refusal = KU_OK};
+    }
+    enum ku_refusal refusal = ledger->orphaned     ? KU_FORKED
+                              : ledger->busy == me ? KU_IN_CALLBACK
+                                                   : KU_BUSY;
+    return (struct ku_outcome){.refusal = refusal};
+}
+
+void
+ku_ledger_vacate(struct ku_ledger *ledger)
+{
+    ledger->busy = 0;
+}
+
+int
+ku_ledger_note_impossible(struct ku_ledger *ledger)
+{
+    int is_first = !ledger->impossible;
+    if (is_first) {
+        ledger->impossible = 1;
+        count_event(ledger, KU_IMPOSSIBLES);
+    }
+    return is_first;
+}
+
+int
+ku_ledger_take_events(struct ku_ledger *ledger)
+{
+    int events = ledger->events;
+    ledger->events = 0;
+    return events;
+}
+
+/* --- what OpenSSL tells ----------------------------------------------------------- */
+
+/* One more; is it one too many?  A bucket that holds `most` and is empty again after
+   `length`: `until` is when (the generic cell rate algorithm).  A peer that never has
+   more than `most` in such a time is never cut. */
+static int
+exceeds_rate(ku_time *until, ku_time length, uint32_t most)
+{
+    ku_time now = ku_ledger_clock();
+    if (most == KU_ANY_NUMBER || most == 0) {
+        return most == 0;
+    }
+    *until = (*until > now ? *until : now) + length / most;
+    return *until > now + length;
+}
+
+static void
+forbid_renegotiation(SSL *ssl)
+{
+    (void)libssl.SSL_set_options(ssl, SSL_OP_NO_RENEGOTIATION);
+}
+
+/* OpenSSL reads no further record, and accepts no handshake. */
+static void
+cut_off_peer(struct ku_ledger *ledger, SSL *ssl, const char *why)
+{
+    forbid_renegotiation(ssl);
+    libssl.SSL_set_shutdown(ssl, libssl.SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+    if (ledger->why_cut == NULL) {
+        ledger->why_cut = why;
+        ledger->events |= KU_CUT;
+        count_event(ledger, KU_CUTS);
+    }
+}
+
+static void
+note_update_sent(struct ku_ledger *ledger, const SSL *ssl)
+{
+    count_event(ledger, KU_UPDATES_SENT);
+    if (ledger->requesting) {
+        count_event(ledger, KU_REQUESTS_SENT);
+        ledger->outstanding = 1;
+        ledger->answers++;
+        ledger->requesting = 0;
+    }
+    start_sent_keys(ledger, ssl);
+    ledger->events |= KU_SENT_UPDATE;
+}
+
+/* The answer to a request of ours is not held against the peer.  None is one that
+   requests itself: an answer is update_not_requested (RFC 9846 section 4.7.3).  The
+   pending type is this message's, as OpenSSL sends an answer that it owes before it
+   reads the next. */
+static void
+note_update_received(struct ku_ledger *ledger, SSL *ssl)
+{
+    int requests = ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_NOT_REQUESTED;
+    count_event(ledger, KU_UPDATES_RECEIVED);
+    start_received_keys(ledger, ssl);
+    ledger->events |= KU_RECEIVED_UPDATE;
+    if (requests) {
+        count_event(ledger, KU_REQUESTS_RECEIVED);
+    }
+    else if (ledger->answers > 0) {
+        ledger->answers--;
+        ledger->outstanding = 0;
+        return;
+    }
+    const struct ku_rules *rules = &ledger->rules;
+    if (exceeds_rate(&ledger->updates_until, rules->key_update_window,
+                     rules->key_updates)) {
+        cut_off_peer(ledger, ssl, "key updates (PeerLimits.key_updates)");
+    }
+    ku_time now = ku_ledger_clock();
+    if (ledger->in_a_row == 0 || now - ledger->row_began > rules->key_update_window) {
+        ledger->row_began = now;
+        ledger->in_a_row = 0;
+    }
+    ledger->in_a_row++;
+    if (ledger->in_a_row > rules->key_updates_in_a_row
+        && rules->key_updates_in_a_row != KU_ANY_NUMBER) {
+        cut_off_peer(ledger, ssl,
+                     "key updates in a row (PeerLimits.key_updates_in_a_row)");
+    }
+}
+
+/* The names tell the states apart; their numbers differ between 3.0 and 3.2.  The
+   type of a KeyUpdate is there before the message is built, in state SSLOK, and
+   gone when it is sent. */
+static void
+note_state(struct ku_ledger *ledger, SSL *ssl)
+{
+    const char *name = libssl.SSL_state_string(ssl);
+    if (strncmp(name, "SSLOK", 5) == 0) {
+        ledger->requesting =
+            ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_REQUESTED;
+    }
+    else if (strcmp(name, "TWCKU") == 0 || strcmp(name, "TWSKU") == 0) {
+        note_update_sent(ledger, ssl);
+    }
+    else if (strcmp(name, "TRCKU") == 0 || strcmp(name, "TRSKU") == 0) {
+        note_update_received(ledger, ssl);
+    }
+}
+
+static void
+count_peer_renegotiation(struct ku_ledger *ledger, SSL *ssl)
+{
+    const struct ku_rules *rules = &ledger->rules;
+    if (exceeds_rate(&ledger->renegotiations_until, rules->renegotiation_window,
+                     rules->renegotiations)) {
+        cut_off_peer(ledger, ssl, "renegotiations (PeerLimits.renegotiations)");
+    }
+}
+
+/* "Pending" says that this side has asked for it: a server's own HelloRequest, and
+   the handshake that follows.  A HelloRequest that a client receives, and a
+   ClientHello that comes unasked, are the peer's. */
+static void
+note_handshake_start(struct ku_ledger *ledger, SSL *ssl)
+{
+    ledger->renegotiates = ledger->connected;
+    if (ledger->connected && !ku_renegotiates(&libssl, ssl)) {
+        ledger->by_peer = 1;
+        count_peer_renegotiation(ledger, ssl);
+    }
+}
+
+static void
+note_connected(struct ku_ledger *ledger, const SSL *ssl)
+{
+    ledger->connected = 1;
+    ledger->fragment = max_fragment_length(ssl);
+    start_sent_keys(ledger, ssl);
+    start_received_keys(ledger, ssl);
+    ku_mutex_lock(&ledgers_lock);
+    ledger->can_renew =
+        libssl.SSL_version(ssl) == TLS1_3_VERSION || ledger->rules.renegotiate;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+static void
+note_handshake_done(struct ku_ledger *ledger, SSL *ssl)
+{
+    if (!ledger->connected) {
+        note_connected(ledger, ssl);
+        ledger->last_update = ku_ledger_clock() - ledger->rules.min_interval;
+        return;
+    }
+    if (ku_renegotiates(&libssl, ssl)) {
+        return; /* no more than a HelloRequest */
+    }
+    if (ledger->why_cut != NULL || !ledger->renegotiates) {
+        return; /* refused: OpenSSL calls that done, too */
+    }
+    ledger->renegotiates = 0;
+    note_connected(ledger, ssl);
+    count_event(ledger, ledger->by_peer ? KU_PEER_RENEGOTIATIONS : KU_RENEGOTIATIONS);
+    if (ledger->by_peer && ledger->rules.mode == KU_ONCE && !ledger->allowed) {
+        forbid_renegotiation(ssl);
+    }
+    ledger->by_peer = 0;
+    ledger->events |= KU_RENEGOTIATED;
+}
+
+static void
+note_refused_renegotiation(struct ku_ledger *ledger, SSL *ssl)
+{
+    count_event(ledger, KU_REFUSALS);
+    ledger->renegotiates = 0;
+    if (ledger->by_peer) {
+        ledger->by_peer = 0; /* it has been counted when it began */
+    }
+    else {
+        count_peer_renegotiation(ledger, ssl);
+    }
+    if (ledger->why_cut == NULL) {
+        ledger->events |= KU_REFUSED_PEER; /* a cut says more */
+    }
+}
+
+/* The info callback.  OpenSSL calls it inside SSL_read() and the like, without the
+   GIL.  (1.1.1 and 1.1.1a have handshakes begin and end around a KeyUpdate.) */
+static void
+info_callback(const SSL *const_ssl, int where, int value)
+{
+    SSL *ssl = (SSL *)(uintptr_t)const_ssl;
+    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ledger == NULL) {
+        return;
+    }
+    int is_tls13 = libssl.SSL_version(ssl) == TLS1_3_VERSION;
+    if (where & SSL_CB_LOOP) {
+        if (is_tls13 && ledger->connected) {
+            note_state(ledger, ssl);
+        }
+    }
+    else if (where == SSL_CB_WRITE_ALERT && value == NO_RENEGOTIATION_WARNING) {
+        note_refused_renegotiation(ledger, ssl);
+    }
+    else if (is_tls13 && ledger->connected) {
+        return;
+    }
+    else if (where == SSL_CB_HANDSHAKE_START) {
+        note_handshake_start(ledger, ssl);
+    }
+    else if (where == SSL_CB_HANDSHAKE_DONE) {
+        note_handshake_done(ledger, ssl);
+    }
+}
+
+/* --- beside an SSL --------------------------------------------------------------- */
+
+/* From 3.2 on OpenSSL has freed all else of the SSL by then: nothing of it is
+   touched (ssl_lib.c, ossl_ssl_connection_free()). */
+static void
+free_ledger(void *parent, void *data, void *ex_data, int index, long number,
+            void *pointer)
+{
+    (void)parent, (void)ex_data, (void)index, (void)number, (void)pointer;
+    if (data != NULL) {
+        unlink_ledger(data);
+        free(data);
+    }
+}
+
+/* SSL_dup() copies what is beside an SSL, which would be freed twice. */
+static int
+forget_ledger_in_copy(void *to, const void *from, void *data, int index, long number,
+                      void *pointer)
+{
+    (void)to, (void)from, (void)index, (void)number, (void)pointer;
+    *(void **)data = NULL;
+    return 1;
+}
+
+int
+ku_ledger_prepare(const struct ku_libssl *functions)
+{
+    ku_mutex_lock(&ledgers_lock);
+    if (ex_data_index < 0) {
+        libssl = *functions;
+        ex_data_index = libssl.CRYPTO_get_ex_new_index(
+            CRYPTO_EX_INDEX_SSL, 0, NULL, NULL, forget_ledger_in_copy, free_ledger);
+        ex_data_index = ex_data_index >= 0 && watch_forks() == 0 ? ex_data_index : -1;
+    }
+    ku_mutex_unlock(&ledgers_lock);
+    return ex_data_index < 0 ? -1 : 0;
+}
+
+struct ku_ledger *
+ku_ledger_of(const SSL *ssl)
+{
+    return libssl.SSL_get_ex_data(ssl, ex_data_index);
+}
+
+struct ku_ledger *
+ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
+{
+    struct ku_ledger *ledger = calloc(1, sizeof(*ledger));
+    if (ledger == NULL) {
+        return NULL;
+    }
+    ledger->rules = *rules;
+    ledger->fragment = TLS_MAX_PLAINTEXT;
+    ledger->random = (uint64_t)(uintptr_t)ledger ^ (uint64_t)ku_now();
+    ledger->cipher_records = KU_NO_LIMIT;
+    ledger->sent = ledger->received = (struct ku_keys){
+        .max_records = KU_NO_LIMIT, .max_bytes = KU_NO_LIMIT, .max_age = KU_NEVER};
+    link_ledger(ledger);
+    if (!libssl.SSL_set_ex_data(ssl, ex_data_index, ledger)) {
+        free_ledger(NULL, ledger, NULL, 0, 0, NULL);
+        return NULL;
+    }
+    libssl.SSL_set_info_callback(ssl, info_callback);
+    if (rules->mode == KU_NEVER_RENEGOTIATE) {
+        forbid_renegotiation(ssl);
+    }
+    return ledger;
+}
+
+/* OpenSSL 3.0 and later refuse a client's renegotiation without an option of its own
+   as well. */
+void
+ku_ledger_allow_renegotiation(SSL *ssl, struct ku_ledger *ledger, int change)
+{
+    const uint64_t both = SSL_OP_NO_RENEGOTIATION | SSL_OP_ALLOW_CLIENT_RENEGOTIATION;
+    if (change > 0 && ledger->allowed++ == 0) {
+        ledger->options_before = libssl.SSL_get_options(ssl) & both;
+        if (ledger->why_cut == NULL) {
+            (void)libssl.SSL_clear_options(ssl, SSL_OP_NO_RENEGOTIATION);
+            (void)libssl.SSL_set_options(ssl, SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
+        }
+    }
+    if (change < 0 && --ledger->allowed == 0 && ledger->why_cut == NULL) {
+        (void)libssl.SSL_clear_options(ssl, both);
+        (void)libssl.SSL_set_options(ssl, ledger->options_before);
+    }
+}
