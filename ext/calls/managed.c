@@ -267,7 +267,7 @@ counts_tuple(const uint64_t counts[KU_COUNTS])
     return tuple;
 }
 
-/* Copy the record while the connection is held; 1: an answer is owed. */
+/* Copy the ledger while the connection is held; 1: an answer is owed. */
 static struct ku_outcome
 copy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t copy)
 {
@@ -336,7 +336,7 @@ py_usage(PyObject *module, PyObject *conn)
 
 PyMethodDef ku_managed[] = {
     {"keep", py_keep, METH_VARARGS,
-     "keep(sslobj, rules, /)\n--\n\nKeep a record beside a new connection."},
+     "keep(sslobj, rules, /)\n--\n\nOpen the ledger of a new connection."},
     {"want", py_want, METH_VARARGS,
      "want(conn, function, wanted, /)\n--\n\nHave the next I/O get new keys."},
     {"want_all", py_want_all, METH_VARARGS,

@@ -45,8 +45,7 @@ ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
     return outcome;
 }
 
-/* Of a managed SSLObject one thing is done at a time (object.c): its record, or
-   NULL. */
+/* The ledger of a managed SSLObject, which one call at a time may occupy, or NULL. */
 static struct ku_ledger *
 guard_of(SSL *ssl)
 {

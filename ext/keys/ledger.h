@@ -1,7 +1,7 @@
 /* What is kept beside a managed connection: its rules, how much its keys have been
    used, what its peer has done, and what is to be told.
 
-   A record hangs on the SSL (SSL_set_ex_data()) and is freed with it.  OpenSSL tells
+   The ledger hangs on the SSL (SSL_set_ex_data()) and is freed with it.  OpenSSL tells
    it what happens through the info callback, which the ssl module does not use:
    every change of keys, whoever began it, and every renegotiation.  What data goes
    through is counted by whoever reads and writes (pump.c, managed.c).
@@ -117,10 +117,10 @@ enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
    where OpenSSL has none. */
 int ku_ledger_prepare(const struct ku_libssl *libssl);
 
-/* Begin to keep a record of a connection that has not begun; NULL without memory. */
+/* Open the ledger of a connection that has not begun; NULL without memory. */
 struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
 
-/* The record of a connection, or NULL. */
+/* The ledger of a connection, or NULL where it is not managed. */
 struct ku_ledger *ku_ledger_of(const SSL *ssl);
 
 /* Data has gone out, all of it or some; has come in, and if it began a record. */
@@ -128,7 +128,7 @@ void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
 void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
 
 /* SSL_peek() of a byte, which drives a handshake past application data: the record that
-   it begins is counted.  ssl's record may be none. */
+   it begins is counted.  The ledger may be NULL. */
 int ku_ledger_peek(const struct ku_libssl *libssl, SSL *ssl);
 
 /* Use an SSLObject, in a critical section, by one thread at a time and not in a

@@ -62,7 +62,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(void, SSL_set_verify, (SSL *, int, int (*)(int, void *)))   \
     X(uint64_t, SSL_set_options, (SSL *, uint64_t))
 
-/* What a record beside a connection (record.c) takes; in every OpenSSL since 1.1.1
+/* What the ledger beside a connection (keys/ledger.c) takes; in every OpenSSL since 1.1.1
    as well. */
 #define KU_LEDGER(X)                                             \
     X(int, SSL_set_ex_data, (SSL *, int, void *))                 \

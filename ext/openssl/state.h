@@ -1,6 +1,7 @@
 /* What one interpreter's copy of the module owns.  No Python object is anywhere else,
-   and no pointer to a connection.  (The process has, beside these, record.c's list of
-   records and sums, and call.c's counts of forks.) */
+   and no pointer to a connection.  (The process has, beside these, keys/ledger.c's list of
+   ledgers, their sums and the place beside an SSL, streams/call.c's counts of forks,
+   and streams/tlsbio.c's BIO method with the functions that it calls.) */
 #ifndef PYKEYUPDATE_STATE_H
 #define PYKEYUPDATE_STATE_H
 

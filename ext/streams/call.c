@@ -108,7 +108,7 @@ check_usable(ku_state *state, Duplex *self, const char *function)
     return 0;
 }
 
-/* The rule of re-entry, for sockets; of objects it is in record.c.  While a thread is
+/* The rule of re-entry, for sockets; of objects it is in keys/ledger.c.  While a thread is
    in a step of a connection OpenSSL is in the middle of something, and nothing but
    looking survives there. */
 int

@@ -50,7 +50,7 @@ failure_progress(struct ku_call *call)
     return KU_ENDED;
 }
 
-/* A peer that was cut off is no more than silent to OpenSSL (record.c). */
+/* A peer that was cut off is no more than silent to OpenSSL (keys/ledger.c). */
 static enum ku_progress
 check_not_ended(struct ku_call *call)
 {

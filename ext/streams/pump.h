@@ -93,7 +93,7 @@ struct ku_call {
     int signals_just_seen;       /* and that nothing has been waited for since */
     int error;                   /* KU_SYSTEM */
     struct ku_outcome outcome;   /* KU_ENDED, KU_NO_NEW_KEYS, KU_REFUSED; of a step */
-    struct ku_news news;         /* of the record, at its end */
+    struct ku_news news;         /* of the ledger, at its end */
 };
 
 /* 0, or -1 without memory. */
