@@ -33,14 +33,14 @@
 
    Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
    types, and its own copy of this. */
-#include "streams/call.h"
 #include "calls/controls.h"
-#include "streams/duplex.h"
 #include "calls/handshake.h"
 #include "calls/managed.h"
-#include "streams/object.h"
 #include "keys/ledger.h"
 #include "openssl/sslobject.h"
+#include "streams/call.h"
+#include "streams/duplex.h"
+#include "streams/object.h"
 #include "streams/tlsbio.h"
 
 /* A new reference to module.name. */

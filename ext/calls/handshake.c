@@ -6,9 +6,10 @@
    has no use for them.  file:line are OpenSSL 3.5.7's. */
 #include "calls/handshake.h"
 
-#include "calls/controls.h"
+#include "calls/step.h"
 #include "keys/ledger.h"
-#include "openssl/sslobject.h"
+#include "keys/scheduling.h"
+#include "openssl/questions.h"
 
 #ifdef _WIN32
 #  include <windows.h>
@@ -16,17 +17,6 @@
 #  include <errno.h>
 #endif
 #include <string.h>
-
-/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define SSL_ERROR_NONE 0
-#define SSL_ERROR_WANT_READ 2
-#define SSL_ERROR_WANT_WRITE 3
-#define SSL_VERIFY_PEER 1
-#define SSL_VERIFY_POST_HANDSHAKE 8
-#define SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION ((uint64_t)1 << 16)
-#define SSL_R_EXTENSION_NOT_RECEIVED 279
-#define SSL_R_REQUEST_PENDING 285
-#define SSL_R_REQUEST_SENT 286
 
 /* Of what kind is it, what this side has to send?  As in performing.py: nothing; a
    key update, scheduled or half sent; the answer to one that the peer requested;
@@ -205,7 +195,7 @@ schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
     }
     struct ku_outcome outcome =
         ku_scheduled(libssl, libssl->SSL_verify_client_post_handshake(ssl));
-    switch (outcome.error & 0xfff) {
+    switch (KU_ERROR_REASON(outcome.error)) {
     case SSL_R_EXTENSION_NOT_RECEIVED:
         return ku_refused(KU_NO_PHA);
     case SSL_R_REQUEST_PENDING:
@@ -373,54 +363,6 @@ request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
 }
 
 /* --- what callbacks have raised --------------------------------------------- */
-
-int
-ku_has_callbacks(PyObject *sslobj)
-{
-#if PY_VERSION_HEX >= 0x030f0000
-    (void)sslobj;
-    return 0; /* they are raised at once */
-#else
-    PyObject *context = PyObject_GetAttrString(sslobj, "context");
-    static const char *const NAMES[] = {"_msg_callback", "keylog_filename"};
-    int found = context != NULL ? 0 : -1;
-    for (int i = 0; i < 2 && found == 0; i++) {
-        PyObject *value = PyObject_GetAttrString(context, NAMES[i]);
-        found = value == NULL ? -1 : value != Py_None;
-        Py_XDECREF(value);
-    }
-    Py_XDECREF(context);
-    return found;
-#endif
-}
-
-int
-ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
-{
-    SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
-    if (ssl == NULL) {
-        return 0;
-    }
-    if (!state->libssl.SSL_is_init_finished(ssl)
-        || ku_renegotiates(&state->libssl, ssl)) {
-        if (ledger != NULL) {
-            ledger->keeps_older = 1;
-        }
-        return 0;
-    }
-    int may_be_older = ledger != NULL && ledger->keeps_older;
-    if (ledger != NULL) {
-        ledger->keeps_older = 0;
-    }
-    PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
-    if (done == NULL && may_be_older && of_data) {
-        PyErr_Clear();
-        return 0;
-    }
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
-}
 
 /* --- as Python sees them -------------------------------------------------- */
 

@@ -2,24 +2,10 @@
 #ifndef PYKEYUPDATE_HANDSHAKE_H
 #define PYKEYUPDATE_HANDSHAKE_H
 
-#include "calls/step.h"
+#include <Python.h>
 
 /* Functions of pykeyupdate._keyupdate that only the package itself calls, ended
    by a NULL entry. */
 extern PyMethodDef ku_handshake[];
-
-/* Has its context callbacks whose exceptions _ssl keeps until the end of a
-   do_handshake()?  (Not from 3.15 on, where they are raised at once.)  What is given
-   to a context later OpenSSL does not call for connections that there are.  -1 with an
-   exception.  Runs Python code. */
-int ku_has_callbacks(PyObject *sslobj);
-
-/* Raise what a _msg_callback or the key log has raised in OpenSSL's hands, by way of a
-   do_handshake() that has nothing to do.  0, or -1 with the exception.
-
-   In a renegotiation that handshake would have something to do: what is kept then comes
-   out of a later call.  Not of one that has data to return (`of_data`), which would be
-   lost: _ssl itself has it come out, mostly, beneath an SSLWantReadError. */
-int ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data);
 
 #endif

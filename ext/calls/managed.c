@@ -1,101 +1,12 @@
 #include "calls/managed.h"
 
-#include "calls/controls.h"
-#include "calls/handshake.h"
-#include "keys/ledger.h"
-#include "openssl/sslobject.h"
 #include "calls/step.h"
+#include "keys/ledger.h"
+#include "openssl/questions.h"
+#include "openssl/sslobject.h"
+#include "streams/callbacks.h"
 
 /* --- asking and telling ---------------------------------------------------------- */
-
-/* The function may use the connection: what it may not, another write, asks for
-   `asking`. */
-int
-ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
-                     const struct ku_outcome *outcome, struct ku_ledger *ledger,
-                     struct ku_news *news)
-{
-    PyObject *reason = ku_reason(state, outcome);
-    PyObject *answer = NULL;
-    if (ku_ledger_note_impossible(ledger)) {
-        news->events |= KU_IMPOSSIBLE;
-        news->impossible = *outcome;
-    }
-    if (reason != NULL && state->impossible == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
-    }
-    else if (reason != NULL) {
-        unsigned long asking = ledger->asking;
-        ledger->asking = PyThread_get_thread_ident();
-        answer =
-            PyObject_CallFunction(state->impossible, "OsO", conn, function, reason);
-        ledger->asking = asking;
-    }
-    Py_XDECREF(reason);
-    Py_XDECREF(answer);
-    return answer != NULL ? 0 : -1;
-}
-
-static PyObject *
-call_events_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
-{
-    PyObject *impossible = news->events & KU_IMPOSSIBLE
-                               ? ku_reason(state, &news->impossible)
-                               : PyUnicode_FromString("");
-    PyObject *told = NULL;
-    if (impossible != NULL) {
-        told = PyObject_CallFunction(state->happened, "OizO", conn, news->events,
-                                     news->why_cut, impossible);
-        Py_DECREF(impossible);
-    }
-    return told;
-}
-
-/* Signal handlers that are due run before: telling is Python code, in which they would
-   run, and what they raise could be taken for an event handler's. */
-int
-ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news)
-{
-    PyObject *type, *value, *traceback;
-    if (news->events == 0 || state->happened == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    if (!PyErr_Occurred()) {
-        (void)PyErr_CheckSignals();
-    }
-    PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told = call_events_happened(state, conn, news);
-    Py_XDECREF(told);
-    if (told != NULL) {
-        PyErr_Restore(type, value, traceback);
-    }
-    else if (type != NULL) {
-        ku_chain_exception(type, value, traceback);
-    }
-    return PyErr_Occurred() ? -1 : 0;
-}
-
-int
-ku_tell_events_of_object(ku_state *state, PyObject *sslobj)
-{
-    PyObject *type, *value, *traceback, *owner = NULL;
-    struct ku_news news = {0};
-    PyErr_Fetch(&type, &value, &traceback);
-    SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
-    if (ledger != NULL && !ledger->is_shared) {
-        news.events = ku_ledger_take_events(ledger);
-        news.why_cut = ledger->why_cut;
-    }
-    if (news.events != 0) {
-        owner = PyObject_GetAttrString(sslobj, "owner");
-        PyErr_Clear(); /* its owner may be gone */
-    }
-    PyErr_Restore(type, value, traceback);
-    int result = ku_tell_events(state, owner != NULL ? owner : sslobj, &news);
-    Py_XDECREF(owner);
-    return result;
-}
 
 /* --- the functions ---------------------------------------------------------------- */
 

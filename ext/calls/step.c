@@ -1,49 +1,12 @@
 #include "calls/step.h"
 
-#include "streams/duplex.h"
-#include "calls/handshake.h"
-#include "calls/managed.h"
-#include "keys/ledger.h"
+#include "keys/telling.h"
+#include "openssl/errors.h"
+#include "openssl/finding.h"
+#include "openssl/object_lock.h"
 #include "openssl/sslobject.h"
-
-struct ku_outcome
-ku_ok(int value)
-{
-    return (struct ku_outcome){.refusal = KU_OK, .value = value};
-}
-
-struct ku_outcome
-ku_refused(enum ku_refusal refusal)
-{
-    return (struct ku_outcome){.refusal = refusal};
-}
-
-struct ku_outcome
-ku_refused_because(enum ku_refusal refusal, const char *detail)
-{
-    return (struct ku_outcome){.refusal = refusal, .detail = detail};
-}
-
-void
-ku_clear_errors(const struct ku_libssl *libssl)
-{
-    if (libssl->ERR_peek_last_error() != 0) {
-        libssl->ERR_clear_error();
-    }
-}
-
-struct ku_outcome
-ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
-{
-    struct ku_outcome outcome = {.refusal = KU_IO};
-    outcome.value = libssl->SSL_get_error(ssl, 0);
-    outcome.error = libssl->ERR_peek_last_error();
-    if (outcome.error != 0) {
-        outcome.verify_result = libssl->SSL_get_verify_result(ssl);
-        libssl->ERR_clear_error();
-    }
-    return outcome;
-}
+#include "streams/callbacks.h"
+#include "streams/duplex.h"
 
 /* The ledger of a managed SSLObject, which one call at a time may occupy, or NULL. */
 static struct ku_ledger *
@@ -104,7 +67,7 @@ static int
 perform_step(ku_state *state, const char *function, PyObject *conn, ku_step step,
              intptr_t argument, int sent, int *value)
 {
-    PyObject *found = ku_sslobject_of(state, function, conn);
+    PyObject *found = ku_find_sslobject(state, function, conn);
     int result = -1;
     if (found == NULL) {
         return -1;
@@ -146,7 +109,7 @@ int
 ku_take_step_anytime(ku_state *state, const char *function, PyObject *conn,
                      ku_step step, intptr_t argument, int *value)
 {
-    PyObject *found = ku_sslobject_of(state, function, conn);
+    PyObject *found = ku_find_sslobject(state, function, conn);
     struct ku_outcome outcome = {.refusal = KU_OK};
     if (found == NULL) {
         return -1;

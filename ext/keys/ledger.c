@@ -1,26 +1,13 @@
 #include "keys/ledger.h"
 
-#include "calls/controls.h"
+#include "openssl/questions.h"
 #include "system/mutex.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define CRYPTO_EX_INDEX_SSL 0
-#define SSL_CB_LOOP 0x01
-#define SSL_CB_HANDSHAKE_START 0x10
-#define SSL_CB_HANDSHAKE_DONE 0x20
-#define SSL_CB_WRITE_ALERT 0x4008
-#define NO_RENEGOTIATION_WARNING 0x0164
-#define SSL_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)1 << 8)
-#define NID_aes_128_ccm 896
-#define NID_aes_192_ccm 899
-#define NID_aes_256_ccm 902
-#define NID_chacha20_poly1305 1018
-
-#define TLS_MAX_PLAINTEXT 16384
+#define SSL_CB_NO_RENEGOTIATION 0x0164
 
 /* RFC 9846 section 5.5: AES-GCM, "up to 2^24.5 full-size records".  AES-CCM has 2^23
    in RFC 9147 section 4.5.3 (DTLS 1.3; RFC 9846 gives no number, and says that its
@@ -553,7 +540,7 @@ info_callback(const SSL *const_ssl, int where, int value)
             note_state(ledger, ssl);
         }
     }
-    else if (where == SSL_CB_WRITE_ALERT && value == NO_RENEGOTIATION_WARNING) {
+    else if (where == SSL_CB_WRITE_ALERT && value == SSL_CB_NO_RENEGOTIATION) {
         note_refused_renegotiation(ledger, ssl);
     }
     else if (is_tls13 && ledger->connected) {

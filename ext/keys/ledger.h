@@ -16,7 +16,7 @@
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
 
-#include "openssl/errors.h"
+#include "openssl/outcome.h"
 
 #include "system/atomic.h"
 #include "system/clock.h"

@@ -1,6 +1,8 @@
 #include "keys/policy.h"
 
-#include "calls/controls.h"
+#include "keys/scheduling.h"
+#include "openssl/errors.h"
+#include "openssl/questions.h"
 
 #define BYTES_WHILE_DEFERRED 65536 /* bytes to be written before it is tried again */
 

@@ -8,7 +8,6 @@
 #ifndef PYKEYUPDATE_POLICY_H
 #define PYKEYUPDATE_POLICY_H
 
-#include "openssl/errors.h"
 #include "keys/ledger.h"
 
 /* How many of n bytes may be written next (n = 0: none), having scheduled new keys

@@ -12,25 +12,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Reason codes of OpenSSL's SSL library, the same from 1.1.1 to 4.0. */
-#define ERR_LIB_SSL 20
-#define SSL_R_INVALID_KEY_UPDATE_TYPE 120
-#define SSL_R_WRONG_SSL_VERSION 266
-#define SSL_R_UNINITIALIZED 276
-#define SSL_R_NO_RENEGOTIATION 339
-#define SSL_R_CERTIFICATE_VERIFY_FAILED 134
-#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
-
-#define X509_V_ERR_HOSTNAME_MISMATCH 62
-#define X509_V_ERR_IP_ADDRESS_MISMATCH 64
-
-/* SSL_get_error(), which are ssl.SSL_ERROR_* too. */
-#define SSL_ERROR_SSL 1
-#define SSL_ERROR_WANT_READ 2
-#define SSL_ERROR_WANT_WRITE 3
-#define SSL_ERROR_ZERO_RETURN 6
-#define PY_SSL_ERROR_EOF 8
-
 /* clang-format off */
 static const struct {
     const char *exception;
@@ -312,13 +293,6 @@ name_from_text(const char *text)
     return PyUnicode_FromString(name);
 }
 
-/* ERR_GET_LIB() is a macro and moved by a bit in OpenSSL 3.0. */
-static int
-library_number(const struct ku_libssl *libssl, unsigned long error)
-{
-    return (int)(error >> (libssl->version >= 0x30000000UL ? 23 : 24) & 0xff);
-}
-
 /* As _ssl calls them; an error of another library has that one's text for a name. */
 static PyObject *
 library_name(const struct ku_libssl *libssl, unsigned long error)
@@ -333,7 +307,7 @@ library_name(const struct ku_libssl *libssl, unsigned long error)
         {ERR_LIB_SSL, "SSL"}, {32, "BIO"},  {34, "X509V3"}, {36, "RAND"},
         {57, "PROV"},
     };
-    int number = library_number(libssl, error);
+    int number = ku_error_library(libssl, error);
     for (size_t i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
         if (NAMES[i].number == number) {
             return PyUnicode_FromString(NAMES[i].name);
@@ -345,7 +319,7 @@ library_name(const struct ku_libssl *libssl, unsigned long error)
 static PyObject *
 reason_name(const struct ku_libssl *libssl, unsigned long error)
 {
-    int is_ssl = library_number(libssl, error) == ERR_LIB_SSL;
+    int is_ssl = ku_error_library(libssl, error) == ERR_LIB_SSL;
     const char *name = is_ssl ? header_name((int)(error & 0xfff)) : NULL;
     return name != NULL ? PyUnicode_FromString(name)
                         : name_from_text(libssl->ERR_reason_error_string(error));
@@ -366,7 +340,7 @@ int
 ku_is_for_good(const struct ku_outcome *outcome)
 {
     return outcome->refusal == KU_OPENSSL
-               ? is_permanent_reason((int)(outcome->error & 0xfff))
+               ? is_permanent_reason(KU_ERROR_REASON(outcome->error))
                : outcome->refusal != KU_OK && outcome->refusal < KU_NOT_CONNECTED;
 }
 
@@ -469,12 +443,13 @@ verify_message(ku_state *state, long verify_result, const char *function,
         return PyUnicode_FromString(
             state->libssl.X509_verify_cert_error_string(verify_result));
     }
-    PyObject *sslobj = ku_sslobject_of(state, function, conn);
-    PyObject *name = NULL, *text = NULL;
+    PyObject *holder = NULL, *name = NULL, *text = NULL;
+    PyObject *sslobj = ku_sslobject_search(state, function, conn, &holder);
     if (sslobj != NULL) {
         name = PyObject_GetAttrString(sslobj, "server_hostname");
         Py_DECREF(sslobj);
     }
+    Py_XDECREF(holder);
     if (name != NULL) {
         text = PyUnicode_FromFormat("%s mismatch, certificate is not valid for '%S'.",
                                     what, name);
@@ -545,7 +520,7 @@ static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn, PyObject *conn_name)
 {
-    int reason = (int)(outcome->error & 0xfff);
+    int reason = KU_ERROR_REASON(outcome->error);
     struct ssl_error failure = {.number = outcome->value, .error = outcome->error};
     const char *class_name = "SSLError";
     if (outcome->value == SSL_ERROR_WANT_READ) {

@@ -7,6 +7,7 @@
    not at all: no RTLD_DEFAULT, no search by name, no fallback. */
 #include "openssl/libssl.h"
 
+#include "openssl/constants.h"
 #include "openssl/locate.h"
 
 #include <string.h>
@@ -15,9 +16,6 @@
 #  include <stdio.h>
 #  include <sys/utsname.h>
 #endif
-
-#define OPENSSL_1_1_1 0x1010100fUL
-#define OPENSSL_3_2_0 0x30200000UL
 
 static const char HIDDEN_REMEDY[] =
     "OpenSSL is linked statically into this interpreter and its functions are "

@@ -24,8 +24,6 @@
    pointer and library together. */
 #include "openssl/sslobject.h"
 
-#include "openssl/errors.h"
-
 #include <stdint.h>
 
 struct prefix {
@@ -149,11 +147,8 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     return probe;
 }
 
-/* What an object or its class itself has under a name, or NotImplemented.  Its
-   __getattr__() and __getattribute__() are not asked: what answers to every name (a
-   remote proxy) is not to be called, and what forwards to a connection is none. */
-static PyObject *
-own_attribute(PyObject *object, PyObject *name)
+PyObject *
+ku_own_attribute(PyObject *object, PyObject *name)
 {
     PyObject *value = PyObject_GenericGetAttr(object, name);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -161,21 +156,6 @@ own_attribute(PyObject *object, PyObject *name)
         Py_RETURN_NOTIMPLEMENTED;
     }
     return value;
-}
-
-/* `_sslobj` is None before connect(), and again after unwrap() or close(). */
-static void
-refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
-{
-    PyObject *name = PyUnicode_FromString("_connected");
-    PyObject *connected = name != NULL ? own_attribute(conn, name) : NULL;
-    Py_XDECREF(name);
-    if (connected == NULL) {
-        return;
-    }
-    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED, function,
-              conn);
-    Py_DECREF(connected);
 }
 
 /* The exact types: they are final, and what is laid out as above (or holds it). */
@@ -186,57 +166,36 @@ is_inner(const ku_state *state, PyObject *object)
            || Py_TYPE(object) == state->duplex_type;
 }
 
-/* conn, or conn._sslobj, as a new reference; NotImplemented where conn is nothing
-   of ssl's; NULL with an exception where there is none (now). */
-static PyObject *
-inner_object(ku_state *state, const char *function, PyObject *conn)
+PyObject *
+ku_sslobject_inside(ku_state *state, PyObject *conn)
 {
     if (is_inner(state, conn)) {
         Py_INCREF(conn);
         return conn;
     }
-    PyObject *inner = own_attribute(conn, state->sslobj_name);
-    if (inner == NULL || is_inner(state, inner)) {
+    PyObject *inner = ku_own_attribute(conn, state->sslobj_name);
+    if (inner == NULL || inner == Py_None || is_inner(state, inner)) {
         return inner;
     }
-    int is_none = inner == Py_None;
     Py_DECREF(inner);
-    if (is_none) {
-        refuse_without_sslobj(state, function, conn);
-        return NULL;
-    }
     Py_RETURN_NOTIMPLEMENTED;
 }
 
-/* What the connection inside a stream, a response, a client is: found in Python
-   (pykeyupdate/connections.py), and trusted no more than what a caller gives. */
-static PyObject *
-found_inside(ku_state *state, const char *function, PyObject *conn)
-{
-    PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
-    PyObject *tls = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
-    PyObject *inner = tls != NULL ? inner_object(state, function, tls) : NULL;
-    Py_XDECREF(tls);
-    Py_XDECREF(found);
-    if (inner == Py_NotImplemented) {
-        Py_DECREF(inner);
-        inner = ku_refuse(state, KU_NO_POINTER, function, conn);
-    }
-    return inner;
-}
-
 PyObject *
-ku_sslobject_of(ku_state *state, const char *function, PyObject *conn)
+ku_sslobject_search(ku_state *state, const char *function, PyObject *conn,
+                    PyObject **holder)
 {
-    if (state->sslobj_name == NULL) { /* the module was cleared: see m_clear */
-        return ku_refuse(state, KU_CLOSED, function, conn);
-    }
-    PyObject *inner = inner_object(state, function, conn);
+    PyObject *inner = ku_sslobject_inside(state, conn);
     if (inner != Py_NotImplemented) {
+        Py_INCREF(conn);
+        *holder = conn;
         return inner;
     }
     Py_DECREF(inner);
-    return found_inside(state, function, conn);
+    PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
+    *holder = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
+    Py_XDECREF(found);
+    return *holder != NULL ? ku_sslobject_inside(state, *holder) : NULL;
 }
 
 int

@@ -1,14 +1,10 @@
 #include "streams/call.h"
 
 #include "keys/policy.h"
+#include "openssl/errors.h"
 #include "openssl/sslobject.h"
-#include "calls/step.h"
 
 #include <errno.h>
-
-/* Constants of OpenSSL's public headers, and so of ssl. */
-#define SSL_ERROR_WANT_READ 2
-#define SSL_ERROR_WANT_WRITE 3
 
 unsigned long ku_forks, ku_forks_of_parent;
 

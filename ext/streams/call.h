@@ -3,7 +3,6 @@
 #ifndef PYKEYUPDATE_CALL_H
 #define PYKEYUPDATE_CALL_H
 
-#include "calls/managed.h"
 #include "streams/pump.h"
 
 /* What pykeyupdate._keyupdate.Duplex is (duplex.c). */

@@ -9,16 +9,13 @@
    is in the monitor may wait for the GIL. */
 #include "streams/duplex.h"
 
-#include "streams/call.h"
-#include "calls/handshake.h"
-#include "streams/reading.h"
+#include "openssl/errors.h"
 #include "openssl/sslobject.h"
-#include "calls/step.h"
+#include "streams/call.h"
+#include "streams/callbacks.h"
+#include "streams/reading.h"
 
 #include <string.h>
-
-/* Constants of OpenSSL's public headers, and so of ssl. */
-#define SSL_ERROR_ZERO_RETURN 6
 
 #define MAX_READ (256 * 1024) /* allocated for one call, whatever it asks for */
 

@@ -2,7 +2,7 @@
 #ifndef PYKEYUPDATE_DUPLEX_H
 #define PYKEYUPDATE_DUPLEX_H
 
-#include "streams/pump.h"
+#include "openssl/outcome.h"
 #include "openssl/state.h"
 
 /* The type, made for a module; a new reference. */

@@ -5,29 +5,20 @@
    inside costs more than all that is asked. */
 #include "streams/object.h"
 
-#include "system/buffer.h"
-#include "calls/controls.h"
-#include "calls/handshake.h"
-#include "calls/managed.h"
 #include "keys/policy.h"
-#include "streams/reading.h"
+#include "keys/telling.h"
+#include "openssl/errors.h"
+#include "openssl/object_lock.h"
+#include "openssl/questions.h"
 #include "openssl/sslobject.h"
-#include "calls/step.h"
+#include "streams/callbacks.h"
+#include "streams/reading.h"
+#include "system/buffer.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
-
-/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define BIO_CTRL_PENDING 10
-#define SSL_ERROR_SSL 1
-#define SSL_ERROR_WANT_READ 2
-#define SSL_ERROR_SYSCALL 5
-#define SSL_ERROR_ZERO_RETURN 6
-#define SSL_READING 3
-
-#define TLS_MAX_PLAINTEXT 16384 /* the most that SSL_read() gives at once */
 
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
    on it would be one of its own (350 bytes), because there are members in C.

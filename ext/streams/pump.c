@@ -1,18 +1,10 @@
 #include "streams/traffic.h"
 
-#include "calls/controls.h"
 #include "keys/policy.h"
+#include "keys/scheduling.h"
+#include "openssl/questions.h"
 
-/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define SSL_ERROR_SSL 1
-#define SSL_ERROR_WANT_READ 2
-#define SSL_ERROR_WANT_WRITE 3
-#define SSL_R_BAD_WRITE_RETRY 127
-#define SSL_R_UNEXPECTED_EOF_WHILE_READING 294
-#define ERR_LIB_SSL 20
-
-#define TLS_MAX_PLAINTEXT 16384 /* the most data in one */
-#define RECORD_OVERHEAD 128     /* the most that is not data, with any cipher of TLS */
+#define RECORD_OVERHEAD 128 /* the most that is not data, with any cipher of TLS */
 #define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* encrypted in one step */
 #define MAX_STASH (1024 * 1024) /* of a peer that writes and does not answer */
 #define FINGERPRINT_BYTES 4096
@@ -27,7 +19,7 @@ note_failure(struct ku_call *call)
     struct ku_pump *pump = call->pump;
     if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
         pump->ended = call->outcome;
-        if ((pump->ended.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        if (KU_ERROR_REASON(pump->ended.error) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
             pump->ended.error = 0; /* OpenSSL, too, gives a reason once */
         }
         ku_monitor_announce(&pump->monitor);
@@ -214,7 +206,8 @@ prefer_alert(struct ku_call *call, enum ku_progress progress)
     ku_role_give_up(pump, &pump->receiving, &at_once.receives);
     if (reached != KU_ENDED || at_once.outcome.value != SSL_ERROR_SSL
         || at_once.outcome.error == 0
-        || (at_once.outcome.error & 0xfff) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
+        || KU_ERROR_REASON(at_once.outcome.error)
+               == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
         return progress;
     }
     call->outcome = at_once.outcome;
@@ -392,9 +385,7 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     call->outcome.detail = ": a send before this one ended half-way (a timeout, "
                            "SSLWantWriteError, a signal, a RekeyPolicy); repeat it "
                            "with the same data, or close the connection";
-    call->outcome.error = (unsigned long)ERR_LIB_SSL
-                              << (call->libssl->version >= 0x30000000UL ? 23 : 24)
-                          | SSL_R_BAD_WRITE_RETRY;
+    call->outcome.error = ku_ssl_error(call->libssl, SSL_R_BAD_WRITE_RETRY);
     return KU_ENDED;
 }
 

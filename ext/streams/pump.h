@@ -29,11 +29,9 @@
 #ifndef PYKEYUPDATE_PUMP_H
 #define PYKEYUPDATE_PUMP_H
 
-#include "openssl/errors.h"
-#include "calls/managed.h"
-#include "system/monitor.h"
-#include "keys/ledger.h"
+#include "keys/telling.h"
 #include "streams/tlsbio.h"
+#include "system/monitor.h"
 #include "system/wire.h"
 
 struct ku_pump {
@@ -121,11 +119,6 @@ void ku_pump_resume(struct ku_call *call);
 /* KU_INTERRUPTED where signal handlers have had no chance for a while: a signal that
    comes between two waits interrupts neither.  Otherwise KU_DONE. */
 enum ku_progress ku_pump_let_signals(struct ku_call *call);
-
-/* What is done with OpenSSL in a step; the argument is a number, or a pointer as
-   one. */
-typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
-                                     intptr_t argument);
 
 /* Take a step, of which call->outcome tells what came; KU_REFUSED where that is not
    KU_OK.  Received data that stands in its way is put aside, for the next reader. */

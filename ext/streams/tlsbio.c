@@ -1,27 +1,15 @@
 #include "streams/tlsbio.h"
 
+#include "openssl/constants.h"
 #include "system/mutex.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Constants of OpenSSL's public headers, the same from 1.1.1 to 4.0. */
-#define BIO_TYPE_MEM (1 | 0x0400)
-#define BIO_CTRL_EOF 2
-#define BIO_CTRL_PENDING 10
-#define BIO_CTRL_FLUSH 11
-#define BIO_CTRL_DUP 12
-#define BIO_CTRL_WPENDING 13
-#define BIO_FLAGS_READ 0x01
-#define BIO_FLAGS_WRITE 0x02
-#define BIO_FLAGS_RETRY (0x01 | 0x02 | 0x04 | 0x08) /* RWS and SHOULD_RETRY */
-#define BIO_FLAGS_SHOULD_RETRY 0x08
-
 /* The record layer: RFC 9846 section 5.1. */
-#define HEADER 5
-#define MOST_DATA 16384
-#define LONGEST_RECORD (MOST_DATA + 2048) /* of TLS 1.2; TLS 1.3: + 256 */
-#define APPLICATION_DATA 23
+#define RECORD_HEADER 5
+#define MAX_RECORD_LENGTH (TLS_MAX_PLAINTEXT + 2048) /* of TLS 1.2; TLS 1.3: + 256 */
+#define CONTENT_APPLICATION_DATA 23
 
 static const char NAME[] = "pykeyupdate";
 
@@ -45,15 +33,15 @@ record_length(const char *data)
     const unsigned char *header = (const unsigned char *)data;
     size_t length = (size_t)header[3] << 8 | header[4];
     int is_record = header[0] >= 20 && header[0] <= 24 && header[1] == 3
-                    && length <= LONGEST_RECORD;
-    return is_record ? HEADER + length : 0;
+                    && length <= MAX_RECORD_LENGTH;
+    return is_record ? RECORD_HEADER + length : 0;
 }
 
 static void
 find_whole_records(struct ku_tlsbio *bio)
 {
     size_t there = ku_buffer_length(&bio->input);
-    while (there - bio->whole >= HEADER) {
+    while (there - bio->whole >= RECORD_HEADER) {
         size_t length =
             record_length(bio->input.memory + bio->input.start + bio->whole);
         if (length == 0) {
@@ -74,7 +62,7 @@ static const char *
 begun_header(const struct ku_tlsbio *bio, size_t *begun)
 {
     *begun = ku_buffer_length(&bio->input) - bio->whole;
-    return *begun >= HEADER ? bio->input.memory + bio->input.end - *begun : NULL;
+    return *begun >= RECORD_HEADER ? bio->input.memory + bio->input.end - *begun : NULL;
 }
 
 size_t
@@ -82,8 +70,8 @@ ku_tlsbio_wanted(const struct ku_tlsbio *bio, int ahead)
 {
     size_t begun;
     const char *header = begun_header(bio, &begun);
-    return header == NULL ? HEADER - begun
-                          : record_length(header) - begun + (ahead ? HEADER : 0);
+    return header == NULL ? RECORD_HEADER - begun
+                          : record_length(header) - begun + (ahead ? RECORD_HEADER : 0);
 }
 
 int
@@ -91,7 +79,7 @@ ku_tlsbio_data_may_follow(const struct ku_tlsbio *bio)
 {
     size_t begun;
     const char *header = begun_header(bio, &begun);
-    return header != NULL && header[0] == APPLICATION_DATA;
+    return header != NULL && header[0] == CONTENT_APPLICATION_DATA;
 }
 
 int
@@ -100,15 +88,17 @@ ku_tlsbio_data_follows(const struct ku_tlsbio *bio, int is_tls13)
     size_t begun;
     return ku_tlsbio_data_may_follow(bio)
            && (!is_tls13
-               || record_length(begun_header(bio, &begun)) > HEADER + MOST_DATA);
+               || record_length(begun_header(bio, &begun))
+                      > RECORD_HEADER + TLS_MAX_PLAINTEXT);
 }
 
 char *
 ku_tlsbio_lend(struct ku_tlsbio *bio, size_t length)
 {
     /* The next record may be as long as the last. */
-    char *room = ku_buffer_reserve(
-        &bio->input, length < bio->last + HEADER ? bio->last + HEADER : length);
+    char *room = ku_buffer_reserve(&bio->input, length < bio->last + RECORD_HEADER
+                                                    ? bio->last + RECORD_HEADER
+                                                    : length);
     bio->input.lent = room != NULL;
     return room;
 }

@@ -1,7 +1,5 @@
 #include "streams/traffic.h"
 
-#include "calls/step.h"
-
 #include <stdlib.h>
 #include <string.h>
 

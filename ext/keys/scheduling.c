@@ -1,0 +1,168 @@
+/* Scheduling new keys, with the preconditions that OpenSSL's own functions lack.
+
+   Why each question is asked is said at the question.  The facts were measured
+   on OpenSSL 1.1.1w, 3.0, 3.2, 3.5, 3.6 and 4.0; file:line are OpenSSL 3.5.7's. */
+#include "keys/scheduling.h"
+
+#include "keys/ledger.h"
+#include "openssl/questions.h"
+
+/* Common to both controls.  Scheduling before the first handshake is the worst
+   of all: SSL_renegotiate() says yes, SSL_do_handshake() then fails half-way, and
+   the next SSL_write() sends its data *in plaintext* (every version; statem.c
+   375-382 leaves in_handshake incremented). */
+enum ku_refusal
+ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
+{
+    const struct ku_ledger *ledger = ku_ledger_of(ssl);
+    if (ku_has_failed(libssl, ssl) || (ledger != NULL && ledger->why_cut != NULL)) {
+        return KU_FAILED;
+    }
+    return ku_was_connected(libssl, ssl) ? KU_OK : KU_NO_HANDSHAKE;
+}
+
+/* SSL_key_update() succeeds after close_notify, and the KeyUpdate then goes out
+   behind it: a protocol violation (RFC 9846 6.1). */
+static enum ku_refusal
+key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+{
+    if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
+        return KU_CLOSE_SENT;
+    }
+    int pending = ku_pending_key_update(libssl, ssl);
+    if (!libssl->SSL_is_init_finished(ssl)) {
+        return pending != SSL_KEY_UPDATE_NONE ? KU_UPDATE_SCHEDULED : KU_IN_MESSAGE;
+    }
+    /* Not in init and yet a type: the peer asked, and OpenSSL answers at our
+       next write.  A request of ours would *replace* that answer, which must be
+       update_not_requested (RFC 9846 4.7.3); GnuTLS hangs up on it. */
+    if (pending != SSL_KEY_UPDATE_NONE && update_type == SSL_KEY_UPDATE_REQUESTED) {
+        return KU_ANSWER_OWED;
+    }
+    return KU_OK;
+}
+
+/* What is left of an SSL_write() was encrypted under the old key and must go out
+   before the KeyUpdate.  OpenSSL refuses by itself since 1.1.1l (BAD_WRITE_RETRY,
+   ssl_lib.c 2822).  Older ones accept and the connection dies: of a pending write
+   with BAD_LENGTH, of a half-read record with bad record mac (issues 12485 and
+   13729).  With nothing to read, SSL_free_buffers() fails for a pending write
+   and for no other reason (ssl_lib.c), and otherwise gives back idle buffers,
+   which _ssl has OpenSSL do after every record anyway (RELEASE_BUFFERS). */
+static enum ku_refusal
+data_pending(const struct ku_libssl *libssl, SSL *ssl)
+{
+    if (libssl->SSL_want(ssl) == SSL_WRITING) {
+        return KU_WRITE_PENDING;
+    }
+    if (libssl->version >= OPENSSL_1_1_1L) {
+        return KU_OK;
+    }
+    if (libssl->SSL_has_pending(ssl)) {
+        return KU_READ_PENDING_OLD;
+    }
+    return libssl->SSL_free_buffers(ssl) ? KU_OK : KU_WRITE_PENDING;
+}
+
+static struct ku_outcome
+may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+{
+    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
+    if (refusal == KU_OK && libssl->SSL_version(ssl) != TLS1_3_VERSION) {
+        return ku_refused_because(KU_NEEDS_TLS13, libssl->SSL_get_version(ssl));
+    }
+    if (refusal == KU_OK) {
+        refusal = key_update_pending(libssl, ssl, update_type);
+    }
+    if (refusal == KU_OK) {
+        refusal = data_pending(libssl, ssl);
+    }
+    if (refusal == KU_OK && !libssl->ktls_can_rekey && ku_keys_in_kernel(libssl, ssl)) {
+        refusal = KU_KERNEL_TLS;
+    }
+    return ku_refused(refusal);
+}
+
+/* SSL_renegotiate() says yes to all of this (can_renegotiate() looks at version
+   and option only, ssl_lib.c 2860) and then: without RFC 5746 it is fatal;
+   during a renegotiation the next I/O waits for a message that never comes;
+   after a close_notify of either side nobody answers. */
+static enum ku_refusal
+renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
+{
+    int shutdown = libssl->SSL_get_shutdown(ssl);
+    if (shutdown & SSL_SENT_SHUTDOWN) {
+        return KU_CLOSE_SENT;
+    }
+    if (shutdown & SSL_RECEIVED_SHUTDOWN) {
+        return KU_CLOSE_RECEIVED;
+    }
+    if (libssl->SSL_get_options(ssl) & SSL_OP_NO_RENEGOTIATION) {
+        return KU_FORBIDDEN;
+    }
+    if (libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) != 1) {
+        return KU_INSECURE;
+    }
+    if (!libssl->SSL_is_init_finished(ssl) || ku_renegotiates(libssl, ssl)) {
+        return KU_RENEGOTIATING;
+    }
+    /* Not harmful (it would begin after the write), but "scheduled" would then
+       not mean "the next I/O performs it". */
+    if (libssl->SSL_want(ssl) == SSL_WRITING) {
+        return KU_WRITE_PENDING;
+    }
+    /* A client's next write would end the connection over unread data
+       (UNEXPECTED_RECORD).  And where the half-read record is the server's own
+       HelloRequest, OpenSSL renegotiates once and keeps its note to do so: it
+       then waits for a server that has nothing to say (ssl3_renegotiate_check()
+       does nothing while a record is half read, s3_lib.c). */
+    if (!libssl->SSL_is_server(ssl) && libssl->SSL_has_pending(ssl)) {
+        return KU_READ_PENDING;
+    }
+    /* No kernel changes the keys of TLS 1.2 in a live connection. */
+    return ku_keys_in_kernel(libssl, ssl) ? KU_KERNEL_TLS : KU_OK;
+}
+
+struct ku_outcome
+ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
+{
+    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
+    int version = libssl->SSL_version(ssl);
+    if (refusal == KU_OK && (version < SSL3_VERSION || version > TLS1_2_VERSION)) {
+        return ku_refused_because(KU_NEEDS_TLS12, libssl->SSL_get_version(ssl));
+    }
+    return ku_refused(refusal == KU_OK ? renegotiation_state(libssl, ssl) : refusal);
+}
+
+struct ku_outcome
+ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl, intptr_t update_type)
+{
+    if (libssl->SSL_key_update == NULL) {
+        return ku_refused_because(KU_MISSING, "SSL_key_update");
+    }
+    struct ku_outcome may = may_key_update(libssl, ssl, (int)update_type);
+    if (may.refusal != KU_OK) {
+        return may;
+    }
+    libssl->ERR_clear_error();
+    return ku_scheduled(libssl, libssl->SSL_key_update(ssl, (int)update_type));
+}
+
+struct ku_outcome
+ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
+                          intptr_t abbreviated)
+{
+    int (*function)(SSL *) =
+        abbreviated ? libssl->SSL_renegotiate_abbreviated : libssl->SSL_renegotiate;
+    if (function == NULL) {
+        return ku_refused_because(KU_MISSING, abbreviated
+                                                  ? "SSL_renegotiate_abbreviated"
+                                                  : "SSL_renegotiate");
+    }
+    struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
+    if (may.refusal != KU_OK) {
+        return may;
+    }
+    libssl->ERR_clear_error();
+    return ku_scheduled(libssl, function(ssl));
+}
