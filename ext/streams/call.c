@@ -3,6 +3,7 @@
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
+#include "streams/traffic.h"
 
 #include <errno.h>
 
@@ -150,7 +151,7 @@ void
 ku_call_end_look(Duplex *self, int begun)
 {
     if (begun > 0) {
-        ku_pump_leave(&self->pump, 0);
+        ku_threads_leave(&self->pump, 0);
     }
 }
 
@@ -269,12 +270,12 @@ static int
 pause_for_python(Duplex *self, struct ku_call *call, enum ku_progress *progress,
                  PyThreadState **thread)
 {
-    ku_pump_pause(call);
+    ku_threads_pause(call);
     PyEval_RestoreThread(*thread);
     int goes_on = run_handlers_or_ask(self, call, *progress) == 0;
     int broken = is_broken_by_fork(self, call);
     *thread = PyEval_SaveThread();
-    ku_pump_resume(call);
+    ku_threads_resume(call);
     if (broken) {
         *progress = KU_REFUSED;
         call->outcome = ku_refused(KU_FORKED);
@@ -290,7 +291,7 @@ ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument
             enum ku_progress *progress)
 {
     PyThreadState *thread = PyEval_SaveThread();
-    if (ku_pump_begin(call) < 0) {
+    if (ku_threads_enter(call) < 0) {
         PyEval_RestoreThread(thread);
         *progress = KU_REFUSED;
         call->outcome = ku_refused(KU_ELSEWHERE);
@@ -300,7 +301,7 @@ ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument
         *progress = action(call, argument);
     } while ((*progress == KU_INTERRUPTED || *progress == KU_NO_NEW_KEYS)
              && pause_for_python(self, call, progress, &thread));
-    ku_pump_end(call);
+    ku_threads_exit(call);
     PyEval_RestoreThread(thread);
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -404,13 +405,13 @@ take_action(struct ku_call *call, void *argument)
         enum ku_progress progress =
             ku_pump_take_step(call, taking->step, taking->argument);
         if (progress != KU_DONE) {
-            ku_pump_flush(call); /* an alert */
+            ku_traffic_flush(call); /* an alert */
             return progress;
         }
         taking->taken = 1;
         taking->value = call->outcome.value;
     }
-    return taking->sent ? ku_pump_send(call) : KU_DONE;
+    return taking->sent ? ku_traffic_send(call) : KU_DONE;
 }
 
 int

@@ -14,6 +14,7 @@
 #include "streams/call.h"
 #include "streams/callbacks.h"
 #include "streams/reading.h"
+#include "streams/traffic.h"
 
 #include <string.h>
 
@@ -163,7 +164,7 @@ static enum ku_progress
 send_action(struct ku_call *call, void *ignored)
 {
     (void)ignored;
-    return ku_pump_send(call);
+    return ku_traffic_send(call);
 }
 
 static enum ku_progress
@@ -266,7 +267,7 @@ settle_action(struct ku_call *call, void *ignored)
 {
     (void)ignored;
     enum ku_progress progress = ku_pump_settle(call);
-    ku_pump_flush(call);
+    ku_traffic_flush(call);
     return progress;
 }
 

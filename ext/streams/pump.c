@@ -1,13 +1,54 @@
-#include "streams/traffic.h"
+#include "streams/pump.h"
 
 #include "keys/policy.h"
 #include "keys/scheduling.h"
 #include "openssl/questions.h"
+#include "streams/traffic.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 #define RECORD_OVERHEAD 128 /* the most that is not data, with any cipher of TLS */
 #define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* encrypted in one step */
 #define MAX_STASH (1024 * 1024) /* of a peer that writes and does not answer */
 #define FINGERPRINT_BYTES 4096
+
+/* --- as old as its connection -------------------------------------------------- */
+
+int
+ku_pump_create(struct ku_pump *pump)
+{
+    memset(pump, 0, sizeof(*pump));
+    pump->left_open = KU_NO_SOCKET;
+    return ku_monitor_create(&pump->monitor);
+}
+
+void
+ku_pump_destroy(struct ku_pump *pump)
+{
+    free(pump->stash.memory);
+    free(pump->unsent.memory);
+    ku_monitor_destroy(&pump->monitor);
+}
+
+/* The locks of threads that do not exist here are replaced.  What another thread
+   had half done in OpenSSL cannot be mended. */
+void
+ku_pump_forked(struct ku_pump *pump)
+{
+    pump->broken_by_fork = pump->broken_by_fork || pump->monitor.owner != 0;
+    if (ku_monitor_is_mine(&pump->monitor)) {
+        return;
+    }
+    if (pump->sending) { /* that thread goes on sending it, in the parent */
+        ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
+        pump->sent_apart = 0;
+    }
+    pump->receiving = pump->sending = pump->writing = pump->users = 0;
+    if (ku_monitor_create(&pump->monitor) < 0) {
+        pump->broken_by_fork = 1;
+    }
+}
 
 /* --- OpenSSL's steps ------------------------------------------------------------ */
 
@@ -104,7 +145,7 @@ ku_pump_settle(struct ku_call *call)
         ku_buffer_drop(stash, 0);
     }
     if (ku_buffer_length(stash) == 0) {
-        ku_take_kept_byte(call);
+        ku_traffic_take_kept_byte(call);
     }
     return progress == KU_WANT_READ ? KU_DONE : progress;
 }
@@ -166,11 +207,12 @@ ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
         return KU_STASH_FULL;
     }
     if (pump->receiving && !call->receives) {
-        return ku_wait_for_news(call, KU_WANT_READ);
+        return ku_threads_wait_for_news(call, KU_WANT_READ);
     }
     pump->receiving = call->receives = 1;
-    enum ku_progress progress = ku_receive_once(call, keeps ? KU_KEEPING : KU_EXACTLY);
-    ku_role_give_up(pump, &pump->receiving, &call->receives);
+    enum ku_progress progress =
+        ku_traffic_receive(call, keeps ? KU_KEEPING : KU_EXACTLY);
+    ku_threads_give_up_role(pump, &pump->receiving, &call->receives);
     return progress;
 }
 
@@ -198,12 +240,12 @@ prefer_alert(struct ku_call *call, enum ku_progress progress)
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MAX_STASH) {
         pump->kept_since = ku_now(); /* it goes only where more is behind it */
-        reached = ku_receive_once(&at_once, KU_KEEPING);
+        reached = ku_traffic_receive(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
         }
     }
-    ku_role_give_up(pump, &pump->receiving, &at_once.receives);
+    ku_threads_give_up_role(pump, &pump->receiving, &at_once.receives);
     if (reached != KU_ENDED || at_once.outcome.value != SSL_ERROR_SSL
         || at_once.outcome.error == 0
         || KU_ERROR_REASON(at_once.outcome.error)
@@ -241,7 +283,7 @@ enum ku_progress
 ku_pump_renew(struct ku_call *call)
 {
     renew_if_due(call);
-    ku_pump_flush(call);
+    ku_traffic_flush(call);
     return KU_DONE;
 }
 
@@ -288,7 +330,7 @@ read_available(struct ku_call *call, char *data, size_t room, size_t *got)
     enum ku_progress progress = read_records(call, data, room, got);
     if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
         && call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
-        ku_take_kept_byte(call);
+        ku_traffic_take_kept_byte(call);
     }
     return progress;
 }
@@ -304,7 +346,7 @@ receive_next_record(struct ku_call *call, size_t room)
         return KU_WANT_READ;
     }
     struct ku_call at_once = nonblocking_copy(call);
-    enum ku_progress progress = ku_receive_once(&at_once, KU_AHEAD);
+    enum ku_progress progress = ku_traffic_receive(&at_once, KU_AHEAD);
     if (progress == KU_SYSTEM) {
         call->pump->receive_error = at_once.error;
     }
@@ -333,9 +375,9 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
         }
         /* Another thread may have brought something while we sent: look again,
            unless nothing more can be sent. */
-        if (ku_can_send(call) && ku_output_left(call) != tried) {
-            ku_pump_flush(call);
-            tried = ku_output_left(call);
+        if (ku_traffic_can_send(call) && ku_traffic_output_left(call) != tried) {
+            ku_traffic_flush(call);
+            tried = ku_traffic_output_left(call);
             progress = progress == KU_WANT_READ ? KU_DONE : progress;
             continue;
         }
@@ -345,13 +387,13 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
         /* The steps that were taken may be what others wait for. */
         ku_monitor_announce(&pump->monitor);
         if (pump->receiving && !call->receives) {
-            progress = ku_wait_for_news(call, KU_WANT_READ);
+            progress = ku_threads_wait_for_news(call, KU_WANT_READ);
             continue;
         }
         pump->receiving = call->receives = 1;
-        progress = ku_receive_once(call, KU_AHEAD);
+        progress = ku_traffic_receive(call, KU_AHEAD);
         if (progress == KU_DONE) {
-            progress = ku_pump_let_signals(call);
+            progress = ku_threads_let_signals(call);
         }
     }
     return progress;
@@ -399,11 +441,11 @@ wait_out_renegotiation(struct ku_call *call)
         if (progress == KU_DONE && ku_pump_is_renegotiating(call)) {
             progress = ku_pump_receive(call, call->pump->received, 1);
             if (progress == KU_STASH_FULL) {
-                progress = ku_wait_for_news(call, KU_WANT_READ);
+                progress = ku_threads_wait_for_news(call, KU_WANT_READ);
             }
         }
         if (progress == KU_DONE) {
-            progress = ku_pump_let_signals(call);
+            progress = ku_threads_let_signals(call);
         }
     }
     return progress;
@@ -467,7 +509,7 @@ encrypt_some(struct ku_call *call, const char *data, size_t n)
         if (progress != KU_WANT_READ) {
             return progress;
         }
-        ku_pump_flush(call);
+        ku_traffic_flush(call);
         progress = ku_pump_receive(call, received, 0);
         if (progress != KU_DONE) {
             return progress;
@@ -480,7 +522,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
-        return prefer_alert(call, ku_pump_send(call)); /* no repeating helps */
+        return prefer_alert(call, ku_traffic_send(call)); /* no repeating helps */
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
@@ -488,7 +530,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         return KU_REFUSED;
     }
     enum ku_progress progress =
-        ku_role_take(call, &pump->writing, &call->writes, KU_WANT_WRITE);
+        ku_threads_take_role(call, &pump->writing, &call->writes, KU_WANT_WRITE);
     if (progress == KU_DONE) {
         pump->writer = me;
         progress = check_repeated(call, data, n);
@@ -497,8 +539,9 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         }
     }
     int encrypted = 0;
-    while (progress == KU_DONE && (progress = ku_pump_let_signals(call)) == KU_DONE) {
-        progress = ku_pump_send(call);
+    while (progress == KU_DONE
+           && (progress = ku_threads_let_signals(call)) == KU_DONE) {
+        progress = ku_traffic_send(call);
         if (progress != KU_DONE || (pump->accepted == n && (n > 0 || encrypted))) {
             break;
         }
@@ -511,7 +554,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
     else if (pump->accepted > 0) {
         pump->fingerprint = fingerprint_of(data, pump->accepted);
     }
-    ku_pump_flush(call); /* an alert, where a handshake has failed */
+    ku_traffic_flush(call); /* an alert, where a handshake has failed */
     return prefer_alert(call, progress);
 }
 
@@ -528,15 +571,15 @@ exchange_messages(struct ku_call *call, ku_stage stage)
         unsigned long received = call->pump->received;
         enum ku_progress reached = stage(call);
         if (reached != KU_DONE && reached != KU_WANT_READ) {
-            ku_pump_flush(call); /* an alert */
+            ku_traffic_flush(call); /* an alert */
             return reached;
         }
-        enum ku_progress progress = ku_pump_send(call);
+        enum ku_progress progress = ku_traffic_send(call);
         if (progress == KU_DONE && reached == KU_WANT_READ) {
             progress = ku_pump_receive(call, received, ku_pump_is_renegotiating(call));
         }
         if (progress == KU_DONE && reached != KU_DONE) {
-            progress = ku_pump_let_signals(call);
+            progress = ku_threads_let_signals(call);
         }
         if (progress != KU_DONE || reached == KU_DONE) {
             return progress;
@@ -611,7 +654,7 @@ ku_pump_shutdown(struct ku_call *call)
 {
     enum ku_progress progress = exchange_messages(call, shutdown_stage);
     if (progress == KU_DONE) {
-        ku_take_kept_byte(call);
+        ku_traffic_take_kept_byte(call);
     }
     return progress;
 }

@@ -6,165 +6,12 @@
 #define MAX_OUTPUT (256 * 1024) /* of a peer that asks and does not read */
 #define SEEN_INTERVAL 20000     /* microseconds: then select() has returned */
 #define LOOK_INTERVAL 0.002     /* seconds */
-#define ENTRY_PATIENCE 1000000  /* microseconds: what a step takes, and some more */
-#define SIGNAL_INTERVAL 20000   /* microseconds */
 #define SIGNAL_GRACE 100        /* microseconds */
-
-int
-ku_pump_create(struct ku_pump *pump)
-{
-    memset(pump, 0, sizeof(*pump));
-    pump->left_open = KU_NO_SOCKET;
-    return ku_monitor_create(&pump->monitor);
-}
-
-void
-ku_pump_destroy(struct ku_pump *pump)
-{
-    free(pump->stash.memory);
-    free(pump->unsent.memory);
-    ku_monitor_destroy(&pump->monitor);
-}
-
-/* The locks of threads that do not exist here are replaced.  What another thread
-   had half done in OpenSSL cannot be mended. */
-void
-ku_pump_forked(struct ku_pump *pump)
-{
-    pump->broken_by_fork = pump->broken_by_fork || pump->monitor.owner != 0;
-    if (ku_monitor_is_mine(&pump->monitor)) {
-        return;
-    }
-    if (pump->sending) { /* that thread goes on sending it, in the parent */
-        ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
-        pump->sent_apart = 0;
-    }
-    pump->receiving = pump->sending = pump->writing = pump->users = 0;
-    if (ku_monitor_create(&pump->monitor) < 0) {
-        pump->broken_by_fork = 1;
-    }
-}
-
-/* --- roles, and waiting for others -------------------------------------------- */
-
-static int
-is_closed(const struct ku_call *call)
-{
-    return ku_atomic_get(&call->pump->closed) != 0;
-}
-
-int
-ku_pump_begin(struct ku_call *call)
-{
-    struct ku_monitor *monitor = &call->pump->monitor;
-    if (!ku_monitor_any_is_mine() || ku_monitor_is_mine(monitor)) {
-        ku_monitor_enter(monitor);
-    }
-    else if (!ku_monitor_enter_within(monitor, ENTRY_PATIENCE)) {
-        return -1;
-    }
-    call->pump->users++;
-    call->bio = ku_tlsbio_of(call->libssl, call->ssl);
-    call->signals_seen = ku_now();
-    return 0;
-}
-
-void
-ku_role_give_up(struct ku_pump *pump, int *taken, int *mine)
-{
-    if (*mine) {
-        *taken = *mine = 0;
-        ku_monitor_announce(&pump->monitor);
-    }
-}
-
-void
-ku_pump_end(struct ku_call *call)
-{
-    struct ku_pump *pump = call->pump;
-    ku_role_give_up(pump, &pump->receiving, &call->receives);
-    ku_role_give_up(pump, &pump->sending, &call->sends);
-    ku_role_give_up(pump, &pump->writing, &call->writes);
-    if (pump->ledger != NULL) {
-        call->news.events |= ku_ledger_take_events(pump->ledger);
-        call->news.why_cut = pump->ledger->why_cut;
-    }
-    pump->users -= pump->users > 0; /* 0 before: after a fork() */
-    ku_pump_leave(pump, call->drains);
-}
-
-void
-ku_pump_leave(struct ku_pump *pump, int drains)
-{
-    ku_socket left_open = KU_NO_SOCKET;
-    if (pump->users == 0 && ku_atomic_get(&pump->closed)) {
-        left_open = pump->left_open;
-        pump->left_open = KU_NO_SOCKET;
-    }
-    ku_monitor_leave(&pump->monitor);
-    if (left_open != KU_NO_SOCKET) {
-        if (drains) {
-            ku_wire_drain(left_open);
-        }
-        ku_wire_close(left_open);
-    }
-}
-
-enum ku_progress
-ku_pump_let_signals(struct ku_call *call)
-{
-    return ku_now() - call->signals_seen < SIGNAL_INTERVAL ? KU_DONE : KU_INTERRUPTED;
-}
-
-void
-ku_pump_pause(struct ku_call *call)
-{
-    struct ku_pump *pump = call->pump;
-    ku_role_give_up(pump, &pump->receiving, &call->receives);
-    ku_role_give_up(pump, &pump->sending, &call->sends);
-    ku_monitor_leave(&pump->monitor);
-}
-
-void
-ku_pump_resume(struct ku_call *call)
-{
-    struct ku_pump *pump = call->pump;
-    ku_monitor_enter(&pump->monitor);
-    pump->writing = pump->writing || call->writes; /* not after a fork() meanwhile */
-    call->signals_seen = ku_now();
-    call->signals_just_seen = 1;
-}
-
-enum ku_progress
-ku_wait_for_news(struct ku_call *call, enum ku_progress unready)
-{
-    switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
-    case KU_NEWS:
-        return is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
-    case KU_SIGNAL:
-        return KU_INTERRUPTED;
-    default:
-        return call->deadline == KU_AT_ONCE ? unready : KU_TIMED_OUT;
-    }
-}
-
-enum ku_progress
-ku_role_take(struct ku_call *call, int *taken, int *mine, enum ku_progress unready)
-{
-    enum ku_progress progress = is_closed(call) ? KU_CLOSED_HERE : KU_DONE;
-    while (progress == KU_DONE && *taken && !*mine) {
-        progress = ku_wait_for_news(call, unready);
-    }
-    if (progress == KU_DONE) {
-        *taken = *mine = 1;
-    }
-    return progress;
-}
 
 /* --- sending: with the role ---------------------------------------------------- */
 
 size_t
-ku_output_left(const struct ku_call *call)
+ku_traffic_output_left(const struct ku_call *call)
 {
     return ku_buffer_length(&call->pump->unsent) + ku_buffer_length(&call->bio->output);
 }
@@ -230,9 +77,9 @@ wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
     case KU_WIRE_TIMED_OUT:
         return KU_TIMED_OUT;
     case KU_WIRE_SIGNAL:
-        return is_closed(call) ? KU_CLOSED_HERE : KU_INTERRUPTED;
+        return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_INTERRUPTED;
     default:
-        return is_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
+        return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
     }
 }
 
@@ -240,8 +87,8 @@ static enum ku_progress
 send_output(struct ku_call *call, int may_wait)
 {
     struct ku_pump *pump = call->pump;
-    while (ku_output_left(call) > 0) {
-        if (is_closed(call)) {
+    while (ku_traffic_output_left(call) > 0) {
+        if (ku_threads_are_closed(call)) {
             return KU_CLOSED_HERE;
         }
         if (ku_buffer_length(&pump->unsent) == 0) {
@@ -257,7 +104,7 @@ send_output(struct ku_call *call, int may_wait)
             if (may_wait && call->blocks && (size_t)sent < length) {
                 return KU_INTERRUPTED; /* or a send() that waits had sent all */
             }
-            if (may_wait && ku_pump_let_signals(call) != KU_DONE) {
+            if (may_wait && ku_threads_let_signals(call) != KU_DONE) {
                 return KU_INTERRUPTED;
             }
         }
@@ -273,21 +120,21 @@ send_output(struct ku_call *call, int may_wait)
 }
 
 int
-ku_can_send(const struct ku_call *call)
+ku_traffic_can_send(const struct ku_call *call)
 {
-    return ku_output_left(call) > 0 && !call->pump->sending
+    return ku_traffic_output_left(call) > 0 && !call->pump->sending
            && call->socket != KU_NO_SOCKET;
 }
 
 /* As far as the socket takes it at once, and unless a sender is at work: it will
    see what has been added. */
 void
-ku_pump_flush(struct ku_call *call)
+ku_traffic_flush(struct ku_call *call)
 {
-    if (ku_can_send(call)) {
+    if (ku_traffic_can_send(call)) {
         call->pump->sending = call->sends = 1;
         (void)send_output(call, 0);
-        ku_role_give_up(call->pump, &call->pump->sending, &call->sends);
+        ku_threads_give_up_role(call->pump, &call->pump->sending, &call->sends);
     }
 }
 
@@ -303,20 +150,20 @@ cannot_send(struct ku_call *call)
 }
 
 enum ku_progress
-ku_pump_send(struct ku_call *call)
+ku_traffic_send(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
         return cannot_send(call);
     }
-    if (ku_output_left(call) == 0 && !pump->sending) {
+    if (ku_traffic_output_left(call) == 0 && !pump->sending) {
         return KU_DONE;
     }
     enum ku_progress progress =
-        ku_role_take(call, &pump->sending, &call->sends, KU_WANT_WRITE);
+        ku_threads_take_role(call, &pump->sending, &call->sends, KU_WANT_WRITE);
     if (progress == KU_DONE) {
         progress = send_output(call, 1);
-        ku_role_give_up(pump, &pump->sending, &call->sends);
+        ku_threads_give_up_role(pump, &pump->sending, &call->sends);
     }
     /* Whoever had the role may have failed, and dropped what was ours. */
     return progress == KU_DONE && pump->send_error != 0 ? cannot_send(call) : progress;
@@ -325,10 +172,11 @@ ku_pump_send(struct ku_call *call)
 /* --- receiving: with the role -------------------------------------------------- */
 
 void
-ku_take_kept_byte(struct ku_call *call)
+ku_traffic_take_kept_byte(struct ku_call *call)
 {
     char byte;
-    if (call->pump->kept && !is_closed(call) && call->socket != KU_NO_SOCKET) {
+    if (call->pump->kept && !ku_threads_are_closed(call)
+        && call->socket != KU_NO_SOCKET) {
         (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
         call->pump->kept = 0;
     }
@@ -351,7 +199,7 @@ let_kept_byte_be_seen(struct ku_call *call)
         if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_INTERVAL)) == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
-        if (is_closed(call)) {
+        if (ku_threads_are_closed(call)) {
             return KU_CLOSED_HERE;
         }
     }
@@ -363,10 +211,10 @@ let_kept_byte_be_seen(struct ku_call *call)
 static long
 receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 {
-    int sends = ku_can_send(call);
-    int events = sends && ku_output_left(call) > MAX_OUTPUT ? KU_WRITABLE
-                 : sends                                    ? KU_READABLE | KU_WRITABLE
-                                                            : KU_READABLE;
+    int sends = ku_traffic_can_send(call);
+    int events = sends && ku_traffic_output_left(call) > MAX_OUTPUT ? KU_WRITABLE
+                 : sends ? KU_READABLE | KU_WRITABLE
+                         : KU_READABLE;
     ku_monitor_leave(&call->pump->monitor);
     long got = KU_WIRE_WOULD_BLOCK;
     if (events & KU_READABLE) {
@@ -387,11 +235,11 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 }
 
 enum ku_progress
-ku_receive_once(struct ku_call *call, enum ku_reach reach)
+ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
 {
     struct ku_pump *pump = call->pump;
-    ku_pump_flush(call);
-    if (is_closed(call)) {
+    ku_traffic_flush(call);
+    if (ku_threads_are_closed(call)) {
         return KU_CLOSED_HERE;
     }
     if (pump->receive_error != 0) {
@@ -399,8 +247,8 @@ ku_receive_once(struct ku_call *call, enum ku_reach reach)
         pump->receive_error = 0;
         return KU_SYSTEM;
     }
-    if (ku_output_left(call) > MAX_OUTPUT && !ku_can_send(call)) {
-        return ku_wait_for_news(call, KU_WANT_WRITE);
+    if (ku_traffic_output_left(call) > MAX_OUTPUT && !ku_traffic_can_send(call)) {
+        return ku_threads_wait_for_news(call, KU_WANT_WRITE);
     }
     if (reach == KU_KEEPING) {
         enum ku_progress progress = let_kept_byte_be_seen(call);
@@ -419,18 +267,18 @@ ku_receive_once(struct ku_call *call, enum ku_reach reach)
     if (memory == NULL) {
         return KU_NO_MEMORY;
     }
-    ku_take_kept_byte(call);
+    ku_traffic_take_kept_byte(call);
     long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
     ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
     pump->kept = peeks && got > 0;
     pump->kept_since = pump->kept ? ku_now() : 0;
     if (got < 0) {
         /* In a handshake the peer waits for us first. */
-        int owes =
-            ku_output_left(call) > 0 && !call->libssl->SSL_is_init_finished(call->ssl);
+        int owes = ku_traffic_output_left(call) > 0
+                   && !call->libssl->SSL_is_init_finished(call->ssl);
         return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
     }
-    if (is_closed(call)) {
+    if (ku_threads_are_closed(call)) {
         return KU_CLOSED_HERE;
     }
     call->bio->at_end = got == 0;
