@@ -15,43 +15,52 @@
 /* --- the calls, while the connection is held ---------------------------- */
 
 static struct ku_outcome
-get_key_update_type_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+key_update_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    if (libssl->SSL_get_key_update_type == NULL) {
-        return ku_refused_because(KU_MISSING, "SSL_get_key_update_type");
-    }
-    return ku_ok(libssl->SSL_get_key_update_type(ssl));
+    return ku_schedule_key_update(tls, (int)tls->argument);
 }
 
 static struct ku_outcome
-renegotiate_pending_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+get_key_update_type_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    if (libssl->SSL_renegotiate_pending == NULL) {
+    if (tls->libssl->SSL_get_key_update_type == NULL) {
+        return ku_refused_because(KU_MISSING, "SSL_get_key_update_type");
+    }
+    return ku_ok(tls->libssl->SSL_get_key_update_type(tls->ssl));
+}
+
+static struct ku_outcome
+renegotiate_step(const struct ku_tls *tls)
+{
+    return ku_schedule_renegotiation(tls, (int)tls->argument);
+}
+
+static struct ku_outcome
+renegotiate_pending_step(const struct ku_tls *tls)
+{
+    if (tls->libssl->SSL_renegotiate_pending == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_renegotiate_pending");
     }
-    return ku_ok(libssl->SSL_renegotiate_pending(ssl));
+    return ku_ok(tls->libssl->SSL_renegotiate_pending(tls->ssl));
 }
 
 /* SSL_get_secure_renegotiation_support() is a macro for the SSL_ctrl().  A TLS 1.3
    server gives 1 when the client offered it for the case of TLS 1.2 (a client
    gives 0): nothing was negotiated, so both ends say no here. */
 static struct ku_outcome
-secure_renegotiation_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+secure_renegotiation_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    return ku_ok(libssl->SSL_version(ssl) <= TLS1_2_VERSION
-                 && libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) == 1);
+    return ku_ok(tls->libssl->SSL_version(tls->ssl) <= TLS1_2_VERSION
+                 && tls->libssl->SSL_ctrl(tls->ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL)
+                        == 1);
 }
 
 /* SSL_total_renegotiations() is a macro for this. */
 static struct ku_outcome
-total_renegotiations_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+total_renegotiations_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    return ku_ok(
-        (int)libssl->SSL_ctrl(ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, NULL));
+    return ku_ok((int)tls->libssl->SSL_ctrl(tls->ssl, SSL_CTRL_GET_TOTAL_RENEGOTIATIONS,
+                                            0, NULL));
 }
 
 /* --- the calls, as Python sees them ------------------------------------- */
@@ -100,8 +109,7 @@ py_key_update(PyObject *module, PyObject *args, PyObject *kwargs)
     }
     int value;
     if (type < 0
-        || ku_take_step(state, "key_update", conn, ku_schedule_key_update, type, &value)
-               < 0) {
+        || ku_take_step(state, "key_update", conn, key_update_step, type, &value) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -133,8 +141,7 @@ begin_renegotiation(PyObject *module, const char *function, PyObject *conn,
 {
     int value;
     ku_state *state = PyModule_GetState(module);
-    if (ku_take_step(state, function, conn, ku_schedule_renegotiation, abbreviated,
-                     &value)
+    if (ku_take_step(state, function, conn, renegotiate_step, abbreviated, &value)
         < 0) {
         return NULL;
     }

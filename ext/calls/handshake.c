@@ -37,56 +37,55 @@ enum {
    state's name tells which it is (ssl_stat.c: TWCKU, TWSKU).  In init without
    either is the middle of a received message: that is the peer's to finish. */
 static int
-half_sent_kind(const struct ku_libssl *libssl, SSL *ssl)
+half_sent_kind(const struct ku_tls *tls)
 {
-    if (libssl->SSL_want(ssl) != SSL_WRITING) {
+    if (tls->libssl->SSL_want(tls->ssl) != SSL_WRITING) {
         return SENDS_NOTHING;
     }
-    const char *state = libssl->SSL_state_string(ssl);
+    const char *state = tls->libssl->SSL_state_string(tls->ssl);
     return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0
                ? SENDS_KEY_UPDATE
                : SENDS_OTHER_MESSAGE;
 }
 
 static struct ku_outcome
-tls13_to_send(const struct ku_libssl *libssl, SSL *ssl)
+tls13_to_send(const struct ku_tls *tls)
 {
-    int pending = ku_pending_key_update(libssl, ssl);
-    if (!libssl->SSL_is_init_finished(ssl)) {
+    int pending = ku_pending_key_update(tls);
+    if (!tls->libssl->SSL_is_init_finished(tls->ssl)) {
         return ku_ok(pending != SSL_KEY_UPDATE_NONE ? SENDS_KEY_UPDATE
-                                                    : half_sent_kind(libssl, ssl));
+                                                    : half_sent_kind(tls));
     }
     return ku_ok(pending != SSL_KEY_UPDATE_NONE ? SENDS_ANSWER : SENDS_NOTHING);
 }
 
 static struct ku_outcome
-to_send_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+to_send_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
+    enum ku_refusal refusal = ku_connection_state(tls);
     if (refusal != KU_OK) {
         return ku_refused(refusal);
     }
-    if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
+    if (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) {
         return ku_ok(SENDS_NOTHING); /* nothing may follow a close_notify */
     }
-    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
-        return tls13_to_send(libssl, ssl);
+    if (ku_is_tls13(tls)) {
+        return tls13_to_send(tls);
     }
-    if (!libssl->SSL_is_init_finished(ssl)) {
-        return ku_ok(libssl->SSL_want(ssl) == SSL_WRITING ? SENDS_RENEGOTIATION_REST
-                                                          : SENDS_RENEGOTIATION);
+    if (!tls->libssl->SSL_is_init_finished(tls->ssl)) {
+        return ku_ok(tls->libssl->SSL_want(tls->ssl) == SSL_WRITING
+                         ? SENDS_RENEGOTIATION_REST
+                         : SENDS_RENEGOTIATION);
     }
-    return ku_ok(ku_renegotiates(libssl, ssl) ? SENDS_RENEGOTIATION : SENDS_NOTHING);
+    return ku_ok(ku_renegotiates(tls) ? SENDS_RENEGOTIATION : SENDS_NOTHING);
 }
 
 /* Has received data not been read?  While that is so, a server's HelloRequest is
    not sent (ssl3_renegotiate_check(), s3_lib.c). */
 static struct ku_outcome
-has_unread_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+has_unread_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    return ku_ok(libssl->SSL_has_pending(ssl) != 0);
+    return ku_ok(tls->libssl->SSL_has_pending(tls->ssl) != 0);
 }
 
 /* --- one pass of a handshake ---------------------------------------------- */
@@ -122,23 +121,22 @@ system_error(void)
    one that does not block, so this is bounded by the cryptography of one flight;
    the GIL is kept, as nobody else may be in this connection meanwhile. */
 static struct ku_outcome
-advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+advance_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
+    enum ku_refusal refusal = ku_connection_state(tls);
     if (refusal != KU_OK) {
         return ku_refused(refusal);
     }
-    libssl->ERR_clear_error();
+    tls->libssl->ERR_clear_error();
     set_system_error(0);
-    int got = ku_ledger_peek(libssl, ssl);
+    int got = ku_ledger_peek(tls);
     struct ku_outcome outcome = {.refusal = KU_IO};
     outcome.system_error = system_error();
-    outcome.value = libssl->SSL_get_error(ssl, got);
-    outcome.error = libssl->ERR_peek_last_error();
-    outcome.verify_result = libssl->SSL_get_verify_result(ssl);
-    libssl->ERR_clear_error();
-    const struct ku_ledger *ledger = ku_ledger_of(ssl);
+    outcome.value = tls->libssl->SSL_get_error(tls->ssl, got);
+    outcome.error = tls->libssl->ERR_peek_last_error();
+    outcome.verify_result = tls->libssl->SSL_get_verify_result(tls->ssl);
+    tls->libssl->ERR_clear_error();
+    const struct ku_ledger *ledger = tls->ledger;
     if (ledger != NULL && ledger->why_cut != NULL && got <= 0) {
         return ku_refused_because(KU_PEER_LIMIT, ledger->why_cut);
     }
@@ -153,11 +151,11 @@ advance_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
    authentication) with the peer: an FNV-1a hash of its last Finished message,
    which OpenSSL keeps.  Nothing but "the same or not" is made of it. */
 static struct ku_outcome
-peer_finished_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+peer_finished_step(const struct ku_tls *tls)
 {
-    (void)ignored;
     unsigned char finished[64]; /* EVP_MAX_MD_SIZE */
-    size_t length = libssl->SSL_get_peer_finished(ssl, finished, sizeof(finished));
+    size_t length =
+        tls->libssl->SSL_get_peer_finished(tls->ssl, finished, sizeof(finished));
     uint32_t hash = 2166136261u;
     for (size_t i = 0; i < length && i < sizeof(finished); i++) {
         hash = (hash ^ finished[i]) * 16777619u;
@@ -168,19 +166,20 @@ peer_finished_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
 /* --- a request for the client's certificate --------------------------------- */
 
 static struct ku_outcome
-may_authenticate(const struct ku_libssl *libssl, SSL *ssl)
+may_authenticate(const struct ku_tls *tls)
 {
-    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
-    if (refusal == KU_OK && libssl->SSL_version(ssl) != TLS1_3_VERSION) {
-        return ku_may_renegotiate(libssl, ssl);
+    enum ku_refusal refusal = ku_connection_state(tls);
+    if (refusal == KU_OK && !ku_is_tls13(tls)) {
+        return ku_may_renegotiate(tls);
     }
-    if (refusal == KU_OK && (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN)) {
+    if (refusal == KU_OK
+        && (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN)) {
         refusal = KU_CLOSE_SENT;
     }
-    if (refusal == KU_OK && !libssl->SSL_is_init_finished(ssl)) {
+    if (refusal == KU_OK && !tls->libssl->SSL_is_init_finished(tls->ssl)) {
         refusal = KU_IN_MESSAGE;
     }
-    if (refusal == KU_OK && libssl->SSL_want(ssl) == SSL_WRITING) {
+    if (refusal == KU_OK && tls->libssl->SSL_want(tls->ssl) == SSL_WRITING) {
         refusal = KU_WRITE_PENDING;
     }
     return ku_refused(refusal);
@@ -188,13 +187,13 @@ may_authenticate(const struct ku_libssl *libssl, SSL *ssl)
 
 /* TLS 1.3: post-handshake authentication (RFC 9846 4.7.2). */
 static struct ku_outcome
-schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
+schedule_authentication(const struct ku_tls *tls)
 {
-    if (libssl->SSL_verify_client_post_handshake == NULL) {
+    if (tls->libssl->SSL_verify_client_post_handshake == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_verify_client_post_handshake");
     }
-    struct ku_outcome outcome =
-        ku_scheduled(libssl, libssl->SSL_verify_client_post_handshake(ssl));
+    struct ku_outcome outcome = ku_scheduled(
+        tls->libssl, tls->libssl->SSL_verify_client_post_handshake(tls->ssl));
     switch (KU_ERROR_REASON(outcome.error)) {
     case SSL_R_EXTENSION_NOT_RECEIVED:
         return ku_refused(KU_NO_PHA);
@@ -207,21 +206,22 @@ schedule_authentication(const struct ku_libssl *libssl, SSL *ssl)
 }
 
 static struct ku_outcome
-ask_for_certificate(const struct ku_libssl *libssl, SSL *ssl)
+ask_for_certificate(const struct ku_tls *tls)
 {
-    if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
-        return schedule_authentication(libssl, ssl);
+    if (ku_is_tls13(tls)) {
+        return schedule_authentication(tls);
     }
-    if (libssl->SSL_renegotiate == NULL) {
+    if (tls->libssl->SSL_renegotiate == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_renegotiate");
     }
     /* A session that was resumed would carry no certificate. */
     uint64_t full = SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
-    uint64_t was_full = libssl->SSL_get_options(ssl) & full;
-    (void)libssl->SSL_set_options(ssl, full);
-    struct ku_outcome outcome = ku_scheduled(libssl, libssl->SSL_renegotiate(ssl));
+    uint64_t was_full = tls->libssl->SSL_get_options(tls->ssl) & full;
+    (void)tls->libssl->SSL_set_options(tls->ssl, full);
+    struct ku_outcome outcome =
+        ku_scheduled(tls->libssl, tls->libssl->SSL_renegotiate(tls->ssl));
     if (outcome.refusal != KU_OK && was_full == 0) {
-        (void)libssl->SSL_clear_options(ssl, full);
+        (void)tls->libssl->SSL_clear_options(tls->ssl, full);
     }
     return outcome;
 }
@@ -230,40 +230,41 @@ ask_for_certificate(const struct ku_libssl *libssl, SSL *ssl)
    without one, or not, stays as the context has it (FAIL_IF_NO_PEER_CERT).
    SSL_set_verify() without a callback keeps the one that is set (ssl_lib.c). */
 static struct ku_outcome
-request_anew(const struct ku_libssl *libssl, SSL *ssl)
+request_anew(const struct ku_tls *tls)
 {
-    if (!libssl->SSL_is_server(ssl)) {
+    if (!tls->libssl->SSL_is_server(tls->ssl)) {
         return ku_refused(KU_NOT_SERVER);
     }
-    struct ku_outcome may = may_authenticate(libssl, ssl);
+    struct ku_outcome may = may_authenticate(tls);
     if (may.refusal != KU_OK) {
         return may;
     }
-    if (libssl->SSL_has_pending(ssl)) {
+    if (tls->libssl->SSL_has_pending(tls->ssl)) {
         return ku_refused(KU_UNREAD);
     }
-    int mode = libssl->SSL_get_verify_mode(ssl);
-    int is_tls13 = libssl->SSL_version(ssl) == TLS1_3_VERSION;
-    libssl->ERR_clear_error();
-    libssl->SSL_set_verify(
-        ssl, mode | SSL_VERIFY_PEER | (is_tls13 ? SSL_VERIFY_POST_HANDSHAKE : 0), NULL);
-    struct ku_outcome outcome = ask_for_certificate(libssl, ssl);
+    int mode = tls->libssl->SSL_get_verify_mode(tls->ssl);
+    int is_tls13 = ku_is_tls13(tls);
+    tls->libssl->ERR_clear_error();
+    tls->libssl->SSL_set_verify(
+        tls->ssl, mode | SSL_VERIFY_PEER | (is_tls13 ? SSL_VERIFY_POST_HANDSHAKE : 0),
+        NULL);
+    struct ku_outcome outcome = ask_for_certificate(tls);
     if (outcome.refusal != KU_OK) {
-        libssl->SSL_set_verify(ssl, mode, NULL);
+        tls->libssl->SSL_set_verify(tls->ssl, mode, NULL);
     }
     return outcome;
 }
 
 /* 1: it is under way already, as the caller says that it may be. */
 static struct ku_outcome
-request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
+request_certificate_step(const struct ku_tls *tls)
 {
-    struct ku_outcome outcome = request_anew(libssl, ssl);
+    struct ku_outcome outcome = request_anew(tls);
     int is_under_way = outcome.refusal == KU_RENEGOTIATING
                        || outcome.refusal == KU_IN_MESSAGE
                        || outcome.refusal == KU_WRITE_PENDING
                        || outcome.refusal == KU_CERTIFICATE_REQUESTED;
-    return under_way && is_under_way ? ku_ok(1) : outcome;
+    return tls->argument && is_under_way ? ku_ok(1) : outcome;
 }
 
 /* --- the whole of it, over memory ------------------------------------------- */
@@ -273,93 +274,92 @@ request_certificate_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t unde
    socket that is not managed performing.py takes the same steps one by one. */
 
 static struct ku_outcome
-handshake_once(const struct ku_libssl *libssl, SSL *ssl)
+handshake_once(const struct ku_tls *tls)
 {
-    ku_clear_errors(libssl);
-    return libssl->SSL_do_handshake(ssl) == 1 ? ku_ok(0) : ku_failed_io(libssl, ssl);
+    ku_clear_errors(tls->libssl);
+    return tls->libssl->SSL_do_handshake(tls->ssl) == 1 ? ku_ok(0) : ku_failed_io(tls);
 }
 
 /* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends
    with a write alone is made by an update of ours that asks for none: it is the same
    message, and its preconditions are known. */
 static struct ku_outcome
-flush_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+flush_step(const struct ku_tls *tls)
 {
-    struct ku_outcome kind = to_send_step(libssl, ssl, ignored);
+    struct ku_outcome kind = to_send_step(tls);
     if (kind.refusal != KU_OK || kind.value == SENDS_NOTHING) {
         return kind;
     }
     if (kind.value == SENDS_RENEGOTIATION || kind.value == SENDS_RENEGOTIATION_REST) {
-        return advance_step(libssl, ssl, 0);
+        return advance_step(tls);
     }
     if (kind.value == SENDS_ANSWER) {
         struct ku_outcome answer =
-            ku_schedule_key_update(libssl, ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+            ku_schedule_key_update(tls, SSL_KEY_UPDATE_NOT_REQUESTED);
         if (answer.refusal != KU_OK) {
             return answer;
         }
     }
-    return handshake_once(libssl, ssl);
+    return handshake_once(tls);
 }
 
 static struct ku_outcome
-schedule_new_keys(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+schedule_new_keys(const struct ku_tls *tls, int update_type)
 {
-    struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, update_type);
+    struct ku_outcome outcome = ku_schedule_key_update(tls, update_type);
     if (outcome.refusal != KU_NEEDS_TLS13) {
         return outcome;
     }
-    outcome = ku_may_renegotiate(libssl, ssl);
-    if (outcome.refusal == KU_OK && libssl->SSL_has_pending(ssl)) {
+    outcome = ku_may_renegotiate(tls);
+    if (outcome.refusal == KU_OK && tls->libssl->SSL_has_pending(tls->ssl)) {
         outcome = ku_refused(KU_UNREAD);
     }
-    return outcome.refusal == KU_OK ? ku_schedule_renegotiation(libssl, ssl, 0)
-                                    : outcome;
+    return outcome.refusal == KU_OK ? ku_schedule_renegotiation(tls, 0) : outcome;
 }
 
 /* What is scheduled goes first: it may be what is wanted.  So does the answer that we
    owe, which a request of ours would replace. */
 static struct ku_outcome
-rekey_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t request_peer)
+rekey_step(const struct ku_tls *tls)
 {
-    struct ku_outcome kind = to_send_step(libssl, ssl, 0);
-    int wanted = request_peer ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED;
-    int scheduled = ku_pending_key_update(libssl, ssl);
+    struct ku_outcome kind = to_send_step(tls);
+    int wanted =
+        tls->argument ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED;
+    int scheduled = ku_pending_key_update(tls);
     struct ku_outcome outcome = kind;
     if (kind.refusal != KU_OK) {
         return kind;
     }
     if (kind.value == SENDS_KEY_UPDATE
-        || (kind.value == SENDS_ANSWER && request_peer)) {
-        outcome = flush_step(libssl, ssl, 0);
+        || (kind.value == SENDS_ANSWER && tls->argument)) {
+        outcome = flush_step(tls);
     }
     if (outcome.refusal != KU_OK
         || (kind.value == SENDS_KEY_UPDATE && scheduled >= wanted)) {
         return outcome;
     }
-    outcome = schedule_new_keys(libssl, ssl, wanted);
-    return outcome.refusal == KU_OK ? flush_step(libssl, ssl, 0) : outcome;
+    outcome = schedule_new_keys(tls, wanted);
+    return outcome.refusal == KU_OK ? flush_step(tls) : outcome;
 }
 
 /* TLS 1.3 does not say that it has a request to send. */
 static struct ku_outcome
-request_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t under_way)
+request_step(const struct ku_tls *tls)
 {
-    struct ku_outcome kind = to_send_step(libssl, ssl, 0);
+    struct ku_outcome kind = to_send_step(tls);
     if (kind.refusal == KU_OK && kind.value == SENDS_ANSWER
-        && libssl->SSL_is_server(ssl)) {
-        kind = flush_step(libssl, ssl, 0); /* or it would go in place of the request */
+        && tls->libssl->SSL_is_server(tls->ssl)) {
+        kind = flush_step(tls); /* or it would go in place of the request */
     }
     if (kind.refusal != KU_OK) {
         return kind;
     }
-    struct ku_outcome outcome = request_certificate_step(libssl, ssl, under_way);
+    struct ku_outcome outcome = request_certificate_step(tls);
     if (outcome.refusal != KU_OK) {
         return outcome;
     }
-    return outcome.value == 0 && libssl->SSL_version(ssl) == TLS1_3_VERSION
-               ? handshake_once(libssl, ssl)
-               : flush_step(libssl, ssl, 0);
+    return outcome.value == 0 && ku_is_tls13(tls) ? handshake_once(tls)
+                                                  : flush_step(tls);
 }
 
 /* --- what callbacks have raised --------------------------------------------- */

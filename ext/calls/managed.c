@@ -70,40 +70,37 @@ py_keep(PyObject *module, PyObject *args)
 }
 
 static struct ku_outcome
-want_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t wanted)
+want_step(const struct ku_tls *tls)
 {
-    (void)libssl;
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    struct ku_ledger *ledger = tls->ledger;
     if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    if (wanted & KU_UNLESS_INHERITED && ledger->inherited) {
+    if (tls->argument & KU_UNLESS_INHERITED && ledger->inherited) {
         return ku_refused(KU_FORKED);
     }
-    ku_ledger_want_keys(ledger, (long)(wanted & ~KU_UNLESS_INHERITED));
+    ku_ledger_want_keys(ledger, (long)(tls->argument & ~KU_UNLESS_INHERITED));
     return ku_ok(0);
 }
 
 static struct ku_outcome
-allow_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t change)
+allow_step(const struct ku_tls *tls)
 {
-    (void)libssl;
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    struct ku_ledger *ledger = tls->ledger;
     if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    ku_ledger_allow_renegotiation(ssl, ledger, (int)change);
+    ku_ledger_allow_renegotiation(tls, (int)tls->argument);
     return ku_ok(0);
 }
 
 /* Nothing goes behind it. */
 static struct ku_outcome
-close_notify_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t ignored)
+close_notify_step(const struct ku_tls *tls)
 {
-    (void)ignored;
-    libssl->ERR_clear_error();
-    (void)libssl->SSL_shutdown(ssl);
-    libssl->ERR_clear_error();
+    tls->libssl->ERR_clear_error();
+    (void)tls->libssl->SSL_shutdown(tls->ssl);
+    tls->libssl->ERR_clear_error();
     return ku_ok(0);
 }
 
@@ -180,16 +177,15 @@ counts_tuple(const uint64_t counts[KU_COUNTS])
 
 /* Copy the ledger while the connection is held; 1: an answer is owed. */
 static struct ku_outcome
-copy_step(const struct ku_libssl *libssl, SSL *ssl, intptr_t copy)
+copy_step(const struct ku_tls *tls)
 {
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
+    struct ku_ledger *ledger = tls->ledger;
     if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    *(struct ku_ledger *)copy = *ledger;
-    return ku_ok(libssl->SSL_version(ssl) == TLS1_3_VERSION
-                 && libssl->SSL_is_init_finished(ssl)
-                 && ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE);
+    *(struct ku_ledger *)tls->argument = *ledger;
+    return ku_ok(ku_is_tls13(tls) && tls->libssl->SSL_is_init_finished(tls->ssl)
+                 && ku_pending_key_update(tls) != SSL_KEY_UPDATE_NONE);
 }
 
 static PyObject *

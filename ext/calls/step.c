@@ -10,17 +10,16 @@
 
 /* The ledger of a managed SSLObject, which one call at a time may occupy, or NULL. */
 static struct ku_ledger *
-guard_of(SSL *ssl)
+guard_of(const struct ku_tls *tls)
 {
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
-    return ledger != NULL && !ledger->is_shared ? ledger : NULL;
+    return tls->ledger != NULL && !tls->ledger->is_shared ? tls->ledger : NULL;
 }
 
 static struct ku_outcome
-without_gil_where_it_must(ku_state *state, SSL *ssl, ku_step step, intptr_t argument)
+without_gil_where_it_must(ku_state *state, const struct ku_tls *tls, ku_step step)
 {
     PyThreadState *thread = state->keeps_gil ? NULL : PyEval_SaveThread();
-    struct ku_outcome outcome = step(&state->libssl, ssl, argument);
+    struct ku_outcome outcome = step(tls);
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
     }
@@ -30,20 +29,18 @@ without_gil_where_it_must(ku_state *state, SSL *ssl, ku_step step, intptr_t argu
 static struct ku_outcome
 held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, int looks)
 {
-    struct ku_outcome outcome = {.refusal = KU_OK};
+    struct ku_outcome outcome = ku_refused(KU_NO_POINTER);
+    struct ku_tls tls;
     KU_LOCK_OBJECT(sslobj);
-    SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_ledger *guard = ssl != NULL && !looks ? guard_of(ssl) : NULL;
-    if (ssl == NULL) {
-        outcome = ku_refused(KU_NO_POINTER);
-    }
-    else if (guard != NULL) {
-        outcome = ku_ledger_occupy(guard);
-    }
-    if (outcome.refusal == KU_OK) {
-        outcome = without_gil_where_it_must(state, ssl, step, argument);
-        if (guard != NULL) {
-            ku_ledger_vacate(guard);
+    if (ku_ledger_tls(state, sslobj, &tls)) {
+        struct ku_ledger *guard = looks ? NULL : guard_of(&tls);
+        outcome = guard != NULL ? ku_ledger_occupy(guard) : ku_ok(0);
+        if (outcome.refusal == KU_OK) {
+            tls.argument = argument;
+            outcome = without_gil_where_it_must(state, &tls, step);
+            if (guard != NULL) {
+                ku_ledger_vacate(guard);
+            }
         }
     }
     KU_UNLOCK_OBJECT();

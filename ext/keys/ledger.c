@@ -1,6 +1,7 @@
 #include "keys/ledger.h"
 
 #include "openssl/questions.h"
+#include "openssl/sslobject.h"
 #include "system/mutex.h"
 
 #include <limits.h>
@@ -195,17 +196,18 @@ smaller_of(uint64_t a, uint64_t b)
 /* How many records the cipher suite is good for, under one key.  What RFC 9846 does
    not say of TLS 1.2 counts only where something can be done about it. */
 static uint64_t
-cipher_limit(const struct ku_ledger *ledger, const SSL *ssl)
+cipher_limit(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     if (!ledger->rules.aead_limit
-        || (libssl.SSL_version(ssl) != TLS1_3_VERSION && !ledger->rules.renegotiate)) {
+        || (!ku_is_tls13(tls) && !ledger->rules.renegotiate)) {
         return KU_NO_LIMIT;
     }
-    const SSL_CIPHER *cipher = libssl.SSL_get_current_cipher(ssl);
-    if (cipher == NULL || !libssl.SSL_CIPHER_is_aead(cipher)) {
+    const SSL_CIPHER *cipher = tls->libssl->SSL_get_current_cipher(tls->ssl);
+    if (cipher == NULL || !tls->libssl->SSL_CIPHER_is_aead(cipher)) {
         return KU_NO_LIMIT;
     }
-    switch (libssl.SSL_CIPHER_get_cipher_nid(cipher)) {
+    switch (tls->libssl->SSL_CIPHER_get_cipher_nid(cipher)) {
     case NID_chacha20_poly1305:
         return KU_NO_LIMIT;
     case NID_aes_128_ccm:
@@ -219,12 +221,12 @@ cipher_limit(const struct ku_ledger *ledger, const SSL *ssl)
 
 /* A peer that has asked for less in a record (RFC 6066 section 4) gets more records. */
 static uint32_t
-max_fragment_length(const SSL *ssl)
+max_fragment_length(const struct ku_tls *tls)
 {
-    const SSL_SESSION *session = libssl.SSL_get_session(ssl);
+    const SSL_SESSION *session = tls->libssl->SSL_get_session(tls->ssl);
     int code = 0;
     if (session != NULL) {
-        code = libssl.SSL_SESSION_get_max_fragment_length(session);
+        code = tls->libssl->SSL_SESSION_get_max_fragment_length(session);
     }
     return code >= 1 && code <= 4 ? (uint32_t)256 << code : TLS_MAX_PLAINTEXT;
 }
@@ -232,11 +234,12 @@ max_fragment_length(const SSL *ssl)
 /* NSS' margins: the writer moves at 3/4 of what the cipher is good for, and the
    reader asks at 7/8, if the peer has not moved by itself. */
 static void
-start_sent_keys(struct ku_ledger *ledger, const SSL *ssl)
+start_sent_keys(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     const struct ku_rules *rules = &ledger->rules;
     double some = jittered_share(ledger);
-    uint64_t cipher = cipher_limit(ledger, ssl);
+    uint64_t cipher = cipher_limit(tls);
     ledger->cipher_records =
         cipher == KU_NO_LIMIT ? cipher : cipher - RECORDS_KEPT_BACK;
     ledger->sent = (struct ku_keys){.since = ku_ledger_clock()};
@@ -250,10 +253,11 @@ start_sent_keys(struct ku_ledger *ledger, const SSL *ssl)
 }
 
 static void
-start_received_keys(struct ku_ledger *ledger, const SSL *ssl)
+start_received_keys(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     const struct ku_rules *rules = &ledger->rules;
-    uint64_t cipher = cipher_limit(ledger, ssl);
+    uint64_t cipher = cipher_limit(tls);
     ledger->received = (struct ku_keys){.since = ku_ledger_clock()};
     ledger->received.max_records =
         smaller_of(rules->received_records, fraction_of(cipher, 0.875));
@@ -292,12 +296,12 @@ ku_ledger_note_deferral(struct ku_ledger *ledger)
 }
 
 int
-ku_ledger_peek(const struct ku_libssl *functions, SSL *ssl)
+ku_ledger_peek(const struct ku_tls *tls)
 {
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
-    int begins = functions->SSL_pending(ssl) == 0;
+    struct ku_ledger *ledger = tls->ledger;
+    int begins = tls->libssl->SSL_pending(tls->ssl) == 0;
     char first;
-    int got = functions->SSL_peek(ssl, &first, 1);
+    int got = tls->libssl->SSL_peek(tls->ssl, &first, 1);
     if (ledger != NULL && got > 0 && begins) {
         ledger->received.records++; /* who reads it finds it begun */
     }
@@ -360,17 +364,19 @@ exceeds_rate(ku_time *until, ku_time length, uint32_t most)
 }
 
 static void
-forbid_renegotiation(SSL *ssl)
+forbid_renegotiation(const struct ku_tls *tls)
 {
-    (void)libssl.SSL_set_options(ssl, SSL_OP_NO_RENEGOTIATION);
+    (void)tls->libssl->SSL_set_options(tls->ssl, SSL_OP_NO_RENEGOTIATION);
 }
 
 /* OpenSSL reads no further record, and accepts no handshake. */
 static void
-cut_off_peer(struct ku_ledger *ledger, SSL *ssl, const char *why)
+cut_off_peer(const struct ku_tls *tls, const char *why)
 {
-    forbid_renegotiation(ssl);
-    libssl.SSL_set_shutdown(ssl, libssl.SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+    struct ku_ledger *ledger = tls->ledger;
+    forbid_renegotiation(tls);
+    tls->libssl->SSL_set_shutdown(tls->ssl, tls->libssl->SSL_get_shutdown(tls->ssl)
+                                                | SSL_RECEIVED_SHUTDOWN);
     if (ledger->why_cut == NULL) {
         ledger->why_cut = why;
         ledger->events |= KU_CUT;
@@ -379,8 +385,9 @@ cut_off_peer(struct ku_ledger *ledger, SSL *ssl, const char *why)
 }
 
 static void
-note_update_sent(struct ku_ledger *ledger, const SSL *ssl)
+note_update_sent(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     count_event(ledger, KU_UPDATES_SENT);
     if (ledger->requesting) {
         count_event(ledger, KU_REQUESTS_SENT);
@@ -388,7 +395,7 @@ note_update_sent(struct ku_ledger *ledger, const SSL *ssl)
         ledger->answers++;
         ledger->requesting = 0;
     }
-    start_sent_keys(ledger, ssl);
+    start_sent_keys(tls);
     ledger->events |= KU_SENT_UPDATE;
 }
 
@@ -397,11 +404,12 @@ note_update_sent(struct ku_ledger *ledger, const SSL *ssl)
    pending type is this message's, as OpenSSL sends an answer that it owes before it
    reads the next. */
 static void
-note_update_received(struct ku_ledger *ledger, SSL *ssl)
+note_update_received(const struct ku_tls *tls)
 {
-    int requests = ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_NOT_REQUESTED;
+    struct ku_ledger *ledger = tls->ledger;
+    int requests = ku_pending_key_update(tls) == SSL_KEY_UPDATE_NOT_REQUESTED;
     count_event(ledger, KU_UPDATES_RECEIVED);
-    start_received_keys(ledger, ssl);
+    start_received_keys(tls);
     ledger->events |= KU_RECEIVED_UPDATE;
     if (requests) {
         count_event(ledger, KU_REQUESTS_RECEIVED);
@@ -414,7 +422,7 @@ note_update_received(struct ku_ledger *ledger, SSL *ssl)
     const struct ku_rules *rules = &ledger->rules;
     if (exceeds_rate(&ledger->updates_until, rules->key_update_window,
                      rules->key_updates)) {
-        cut_off_peer(ledger, ssl, "key updates (PeerLimits.key_updates)");
+        cut_off_peer(tls, "key updates (PeerLimits.key_updates)");
     }
     ku_time now = ku_ledger_clock();
     if (ledger->in_a_row == 0 || now - ledger->row_began > rules->key_update_window) {
@@ -424,8 +432,7 @@ note_update_received(struct ku_ledger *ledger, SSL *ssl)
     ledger->in_a_row++;
     if (ledger->in_a_row > rules->key_updates_in_a_row
         && rules->key_updates_in_a_row != KU_ANY_NUMBER) {
-        cut_off_peer(ledger, ssl,
-                     "key updates in a row (PeerLimits.key_updates_in_a_row)");
+        cut_off_peer(tls, "key updates in a row (PeerLimits.key_updates_in_a_row)");
     }
 }
 
@@ -433,28 +440,29 @@ note_update_received(struct ku_ledger *ledger, SSL *ssl)
    type of a KeyUpdate is there before the message is built, in state SSLOK, and
    gone when it is sent. */
 static void
-note_state(struct ku_ledger *ledger, SSL *ssl)
+note_state(const struct ku_tls *tls)
 {
-    const char *name = libssl.SSL_state_string(ssl);
+    struct ku_ledger *ledger = tls->ledger;
+    const char *name = tls->libssl->SSL_state_string(tls->ssl);
     if (strncmp(name, "SSLOK", 5) == 0) {
-        ledger->requesting =
-            ku_pending_key_update(&libssl, ssl) == SSL_KEY_UPDATE_REQUESTED;
+        ledger->requesting = ku_pending_key_update(tls) == SSL_KEY_UPDATE_REQUESTED;
     }
     else if (strcmp(name, "TWCKU") == 0 || strcmp(name, "TWSKU") == 0) {
-        note_update_sent(ledger, ssl);
+        note_update_sent(tls);
     }
     else if (strcmp(name, "TRCKU") == 0 || strcmp(name, "TRSKU") == 0) {
-        note_update_received(ledger, ssl);
+        note_update_received(tls);
     }
 }
 
 static void
-count_peer_renegotiation(struct ku_ledger *ledger, SSL *ssl)
+count_peer_renegotiation(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     const struct ku_rules *rules = &ledger->rules;
     if (exceeds_rate(&ledger->renegotiations_until, rules->renegotiation_window,
                      rules->renegotiations)) {
-        cut_off_peer(ledger, ssl, "renegotiations (PeerLimits.renegotiations)");
+        cut_off_peer(tls, "renegotiations (PeerLimits.renegotiations)");
     }
 }
 
@@ -462,62 +470,65 @@ count_peer_renegotiation(struct ku_ledger *ledger, SSL *ssl)
    the handshake that follows.  A HelloRequest that a client receives, and a
    ClientHello that comes unasked, are the peer's. */
 static void
-note_handshake_start(struct ku_ledger *ledger, SSL *ssl)
+note_handshake_start(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     ledger->renegotiates = ledger->connected;
-    if (ledger->connected && !ku_renegotiates(&libssl, ssl)) {
+    if (ledger->connected && !ku_renegotiates(tls)) {
         ledger->by_peer = 1;
-        count_peer_renegotiation(ledger, ssl);
+        count_peer_renegotiation(tls);
     }
 }
 
 static void
-note_connected(struct ku_ledger *ledger, const SSL *ssl)
+note_connected(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     ledger->connected = 1;
-    ledger->fragment = max_fragment_length(ssl);
-    start_sent_keys(ledger, ssl);
-    start_received_keys(ledger, ssl);
+    ledger->fragment = max_fragment_length(tls);
+    start_sent_keys(tls);
+    start_received_keys(tls);
     ku_mutex_lock(&ledgers_lock);
-    ledger->can_renew =
-        libssl.SSL_version(ssl) == TLS1_3_VERSION || ledger->rules.renegotiate;
+    ledger->can_renew = ku_is_tls13(tls) || ledger->rules.renegotiate;
     ku_mutex_unlock(&ledgers_lock);
 }
 
 static void
-note_handshake_done(struct ku_ledger *ledger, SSL *ssl)
+note_handshake_done(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     if (!ledger->connected) {
-        note_connected(ledger, ssl);
+        note_connected(tls);
         ledger->last_update = ku_ledger_clock() - ledger->rules.min_interval;
         return;
     }
-    if (ku_renegotiates(&libssl, ssl)) {
+    if (ku_renegotiates(tls)) {
         return; /* no more than a HelloRequest */
     }
     if (ledger->why_cut != NULL || !ledger->renegotiates) {
         return; /* refused: OpenSSL calls that done, too */
     }
     ledger->renegotiates = 0;
-    note_connected(ledger, ssl);
+    note_connected(tls);
     count_event(ledger, ledger->by_peer ? KU_PEER_RENEGOTIATIONS : KU_RENEGOTIATIONS);
     if (ledger->by_peer && ledger->rules.mode == KU_ONCE && !ledger->allowed) {
-        forbid_renegotiation(ssl);
+        forbid_renegotiation(tls);
     }
     ledger->by_peer = 0;
     ledger->events |= KU_RENEGOTIATED;
 }
 
 static void
-note_refused_renegotiation(struct ku_ledger *ledger, SSL *ssl)
+note_refused_renegotiation(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     count_event(ledger, KU_REFUSALS);
     ledger->renegotiates = 0;
     if (ledger->by_peer) {
         ledger->by_peer = 0; /* it has been counted when it began */
     }
     else {
-        count_peer_renegotiation(ledger, ssl);
+        count_peer_renegotiation(tls);
     }
     if (ledger->why_cut == NULL) {
         ledger->events |= KU_REFUSED_PEER; /* a cut says more */
@@ -529,28 +540,29 @@ note_refused_renegotiation(struct ku_ledger *ledger, SSL *ssl)
 static void
 info_callback(const SSL *const_ssl, int where, int value)
 {
-    SSL *ssl = (SSL *)(uintptr_t)const_ssl;
-    struct ku_ledger *ledger = ku_ledger_of(ssl);
-    if (ledger == NULL) {
+    const struct ku_tls tls = {.libssl = &libssl,
+                               .ssl = (SSL *)(uintptr_t)const_ssl,
+                               .ledger = ku_ledger_of(const_ssl)};
+    if (tls.ledger == NULL) {
         return;
     }
-    int is_tls13 = libssl.SSL_version(ssl) == TLS1_3_VERSION;
+    int is_tls13 = ku_is_tls13(&tls);
     if (where & SSL_CB_LOOP) {
-        if (is_tls13 && ledger->connected) {
-            note_state(ledger, ssl);
+        if (is_tls13 && tls.ledger->connected) {
+            note_state(&tls);
         }
     }
     else if (where == SSL_CB_WRITE_ALERT && value == SSL_CB_NO_RENEGOTIATION) {
-        note_refused_renegotiation(ledger, ssl);
+        note_refused_renegotiation(&tls);
     }
-    else if (is_tls13 && ledger->connected) {
+    else if (is_tls13 && tls.ledger->connected) {
         return;
     }
     else if (where == SSL_CB_HANDSHAKE_START) {
-        note_handshake_start(ledger, ssl);
+        note_handshake_start(&tls);
     }
     else if (where == SSL_CB_HANDSHAKE_DONE) {
-        note_handshake_done(ledger, ssl);
+        note_handshake_done(&tls);
     }
 }
 
@@ -599,6 +611,15 @@ ku_ledger_of(const SSL *ssl)
     return libssl.SSL_get_ex_data(ssl, ex_data_index);
 }
 
+int
+ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls)
+{
+    *tls = (struct ku_tls){.libssl = &state->libssl};
+    tls->ssl = ku_sslobject_ssl(state, sslobj);
+    tls->ledger = tls->ssl != NULL ? ku_ledger_of(tls->ssl) : NULL;
+    return tls->ssl != NULL;
+}
+
 struct ku_ledger *
 ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
 {
@@ -619,7 +640,7 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
     }
     libssl.SSL_set_info_callback(ssl, info_callback);
     if (rules->mode == KU_NEVER_RENEGOTIATE) {
-        forbid_renegotiation(ssl);
+        forbid_renegotiation(&(struct ku_tls){.libssl = &libssl, .ssl = ssl});
     }
     return ledger;
 }
@@ -627,18 +648,20 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
 /* OpenSSL 3.0 and later refuse a client's renegotiation without an option of its own
    as well. */
 void
-ku_ledger_allow_renegotiation(SSL *ssl, struct ku_ledger *ledger, int change)
+ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change)
 {
+    struct ku_ledger *ledger = tls->ledger;
     const uint64_t both = SSL_OP_NO_RENEGOTIATION | SSL_OP_ALLOW_CLIENT_RENEGOTIATION;
     if (change > 0 && ledger->allowed++ == 0) {
-        ledger->options_before = libssl.SSL_get_options(ssl) & both;
+        ledger->options_before = tls->libssl->SSL_get_options(tls->ssl) & both;
         if (ledger->why_cut == NULL) {
-            (void)libssl.SSL_clear_options(ssl, SSL_OP_NO_RENEGOTIATION);
-            (void)libssl.SSL_set_options(ssl, SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
+            (void)tls->libssl->SSL_clear_options(tls->ssl, SSL_OP_NO_RENEGOTIATION);
+            (void)tls->libssl->SSL_set_options(tls->ssl,
+                                               SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
         }
     }
     if (change < 0 && --ledger->allowed == 0 && ledger->why_cut == NULL) {
-        (void)libssl.SSL_clear_options(ssl, both);
-        (void)libssl.SSL_set_options(ssl, ledger->options_before);
+        (void)tls->libssl->SSL_clear_options(tls->ssl, both);
+        (void)tls->libssl->SSL_set_options(tls->ssl, ledger->options_before);
     }
 }

@@ -17,6 +17,7 @@
 #define PYKEYUPDATE_LEDGER_H
 
 #include "openssl/outcome.h"
+#include "openssl/state.h"
 
 #include "system/atomic.h"
 #include "system/clock.h"
@@ -123,13 +124,17 @@ struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
 /* The ledger of a connection, or NULL where it is not managed. */
 struct ku_ledger *ku_ledger_of(const SSL *ssl);
 
+/* What a call passes along of an _ssl._SSLSocket's connection; 0 where that has none
+   (see ku_sslobject_ssl()). */
+int ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls);
+
 /* Data has gone out, all of it or some; has come in, and if it began a record. */
 void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
 void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
 
 /* SSL_peek() of a byte, which drives a handshake past application data: the record that
    it begins is counted.  The ledger may be NULL. */
-int ku_ledger_peek(const struct ku_libssl *libssl, SSL *ssl);
+int ku_ledger_peek(const struct ku_tls *tls);
 
 /* Use an SSLObject, in a critical section, by one thread at a time and not in a
    callback of its own; KU_OK, or refused.  And let others. */
@@ -150,7 +155,7 @@ ku_time ku_ledger_clock(void);
 void ku_ledger_advance_clock(ku_time by);
 
 /* Let peers renegotiate (1), and forbid it again as it was (-1). */
-void ku_ledger_allow_renegotiation(SSL *ssl, struct ku_ledger *ledger, int change);
+void ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change);
 
 /* Want new keys, and no less than before; and no longer what was wanted (`fulfilled`),
    unless more has been wanted since. */

@@ -95,13 +95,13 @@ room_under_cipher_limit(const struct ku_ledger *ledger, size_t n)
 
 /* A request of ours may not take the place of the answer that we owe. */
 static int
-choose_update_type(const struct ku_libssl *libssl, SSL *ssl,
-                   const struct ku_ledger *ledger, int heard)
+choose_update_type(const struct ku_tls *tls, int heard)
 {
+    struct ku_ledger *ledger = tls->ledger;
     int asks = ledger->rules.request_peer
                || ku_atomic_get(&ledger->wanted) == KU_WANTED_OF_BOTH
                || peer_keys_are_due(ledger, time_if_needed(ledger), heard);
-    int owes = ku_pending_key_update(libssl, ssl) != SSL_KEY_UPDATE_NONE;
+    int owes = ku_pending_key_update(tls) != SSL_KEY_UPDATE_NONE;
     return asks && !ledger->outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
                                                  : SSL_KEY_UPDATE_NOT_REQUESTED;
 }
@@ -126,11 +126,11 @@ give_up_wish(struct ku_ledger *ledger)
 
 /* KU_OK: scheduled, by this call or before. */
 static struct ku_outcome
-schedule_update(const struct ku_libssl *libssl, SSL *ssl, struct ku_ledger *ledger,
-                int heard)
+schedule_update(const struct ku_tls *tls, int heard)
 {
-    int type = choose_update_type(libssl, ssl, ledger, heard);
-    struct ku_outcome outcome = ku_schedule_key_update(libssl, ssl, type);
+    struct ku_ledger *ledger = tls->ledger;
+    int type = choose_update_type(tls, heard);
+    struct ku_outcome outcome = ku_schedule_key_update(tls, type);
     if (outcome.refusal == KU_UPDATE_SCHEDULED) {
         type = SSL_KEY_UPDATE_NOT_REQUESTED; /* maybe: ask again later */
         outcome = ku_ok(0);
@@ -142,13 +142,14 @@ schedule_update(const struct ku_libssl *libssl, SSL *ssl, struct ku_ledger *ledg
 }
 
 static struct ku_outcome
-schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
-                       struct ku_ledger *ledger)
+schedule_renegotiation(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     if (!ledger->rules.renegotiate) {
-        return ku_refused_because(KU_NOT_ALLOWED, libssl->SSL_get_version(ssl));
+        return ku_refused_because(KU_NOT_ALLOWED,
+                                  tls->libssl->SSL_get_version(tls->ssl));
     }
-    struct ku_outcome outcome = ku_schedule_renegotiation(libssl, ssl, 0);
+    struct ku_outcome outcome = ku_schedule_renegotiation(tls, 0);
     if (outcome.refusal == KU_OK) {
         give_up_wish(ledger);
     }
@@ -168,49 +169,48 @@ update_is_too_soon(const struct ku_ledger *ledger)
    before the peer has answered, but where the cipher suite demands it, or somebody
    has wished for it (rekey_all()). */
 static struct ku_outcome
-schedule_new_keys(const struct ku_libssl *libssl, SSL *ssl, struct ku_ledger *ledger,
-                  int must, int heard)
+schedule_new_keys(const struct ku_tls *tls, int must, int heard)
 {
+    struct ku_ledger *ledger = tls->ledger;
     if (!must && update_is_too_soon(ledger)) {
         return ku_refused(KU_TOO_SOON);
     }
     if (!must && ledger->outstanding && !ku_policy_keys_are_wanted(ledger)) {
         return ku_refused(KU_UNANSWERED);
     }
-    return libssl->SSL_version(ssl) == TLS1_3_VERSION
-               ? schedule_update(libssl, ssl, ledger, heard)
-               : schedule_renegotiation(libssl, ssl, ledger);
+    return ku_is_tls13(tls) ? schedule_update(tls, heard) : schedule_renegotiation(tls);
 }
 
 /* The connection is at its beginning or at its end: nothing is to be changed. */
 static int
-policy_is_off(const struct ku_libssl *libssl, SSL *ssl, const struct ku_ledger *ledger)
+policy_is_off(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     return !ledger->connected || ledger->excused || ledger->why_cut != NULL
-           || (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) != 0
-           || ku_has_failed(libssl, ssl);
+           || (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) != 0
+           || ku_has_failed(tls);
 }
 
 /* An SSLObject below TLS 1.3: a write of it is all or nothing, as it may have to wait
    for a renegotiation. */
 static int
-writes_are_whole(const struct ku_libssl *libssl, SSL *ssl,
-                 const struct ku_ledger *ledger)
+writes_are_whole(const struct ku_tls *tls)
 {
-    return !ledger->is_shared && libssl->SSL_version(ssl) != TLS1_3_VERSION;
+    struct ku_ledger *ledger = tls->ledger;
+    return !ledger->is_shared && !ku_is_tls13(tls);
 }
 
 /* A client's renegotiation that begins with a write dies of data that is on its way.
    A managed socket reads meanwhile; an SSLObject begins with its next read. */
 static struct ku_outcome
-schedule_before_write(const struct ku_libssl *libssl, SSL *ssl,
-                      struct ku_ledger *ledger, int must)
+schedule_before_write(const struct ku_tls *tls, int must)
 {
-    if (!ledger->rules.renegotiate || !writes_are_whole(libssl, ssl, ledger)
-        || libssl->SSL_is_server(ssl)) {
-        return schedule_new_keys(libssl, ssl, ledger, must, 0);
+    struct ku_ledger *ledger = tls->ledger;
+    if (!ledger->rules.renegotiate || !writes_are_whole(tls)
+        || tls->libssl->SSL_is_server(tls->ssl)) {
+        return schedule_new_keys(tls, must, 0);
     }
-    struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
+    struct ku_outcome may = ku_may_renegotiate(tls);
     if (may.refusal == KU_OK) {
         ku_ledger_want_keys(ledger, KU_WANTED);
         may = ku_refused(KU_READ_PENDING);
@@ -219,33 +219,33 @@ schedule_before_write(const struct ku_libssl *libssl, SSL *ssl,
 }
 
 static int
-limit_is_reached(const struct ku_libssl *libssl, SSL *ssl,
-                 const struct ku_ledger *ledger, ku_time now, size_t n, size_t room)
+limit_is_reached(const struct ku_tls *tls, ku_time now, size_t n, size_t room)
 {
+    struct ku_ledger *ledger = tls->ledger;
     return keys_are_old(&ledger->sent, now) || peer_keys_are_due(ledger, now, 0)
            || connection_was_idle(ledger, now)
-           || (room < n && (room == 0 || writes_are_whole(libssl, ssl, ledger)));
+           || (room < n && (room == 0 || writes_are_whole(tls)));
 }
 
 /* What another thread has asked for, and cannot be had, is no reason to refuse data. */
 struct ku_outcome
-ku_policy_admit_write(const struct ku_libssl *libssl, SSL *ssl,
-                      struct ku_ledger *ledger, size_t n, size_t *room)
+ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
 {
+    struct ku_ledger *ledger = tls->ledger;
     ku_time now = time_if_needed(ledger);
     *room = room_under_present_keys(ledger, n);
-    int reached = limit_is_reached(libssl, ssl, ledger, now, n, *room);
+    int reached = limit_is_reached(tls, now, n, *room);
     if (!reached && !ku_policy_keys_are_wanted(ledger)) {
         ledger->last_io = now;
         return ku_ok(0);
     }
-    if (policy_is_off(libssl, ssl, ledger)) {
+    if (policy_is_off(tls)) {
         *room = n;
         return ku_ok(0);
     }
     int must = n > 0 && room_under_cipher_limit(ledger, n) == 0;
-    struct ku_outcome outcome = schedule_before_write(libssl, ssl, ledger, must);
-    int whole = writes_are_whole(libssl, ssl, ledger);
+    struct ku_outcome outcome = schedule_before_write(tls, must);
+    int whole = writes_are_whole(tls);
     if (outcome.refusal == KU_OK) {
         *room = whole ? n : room_under_fresh_keys(ledger, n);
     }
@@ -269,21 +269,21 @@ ku_policy_permit_overuse(struct ku_ledger *ledger)
 }
 
 int
-ku_policy_renew_if_due(const struct ku_libssl *libssl, SSL *ssl,
-                       struct ku_ledger *ledger)
+ku_policy_renew_if_due(const struct ku_tls *tls)
 {
+    struct ku_ledger *ledger = tls->ledger;
     ku_time now = time_if_needed(ledger);
     int reached = keys_are_old(&ledger->sent, now) || peer_keys_are_due(ledger, now, 1);
     if (!reached && !ku_policy_keys_are_wanted(ledger)) {
         ledger->last_io = now;
         return 0;
     }
-    if (policy_is_off(libssl, ssl, ledger)) {
+    if (policy_is_off(tls)) {
         return 0;
     }
-    struct ku_outcome outcome = schedule_new_keys(libssl, ssl, ledger, 0, 1);
+    struct ku_outcome outcome = schedule_new_keys(tls, 0, 1);
     if (outcome.refusal == KU_OK) {
-        return libssl->SSL_version(ssl) == TLS1_3_VERSION || libssl->SSL_is_server(ssl);
+        return ku_is_tls13(tls) || tls->libssl->SSL_is_server(tls->ssl);
     }
     if (ku_is_for_good(&outcome)) {
         give_up_wish(ledger); /* a write will say it */

@@ -13,8 +13,7 @@
 /* How many of n bytes may be written next (n = 0: none), having scheduled new keys
    where they are due.  Refused: keys must be changed and cannot be; ask (see
    pykeyupdate/policy.py), and where that is to be ignored, excuse. */
-struct ku_outcome ku_policy_admit_write(const struct ku_libssl *libssl, SSL *ssl,
-                                        struct ku_ledger *ledger, size_t n,
+struct ku_outcome ku_policy_admit_write(const struct ku_tls *tls, size_t n,
                                         size_t *room);
 void ku_policy_permit_overuse(struct ku_ledger *ledger);
 
@@ -23,7 +22,6 @@ int ku_policy_keys_are_wanted(const struct ku_ledger *ledger);
 
 /* Schedule new keys if they are due, after a read or at any time.  Does it take an
    SSL_do_handshake() now?  It never waits for anything. */
-int ku_policy_renew_if_due(const struct ku_libssl *libssl, SSL *ssl,
-                           struct ku_ledger *ledger);
+int ku_policy_renew_if_due(const struct ku_tls *tls);
 
 #endif

@@ -12,25 +12,25 @@
    the next SSL_write() sends its data *in plaintext* (every version; statem.c
    375-382 leaves in_handshake incremented). */
 enum ku_refusal
-ku_connection_state(const struct ku_libssl *libssl, SSL *ssl)
+ku_connection_state(const struct ku_tls *tls)
 {
-    const struct ku_ledger *ledger = ku_ledger_of(ssl);
-    if (ku_has_failed(libssl, ssl) || (ledger != NULL && ledger->why_cut != NULL)) {
+    const struct ku_ledger *ledger = tls->ledger;
+    if (ku_has_failed(tls) || (ledger != NULL && ledger->why_cut != NULL)) {
         return KU_FAILED;
     }
-    return ku_was_connected(libssl, ssl) ? KU_OK : KU_NO_HANDSHAKE;
+    return ku_was_connected(tls) ? KU_OK : KU_NO_HANDSHAKE;
 }
 
 /* SSL_key_update() succeeds after close_notify, and the KeyUpdate then goes out
    behind it: a protocol violation (RFC 9846 6.1). */
 static enum ku_refusal
-key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+key_update_pending(const struct ku_tls *tls, int update_type)
 {
-    if (libssl->SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN) {
+    if (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) {
         return KU_CLOSE_SENT;
     }
-    int pending = ku_pending_key_update(libssl, ssl);
-    if (!libssl->SSL_is_init_finished(ssl)) {
+    int pending = ku_pending_key_update(tls);
+    if (!tls->libssl->SSL_is_init_finished(tls->ssl)) {
         return pending != SSL_KEY_UPDATE_NONE ? KU_UPDATE_SCHEDULED : KU_IN_MESSAGE;
     }
     /* Not in init and yet a type: the peer asked, and OpenSSL answers at our
@@ -50,34 +50,35 @@ key_update_pending(const struct ku_libssl *libssl, SSL *ssl, int update_type)
    and for no other reason (ssl_lib.c), and otherwise gives back idle buffers,
    which _ssl has OpenSSL do after every record anyway (RELEASE_BUFFERS). */
 static enum ku_refusal
-data_pending(const struct ku_libssl *libssl, SSL *ssl)
+data_pending(const struct ku_tls *tls)
 {
-    if (libssl->SSL_want(ssl) == SSL_WRITING) {
+    if (tls->libssl->SSL_want(tls->ssl) == SSL_WRITING) {
         return KU_WRITE_PENDING;
     }
-    if (libssl->version >= OPENSSL_1_1_1L) {
+    if (tls->libssl->version >= OPENSSL_1_1_1L) {
         return KU_OK;
     }
-    if (libssl->SSL_has_pending(ssl)) {
+    if (tls->libssl->SSL_has_pending(tls->ssl)) {
         return KU_READ_PENDING_OLD;
     }
-    return libssl->SSL_free_buffers(ssl) ? KU_OK : KU_WRITE_PENDING;
+    return tls->libssl->SSL_free_buffers(tls->ssl) ? KU_OK : KU_WRITE_PENDING;
 }
 
 static struct ku_outcome
-may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
+may_key_update(const struct ku_tls *tls, int update_type)
 {
-    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
-    if (refusal == KU_OK && libssl->SSL_version(ssl) != TLS1_3_VERSION) {
-        return ku_refused_because(KU_NEEDS_TLS13, libssl->SSL_get_version(ssl));
+    enum ku_refusal refusal = ku_connection_state(tls);
+    if (refusal == KU_OK && !ku_is_tls13(tls)) {
+        return ku_refused_because(KU_NEEDS_TLS13,
+                                  tls->libssl->SSL_get_version(tls->ssl));
     }
     if (refusal == KU_OK) {
-        refusal = key_update_pending(libssl, ssl, update_type);
+        refusal = key_update_pending(tls, update_type);
     }
     if (refusal == KU_OK) {
-        refusal = data_pending(libssl, ssl);
+        refusal = data_pending(tls);
     }
-    if (refusal == KU_OK && !libssl->ktls_can_rekey && ku_keys_in_kernel(libssl, ssl)) {
+    if (refusal == KU_OK && !tls->libssl->ktls_can_rekey && ku_keys_in_kernel(tls)) {
         refusal = KU_KERNEL_TLS;
     }
     return ku_refused(refusal);
@@ -88,27 +89,27 @@ may_key_update(const struct ku_libssl *libssl, SSL *ssl, int update_type)
    during a renegotiation the next I/O waits for a message that never comes;
    after a close_notify of either side nobody answers. */
 static enum ku_refusal
-renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
+renegotiation_state(const struct ku_tls *tls)
 {
-    int shutdown = libssl->SSL_get_shutdown(ssl);
+    int shutdown = tls->libssl->SSL_get_shutdown(tls->ssl);
     if (shutdown & SSL_SENT_SHUTDOWN) {
         return KU_CLOSE_SENT;
     }
     if (shutdown & SSL_RECEIVED_SHUTDOWN) {
         return KU_CLOSE_RECEIVED;
     }
-    if (libssl->SSL_get_options(ssl) & SSL_OP_NO_RENEGOTIATION) {
+    if (tls->libssl->SSL_get_options(tls->ssl) & SSL_OP_NO_RENEGOTIATION) {
         return KU_FORBIDDEN;
     }
-    if (libssl->SSL_ctrl(ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) != 1) {
+    if (tls->libssl->SSL_ctrl(tls->ssl, SSL_CTRL_GET_RI_SUPPORT, 0, NULL) != 1) {
         return KU_INSECURE;
     }
-    if (!libssl->SSL_is_init_finished(ssl) || ku_renegotiates(libssl, ssl)) {
+    if (!tls->libssl->SSL_is_init_finished(tls->ssl) || ku_renegotiates(tls)) {
         return KU_RENEGOTIATING;
     }
     /* Not harmful (it would begin after the write), but "scheduled" would then
        not mean "the next I/O performs it". */
-    if (libssl->SSL_want(ssl) == SSL_WRITING) {
+    if (tls->libssl->SSL_want(tls->ssl) == SSL_WRITING) {
         return KU_WRITE_PENDING;
     }
     /* A client's next write would end the connection over unread data
@@ -116,53 +117,55 @@ renegotiation_state(const struct ku_libssl *libssl, SSL *ssl)
        HelloRequest, OpenSSL renegotiates once and keeps its note to do so: it
        then waits for a server that has nothing to say (ssl3_renegotiate_check()
        does nothing while a record is half read, s3_lib.c). */
-    if (!libssl->SSL_is_server(ssl) && libssl->SSL_has_pending(ssl)) {
+    if (!tls->libssl->SSL_is_server(tls->ssl)
+        && tls->libssl->SSL_has_pending(tls->ssl)) {
         return KU_READ_PENDING;
     }
     /* No kernel changes the keys of TLS 1.2 in a live connection. */
-    return ku_keys_in_kernel(libssl, ssl) ? KU_KERNEL_TLS : KU_OK;
+    return ku_keys_in_kernel(tls) ? KU_KERNEL_TLS : KU_OK;
 }
 
 struct ku_outcome
-ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl)
+ku_may_renegotiate(const struct ku_tls *tls)
 {
-    enum ku_refusal refusal = ku_connection_state(libssl, ssl);
-    int version = libssl->SSL_version(ssl);
+    enum ku_refusal refusal = ku_connection_state(tls);
+    int version = tls->libssl->SSL_version(tls->ssl);
     if (refusal == KU_OK && (version < SSL3_VERSION || version > TLS1_2_VERSION)) {
-        return ku_refused_because(KU_NEEDS_TLS12, libssl->SSL_get_version(ssl));
+        return ku_refused_because(KU_NEEDS_TLS12,
+                                  tls->libssl->SSL_get_version(tls->ssl));
     }
-    return ku_refused(refusal == KU_OK ? renegotiation_state(libssl, ssl) : refusal);
+    return ku_refused(refusal == KU_OK ? renegotiation_state(tls) : refusal);
 }
 
 struct ku_outcome
-ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl, intptr_t update_type)
+ku_schedule_key_update(const struct ku_tls *tls, int update_type)
 {
-    if (libssl->SSL_key_update == NULL) {
+    if (tls->libssl->SSL_key_update == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_key_update");
     }
-    struct ku_outcome may = may_key_update(libssl, ssl, (int)update_type);
+    struct ku_outcome may = may_key_update(tls, update_type);
     if (may.refusal != KU_OK) {
         return may;
     }
-    libssl->ERR_clear_error();
-    return ku_scheduled(libssl, libssl->SSL_key_update(ssl, (int)update_type));
+    tls->libssl->ERR_clear_error();
+    return ku_scheduled(tls->libssl,
+                        tls->libssl->SSL_key_update(tls->ssl, update_type));
 }
 
 struct ku_outcome
-ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
-                          intptr_t abbreviated)
+ku_schedule_renegotiation(const struct ku_tls *tls, int abbreviated)
 {
-    int (*function)(SSL *) =
-        abbreviated ? libssl->SSL_renegotiate_abbreviated : libssl->SSL_renegotiate;
+    int (*function)(SSL *) = abbreviated ? tls->libssl->SSL_renegotiate_abbreviated
+                                         : tls->libssl->SSL_renegotiate;
     if (function == NULL) {
         return ku_refused_because(KU_MISSING, abbreviated
                                                   ? "SSL_renegotiate_abbreviated"
                                                   : "SSL_renegotiate");
     }
-    struct ku_outcome may = ku_may_renegotiate(libssl, ssl);
+    struct ku_outcome may = ku_may_renegotiate(tls);
     if (may.refusal != KU_OK) {
         return may;
     }
-    libssl->ERR_clear_error();
-    return ku_scheduled(libssl, function(ssl));
+    tls->libssl->ERR_clear_error();
+    return ku_scheduled(tls->libssl, function(tls->ssl));
 }

@@ -5,15 +5,13 @@
 #include "openssl/outcome.h"
 
 /* Is the first handshake complete and nothing fatal has happened since? */
-enum ku_refusal ku_connection_state(const struct ku_libssl *libssl, SSL *ssl);
+enum ku_refusal ku_connection_state(const struct ku_tls *tls);
 
 /* May a renegotiation be scheduled now?  The questions that OpenSSL forgot. */
-struct ku_outcome ku_may_renegotiate(const struct ku_libssl *libssl, SSL *ssl);
+struct ku_outcome ku_may_renegotiate(const struct ku_tls *tls);
 
 /* Schedule a key update of that type, or a renegotiation, if that may be done now. */
-struct ku_outcome ku_schedule_key_update(const struct ku_libssl *libssl, SSL *ssl,
-                                         intptr_t update_type);
-struct ku_outcome ku_schedule_renegotiation(const struct ku_libssl *libssl, SSL *ssl,
-                                            intptr_t abbreviated);
+struct ku_outcome ku_schedule_key_update(const struct ku_tls *tls, int update_type);
+struct ku_outcome ku_schedule_renegotiation(const struct ku_tls *tls, int abbreviated);
 
 #endif

@@ -46,14 +46,14 @@ ku_scheduled(const struct ku_libssl *libssl, int result)
 }
 
 struct ku_outcome
-ku_failed_io(const struct ku_libssl *libssl, SSL *ssl)
+ku_failed_io(const struct ku_tls *tls)
 {
     struct ku_outcome outcome = {.refusal = KU_IO};
-    outcome.value = libssl->SSL_get_error(ssl, 0);
-    outcome.error = libssl->ERR_peek_last_error();
+    outcome.value = tls->libssl->SSL_get_error(tls->ssl, 0);
+    outcome.error = tls->libssl->ERR_peek_last_error();
     if (outcome.error != 0) {
-        outcome.verify_result = libssl->SSL_get_verify_result(ssl);
-        libssl->ERR_clear_error();
+        outcome.verify_result = tls->libssl->SSL_get_verify_result(tls->ssl);
+        tls->libssl->ERR_clear_error();
     }
     return outcome;
 }

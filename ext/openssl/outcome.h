@@ -3,7 +3,7 @@
 #ifndef PYKEYUPDATE_OUTCOME_H
 #define PYKEYUPDATE_OUTCOME_H
 
-#include "openssl/libssl.h"
+#include "openssl/tls.h"
 
 #include "openssl/constants.h"
 
@@ -79,7 +79,7 @@ struct ku_outcome ku_scheduled(const struct ku_libssl *libssl, int result);
 
 /* What a failed SSL_read() or the like means (KU_IO), with the error queue emptied.
    In the thread that called it, before anything else of OpenSSL's. */
-struct ku_outcome ku_failed_io(const struct ku_libssl *libssl, SSL *ssl);
+struct ku_outcome ku_failed_io(const struct ku_tls *tls);
 
 /* ERR_GET_LIB() and ERR_PACK(ERR_LIB_SSL, reason): macros, which moved by a bit in
    OpenSSL 3.0. */
@@ -87,7 +87,6 @@ int ku_error_library(const struct ku_libssl *libssl, unsigned long error);
 unsigned long ku_ssl_error(const struct ku_libssl *libssl, int reason);
 
 /* What is done with OpenSSL while a connection is held. */
-typedef struct ku_outcome (*ku_step)(const struct ku_libssl *libssl, SSL *ssl,
-                                     intptr_t argument);
+typedef struct ku_outcome (*ku_step)(const struct ku_tls *tls);
 
 #endif

@@ -197,9 +197,7 @@ static int
 prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call *call)
 {
     call->pump = &self->pump;
-    call->libssl = &state->libssl;
-    call->ssl = ku_sslobject_ssl(state, self->inner);
-    if (call->ssl == NULL) {
+    if (!ku_ledger_tls(state, self->inner, &call->tls)) {
         raise_refusal(state, KU_NO_POINTER, function, self);
         return -1;
     }

@@ -27,13 +27,12 @@ ku_has_callbacks(PyObject *sslobj)
 int
 ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
 {
-    SSL *ssl = ku_sslobject_ssl(state, sslobj);
-    struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
-    if (ssl == NULL) {
+    struct ku_tls tls;
+    if (!ku_ledger_tls(state, sslobj, &tls)) {
         return 0;
     }
-    if (!state->libssl.SSL_is_init_finished(ssl)
-        || ku_renegotiates(&state->libssl, ssl)) {
+    struct ku_ledger *ledger = tls.ledger;
+    if (!state->libssl.SSL_is_init_finished(tls.ssl) || ku_renegotiates(&tls)) {
         if (ledger != NULL) {
             ledger->keeps_older = 1;
         }

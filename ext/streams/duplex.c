@@ -76,7 +76,7 @@ read_action(struct ku_call *call, void *argument)
     enum ku_progress progress =
         ku_pump_read(call, reading->data, reading->room, &reading->got);
     if (progress == KU_ENDED && call->outcome.value == SSL_ERROR_ZERO_RETURN
-        && call->libssl->SSL_get_shutdown(call->ssl) == SSL_RECEIVED_SHUTDOWN) {
+        && call->tls.libssl->SSL_get_shutdown(call->tls.ssl) == SSL_RECEIVED_SHUTDOWN) {
         return KU_DONE;
     }
     return progress;
@@ -136,9 +136,11 @@ pending_now(Duplex *self)
     if (begun < 0) {
         return NULL;
     }
-    SSL *ssl = ku_sslobject_ssl(state, self->inner);
-    size_t pending = ku_buffer_length(&self->pump.stash)
-                     + (ssl != NULL ? (size_t)state->libssl.SSL_pending(ssl) : 0);
+    struct ku_tls tls;
+    size_t pending = ku_buffer_length(&self->pump.stash);
+    if (ku_ledger_tls(state, self->inner, &tls)) {
+        pending += (size_t)tls.libssl->SSL_pending(tls.ssl);
+    }
     ku_call_end_look(self, begun);
     return PyLong_FromSize_t(pending);
 }
@@ -340,10 +342,10 @@ close_action(struct ku_call *call, void *ignored)
 static int
 drains_on_close(Duplex *self, struct ku_call *call)
 {
-    const struct ku_libssl *libssl = call->libssl;
+    const struct ku_libssl *libssl = call->tls.libssl;
     return self->forks_of_parent == ku_forks_of_parent
-           && !libssl->SSL_is_server(call->ssl)
-           && libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+           && !libssl->SSL_is_server(call->tls.ssl)
+           && libssl->SSL_version(call->tls.ssl) == TLS1_3_VERSION;
 }
 
 /* In a callback of another connection it may not wait for the threads in this one: the
@@ -382,9 +384,9 @@ py_close(PyObject *object, PyObject *descriptor)
         Py_END_ALLOW_THREADS
         Py_RETURN_NONE;
     }
-    struct ku_call call = {.pump = &self->pump, .libssl = &state->libssl};
+    struct ku_call call = {.pump = &self->pump};
     call.socket = (ku_socket)number;
-    call.ssl = ku_sslobject_ssl(state, self->inner);
+    (void)ku_ledger_tls(state, self->inner, &call.tls);
     call.drains = drains_on_close(self, &call);
     if (close_pump(self, &call) < 0) {
         return NULL;
@@ -419,9 +421,12 @@ ku_duplex_look(PyObject *duplex, const char *function, ku_step step, intptr_t ar
     if (begun < 0) {
         return -1;
     }
-    SSL *ssl = ku_sslobject_ssl(state, self->inner);
-    *outcome =
-        ssl != NULL ? step(&state->libssl, ssl, argument) : ku_refused(KU_NO_POINTER);
+    struct ku_tls tls;
+    *outcome = ku_refused(KU_NO_POINTER);
+    if (ku_ledger_tls(state, self->inner, &tls)) {
+        tls.argument = argument;
+        *outcome = step(&tls);
+    }
     ku_call_end_look(self, begun);
     return 0;
 }

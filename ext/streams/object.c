@@ -45,8 +45,7 @@ typedef struct {
 struct io {
     ku_state *state;
     PyObject *self, *inner;
-    SSL *ssl;
-    struct ku_ledger *ledger;
+    struct ku_tls tls;
     const char *function;
     struct ku_news news;
 };
@@ -58,7 +57,8 @@ struct io {
 static PyObject *
 raise_cut(struct io *io)
 {
-    struct ku_outcome outcome = ku_refused_because(KU_PEER_LIMIT, io->ledger->why_cut);
+    struct ku_outcome outcome =
+        ku_refused_because(KU_PEER_LIMIT, io->tls.ledger->why_cut);
     return ku_raise(io->state, &outcome, io->function, io->self);
 }
 
@@ -90,7 +90,7 @@ reads_again_soon(struct io *io)
 static int
 refuse_in_between(struct io *io, int writes)
 {
-    unsigned long asking = io->ledger->asking;
+    unsigned long asking = io->tls.ledger->asking;
     struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     if (asking == 0) {
         return 0;
@@ -119,16 +119,13 @@ begin_io(struct io *io, PyTypeObject *defining, PyObject *self, const char *func
     io->inner = ((ManagedObject *)self)->inner;
     Py_XINCREF(io->inner);
     if (io->inner != NULL && Py_TYPE(io->inner) == io->state->sslobject_type) {
-        io->ssl = ku_sslobject_ssl(io->state, io->inner);
+        (void)ku_ledger_tls(io->state, io->inner, &io->tls);
     }
-    if (io->ssl != NULL) {
-        io->ledger = ku_ledger_of(io->ssl);
-    }
-    if (io->ledger == NULL) {
+    if (io->tls.ledger == NULL) {
         ku_refuse(io->state, KU_UNMANAGED, function, self);
         return -1;
     }
-    if (io->ledger->why_cut != NULL) {
+    if (io->tls.ledger->why_cut != NULL) {
         raise_cut(io);
         return -1;
     }
@@ -144,7 +141,7 @@ static int
 run_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
                struct ku_outcome *outcome)
 {
-    *outcome = ku_ledger_occupy(io->ledger);
+    *outcome = ku_ledger_occupy(io->tls.ledger);
     if (outcome->refusal != KU_OK) {
         return 0;
     }
@@ -154,7 +151,7 @@ run_in_openssl(struct io *io, action action, void *argument, int has_little_to_d
     if (thread != NULL) {
         PyEval_RestoreThread(thread);
     }
-    ku_ledger_vacate(io->ledger);
+    ku_ledger_vacate(io->tls.ledger);
     return done;
 }
 
@@ -177,10 +174,10 @@ raise_outcome(struct io *io, const struct ku_outcome *given)
 {
     struct ku_outcome outcome = *given;
     if (outcome.refusal == KU_IO && outcome.value == SSL_ERROR_SYSCALL
-        && outcome.error == 0 && !io->ledger->connected) {
+        && outcome.error == 0 && !io->tls.ledger->connected) {
         outcome.detail = "Some I/O error occurred";
     }
-    if (io->ledger->why_cut != NULL) {
+    if (io->tls.ledger->why_cut != NULL) {
         raise_cut(io);
     }
     else {
@@ -193,10 +190,10 @@ static int
 renew_step(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored, (void)outcome;
-    const struct ku_libssl *libssl = &io->state->libssl;
-    if (ku_policy_renew_if_due(libssl, io->ssl, io->ledger)) {
+    const struct ku_libssl *libssl = io->tls.libssl;
+    if (ku_policy_renew_if_due(&io->tls)) {
         libssl->ERR_clear_error();
-        (void)libssl->SSL_do_handshake(io->ssl);
+        (void)libssl->SSL_do_handshake(io->tls.ssl);
         libssl->ERR_clear_error();
     }
     return 1; /* what fails shows in the next call */
@@ -220,14 +217,14 @@ unless_callbacks_raised(struct io *io, PyObject *result)
 {
     int of_data = result != NULL && strcmp(io->function, "read") == 0;
     PyObject *type, *value, *traceback;
-    if (!io->ledger->has_callbacks) {
+    if (!io->tls.ledger->has_callbacks) {
         return result;
     }
     PyErr_Fetch(&type, &value, &traceback);
     KU_LOCK_OBJECT(io->inner);
-    if (ku_ledger_occupy(io->ledger).refusal == KU_OK) {
+    if (ku_ledger_occupy(io->tls.ledger).refusal == KU_OK) {
         (void)ku_raise_kept(io->state, io->inner, of_data);
-        ku_ledger_vacate(io->ledger);
+        ku_ledger_vacate(io->tls.ledger);
     }
     KU_UNLOCK_OBJECT();
     ku_restore_exception(type, value, traceback);
@@ -241,19 +238,19 @@ unless_callbacks_raised(struct io *io, PyObject *result)
 static PyObject *
 finish_io(struct io *io, PyObject *result)
 {
-    io->news.events |= ku_ledger_take_events(io->ledger);
-    io->news.why_cut = io->ledger->why_cut;
+    io->news.events |= ku_ledger_take_events(io->tls.ledger);
+    io->news.why_cut = io->tls.ledger->why_cut;
     if (io->news.events == 0) {
         return result;
     }
-    unsigned long asking = io->ledger->asking;
+    unsigned long asking = io->tls.ledger->asking;
     if (is_of_asyncio(io)) {
-        io->ledger->asking = PyThread_get_thread_ident();
+        io->tls.ledger->asking = PyThread_get_thread_ident();
     }
     if (ku_tell_events(io->state, io->self, &io->news) < 0) {
         Py_CLEAR(result);
     }
-    io->ledger->asking = asking;
+    io->tls.ledger->asking = asking;
     return result;
 }
 
@@ -264,9 +261,9 @@ finish_io(struct io *io, PyObject *result)
 static int
 is_renegotiating(const struct io *io)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
-    return io->ledger->connected && libssl->SSL_version(io->ssl) != TLS1_3_VERSION
-           && !libssl->SSL_is_init_finished(io->ssl) && !ku_has_failed(libssl, io->ssl);
+    const struct ku_libssl *libssl = io->tls.libssl;
+    return io->tls.ledger->connected && !ku_is_tls13(&io->tls)
+           && !libssl->SSL_is_init_finished(io->tls.ssl) && !ku_has_failed(&io->tls);
 }
 
 /* Take data that cannot be encrypted now: 1, or 0 where it is too much, or -1 with an
@@ -293,18 +290,19 @@ static int
 encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored;
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     struct ku_buffer *held = &object_of(io)->held;
     size_t n = ku_buffer_length(held), written = 0;
     if (n == 0 || is_renegotiating(io)) {
         return 1;
     }
     ku_clear_errors(libssl);
-    if (libssl->SSL_write_ex(io->ssl, held->memory + held->start, n, &written) != 1) {
-        *outcome = ku_failed_io(libssl, io->ssl);
+    if (libssl->SSL_write_ex(io->tls.ssl, held->memory + held->start, n, &written)
+        != 1) {
+        *outcome = ku_failed_io(&io->tls);
         return 0;
     }
-    ku_ledger_count_sent(io->ledger, written);
+    ku_ledger_count_sent(io->tls.ledger, written);
     ku_buffer_drop(held, written);
     return 1;
 }
@@ -355,15 +353,15 @@ release_held(struct io *io)
 static int
 end_before_shutdown(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     char dropped[1024];
     size_t got = 1;
     while (is_renegotiating(io) && got > 0) {
         got = 0;
         ku_clear_errors(libssl);
-        if (libssl->SSL_read_ex(io->ssl, dropped, sizeof(dropped), &got) != 1
+        if (libssl->SSL_read_ex(io->tls.ssl, dropped, sizeof(dropped), &got) != 1
             && is_renegotiating(io)) {
-            *outcome = ku_failed_io(libssl, io->ssl);
+            *outcome = ku_failed_io(&io->tls);
             return 0;
         }
     }
@@ -395,25 +393,25 @@ struct reading {
 static int
 decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     struct reading *reading = argument;
-    int begins = libssl->SSL_pending(io->ssl) == 0;
+    int begins = libssl->SSL_pending(io->tls.ssl) == 0;
     ku_clear_errors(libssl);
-    if (libssl->SSL_read_ex(io->ssl, reading->memory, reading->room, &reading->got)
+    if (libssl->SSL_read_ex(io->tls.ssl, reading->memory, reading->room, &reading->got)
         == 1) {
-        ku_ledger_count_received(io->ledger, reading->got, begins);
+        ku_ledger_count_received(io->tls.ledger, reading->got, begins);
         return 1;
     }
-    *outcome = ku_failed_io(libssl, io->ssl);
-    return outcome->value == SSL_ERROR_ZERO_RETURN && io->ledger->why_cut == NULL
-           && libssl->SSL_get_shutdown(io->ssl) == SSL_RECEIVED_SHUTDOWN;
+    *outcome = ku_failed_io(&io->tls);
+    return outcome->value == SSL_ERROR_ZERO_RETURN && io->tls.ledger->why_cut == NULL
+           && libssl->SSL_get_shutdown(io->tls.ssl) == SSL_RECEIVED_SHUTDOWN;
 }
 
 static int
 raise_read(struct io *io, const struct ku_outcome *outcome)
 {
     struct ku_outcome wants = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
-    if (io->ledger->why_cut == NULL) {
+    if (io->tls.ledger->why_cut == NULL) {
         return raise_outcome(io, outcome);
     }
     int waits = waits_with_cut(io);
@@ -427,10 +425,10 @@ static int
 fill_from_object(void *argument, char *memory, size_t room, size_t *got)
 {
     struct io *io = argument;
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     struct reading reading = {memory, room, 0};
     struct ku_outcome outcome = {.refusal = KU_OK};
-    BIO *bio = libssl->SSL_get_rbio(io->ssl);
+    BIO *bio = libssl->SSL_get_rbio(io->tls.ssl);
     long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
     int done =
         try_in_openssl(io, decrypt_some, &reading, waiting <= LITTLE_DATA, &outcome);
@@ -473,7 +471,7 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     PyObject *result = NULL;
     if (begin_io(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
-        if ((!ku_policy_keys_are_wanted(io.ledger) || renew_after_read(&io) == 0)
+        if ((!ku_policy_keys_are_wanted(io.tls.ledger) || renew_after_read(&io) == 0)
             && read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
             result = unless_callbacks_raised(
@@ -494,11 +492,10 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 static struct ku_outcome
 may_write(struct io *io, size_t n, size_t *room)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
-    struct ku_ledger *ledger = io->ledger;
+    struct ku_ledger *ledger = io->tls.ledger;
     struct ku_outcome outcome = ku_ledger_occupy(ledger);
     if (outcome.refusal == KU_OK) {
-        outcome = ku_policy_admit_write(libssl, io->ssl, ledger, n, room);
+        outcome = ku_policy_admit_write(&io->tls, n, room);
         ku_ledger_vacate(ledger);
     }
     return outcome;
@@ -528,12 +525,12 @@ admit_bytes(struct io *io, size_t n, size_t *room)
         return -1;
     }
     *room = n;
-    if (ku_ask_on_impossible(io->state, io->self, io->function, &outcome, io->ledger,
-                             &io->news)
+    if (ku_ask_on_impossible(io->state, io->self, io->function, &outcome,
+                             io->tls.ledger, &io->news)
         < 0) {
         return -1;
     }
-    ku_policy_permit_overuse(io->ledger);
+    ku_policy_permit_overuse(io->tls.ledger);
     return 0;
 }
 
@@ -547,17 +544,17 @@ struct writing {
 static int
 end_renegotiation(struct io *io, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     if (!is_renegotiating(io)) {
         return 1;
     }
     ku_clear_errors(libssl);
-    int got = ku_ledger_peek(libssl, io->ssl);
-    if (libssl->SSL_is_init_finished(io->ssl)) {
+    int got = ku_ledger_peek(&io->tls);
+    if (libssl->SSL_is_init_finished(io->tls.ssl)) {
         libssl->ERR_clear_error();
         return 1;
     }
-    *outcome = ku_failed_io(libssl, io->ssl);
+    *outcome = ku_failed_io(&io->tls);
     if (got > 0) {
         outcome->value = SSL_ERROR_WANT_READ; /* data is in front: read() it */
     }
@@ -567,20 +564,20 @@ end_renegotiation(struct io *io, struct ku_outcome *outcome)
 static int
 encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = &io->state->libssl;
+    const struct ku_libssl *libssl = io->tls.libssl;
     const struct writing *writing = argument;
     size_t written = 0;
     if (!end_renegotiation(io, outcome) || !encrypt_held(io, NULL, outcome)) {
         return 0;
     }
     ku_clear_errors(libssl);
-    if (libssl->SSL_write_ex(io->ssl, writing->data, writing->n, &written) == 1) {
-        ku_ledger_count_sent(io->ledger, written);
+    if (libssl->SSL_write_ex(io->tls.ssl, writing->data, writing->n, &written) == 1) {
+        ku_ledger_count_sent(io->tls.ledger, written);
         return 1;
     }
-    *outcome = ku_failed_io(libssl, io->ssl);
-    if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->ssl) == SSL_READING
-        && !ku_has_failed(libssl, io->ssl)) {
+    *outcome = ku_failed_io(&io->tls);
+    if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->tls.ssl) == SSL_READING
+        && !ku_has_failed(&io->tls)) {
         outcome->value = SSL_ERROR_WANT_READ; /* the error is an older one */
     }
     return 0;
@@ -664,7 +661,7 @@ occupy_object(struct io *io)
 {
     struct ku_outcome outcome;
     KU_LOCK_OBJECT(io->inner);
-    outcome = ku_ledger_occupy(io->ledger);
+    outcome = ku_ledger_occupy(io->tls.ledger);
     KU_UNLOCK_OBJECT();
     if (outcome.refusal != KU_OK) {
         ku_raise(io->state, &outcome, io->function, io->self);
@@ -677,7 +674,7 @@ static void
 vacate_object(struct io *io)
 {
     KU_LOCK_OBJECT(io->inner);
-    ku_ledger_vacate(io->ledger);
+    ku_ledger_vacate(io->tls.ledger);
     KU_UNLOCK_OBJECT();
 }
 
@@ -691,7 +688,7 @@ call_inner(struct io *io, const char *method)
     }
     PyObject *result = PyObject_CallMethod(io->inner, method, NULL);
     vacate_object(io);
-    if (io->ledger->why_cut != NULL
+    if (io->tls.ledger->why_cut != NULL
         && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
         PyErr_Clear();
         Py_CLEAR(result);

@@ -58,7 +58,7 @@ static void
 note_failure(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    if (pump->ended.refusal == KU_OK && ku_has_failed(call->libssl, call->ssl)) {
+    if (pump->ended.refusal == KU_OK && ku_has_failed(&call->tls)) {
         pump->ended = call->outcome;
         if (KU_ERROR_REASON(pump->ended.error) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
             pump->ended.error = 0; /* OpenSSL, too, gives a reason once */
@@ -71,7 +71,7 @@ note_failure(struct ku_call *call)
 static enum ku_progress
 failure_progress(struct ku_call *call)
 {
-    struct ku_outcome outcome = ku_failed_io(call->libssl, call->ssl);
+    struct ku_outcome outcome = ku_failed_io(&call->tls);
     if (outcome.value == SSL_ERROR_WANT_READ) {
         return KU_WANT_READ;
     }
@@ -118,9 +118,9 @@ decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
     if (progress != KU_DONE) {
         return progress;
     }
-    int begins = call->libssl->SSL_pending(call->ssl) == 0;
-    ku_clear_errors(call->libssl);
-    if (call->libssl->SSL_read_ex(call->ssl, data, room, got) != 1) {
+    int begins = call->tls.libssl->SSL_pending(call->tls.ssl) == 0;
+    ku_clear_errors(call->tls.libssl);
+    if (call->tls.libssl->SSL_read_ex(call->tls.ssl, data, room, got) != 1) {
         progress = progress_unless_cut(call, failure_progress(call));
     }
     if (ledger != NULL && *got > 0) {
@@ -161,16 +161,16 @@ waits_for_reader(const struct ku_outcome *outcome)
 enum ku_progress
 ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
 {
-    ku_clear_errors(call->libssl);
-    call->outcome = step(call->libssl, call->ssl, argument);
+    ku_clear_errors(call->tls.libssl);
+    call->tls.argument = argument;
+    call->outcome = step(&call->tls);
     if (waits_for_reader(&call->outcome)) {
         struct ku_outcome refused = call->outcome;
         enum ku_progress progress = ku_pump_settle(call);
         if (progress == KU_NO_MEMORY) {
             return progress;
         }
-        call->outcome =
-            progress == KU_DONE ? step(call->libssl, call->ssl, argument) : refused;
+        call->outcome = progress == KU_DONE ? step(&call->tls) : refused;
     }
     if (call->outcome.refusal == KU_OK) {
         return KU_DONE;
@@ -185,15 +185,15 @@ ku_pump_take_step(struct ku_call *call, ku_step step, intptr_t argument)
 int
 ku_pump_is_renegotiating(const struct ku_call *call)
 {
-    const struct ku_libssl *libssl = call->libssl;
-    SSL *ssl = call->ssl;
+    const struct ku_libssl *libssl = call->tls.libssl;
+    SSL *ssl = call->tls.ssl;
     if (libssl->SSL_version(ssl) == TLS1_3_VERSION) {
         return 0;
     }
     if (libssl->SSL_is_init_finished(ssl)) {
-        return !libssl->SSL_is_server(ssl) && ku_renegotiates(libssl, ssl);
+        return !libssl->SSL_is_server(ssl) && ku_renegotiates(&call->tls);
     }
-    return ku_connection_state(libssl, ssl) == KU_OK;
+    return ku_connection_state(&call->tls) == KU_OK;
 }
 
 enum ku_progress
@@ -261,8 +261,8 @@ handshake_step(struct ku_call *call)
 {
     enum ku_progress progress = check_not_ended(call);
     if (progress == KU_DONE) {
-        ku_clear_errors(call->libssl);
-        if (call->libssl->SSL_do_handshake(call->ssl) != 1) {
+        ku_clear_errors(call->tls.libssl);
+        if (call->tls.libssl->SSL_do_handshake(call->tls.ssl) != 1) {
             progress = progress_unless_cut(call, failure_progress(call));
         }
     }
@@ -274,7 +274,7 @@ static void
 renew_if_due(struct ku_call *call)
 {
     struct ku_ledger *ledger = call->pump->ledger;
-    if (ledger != NULL && ku_policy_renew_if_due(call->libssl, call->ssl, ledger)) {
+    if (ledger != NULL && ku_policy_renew_if_due(&call->tls)) {
         (void)handshake_step(call);
     }
 }
@@ -294,11 +294,11 @@ ku_pump_renew(struct ku_call *call)
 static int
 nothing_to_read(const struct ku_call *call)
 {
-    const struct ku_libssl *libssl = call->libssl;
-    SSL *ssl = call->ssl;
+    const struct ku_libssl *libssl = call->tls.libssl;
+    SSL *ssl = call->tls.ssl;
     return call->bio->whole == 0 && !call->bio->at_end
            && libssl->SSL_is_init_finished(ssl) && libssl->SSL_pending(ssl) == 0
-           && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(libssl, ssl);
+           && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(&call->tls);
 }
 
 /* Whole records that are here. */
@@ -317,7 +317,8 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
     while (*got < room && progress == KU_DONE) {
         progress = decrypt_some(call, data + *got, room - *got, &more);
         *got += more;
-        if (call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
+        if (call->bio->whole == 0
+            && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
             break;
         }
     }
@@ -329,7 +330,7 @@ read_available(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     enum ku_progress progress = read_records(call, data, room, got);
     if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
-        && call->bio->whole == 0 && call->libssl->SSL_pending(call->ssl) == 0) {
+        && call->bio->whole == 0 && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
         ku_traffic_take_kept_byte(call);
     }
     return progress;
@@ -340,7 +341,7 @@ read_available(struct ku_call *call, char *data, size_t room, size_t *got)
 static enum ku_progress
 receive_next_record(struct ku_call *call, size_t room)
 {
-    int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+    int is_tls13 = ku_is_tls13(&call->tls);
     if (room < TLS_MAX_PLAINTEXT || !call->receives
         || !ku_tlsbio_data_follows(call->bio, is_tls13)) {
         return KU_WANT_READ;
@@ -427,7 +428,7 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     call->outcome.detail = ": a send before this one ended half-way (a timeout, "
                            "SSLWantWriteError, a signal, a RekeyPolicy); repeat it "
                            "with the same data, or close the connection";
-    call->outcome.error = ku_ssl_error(call->libssl, SSL_R_BAD_WRITE_RETRY);
+    call->outcome.error = ku_ssl_error(call->tls.libssl, SSL_R_BAD_WRITE_RETRY);
     return KU_ENDED;
 }
 
@@ -462,8 +463,8 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     }
     enum ku_progress progress = KU_DONE;
     size_t flushed = call->bio->flushed;
-    ku_clear_errors(call->libssl);
-    if (call->libssl->SSL_write_ex(call->ssl, data, length, &written) != 1) {
+    ku_clear_errors(call->tls.libssl);
+    if (call->tls.libssl->SSL_write_ex(call->tls.ssl, data, length, &written) != 1) {
         progress = failure_progress(call);
     }
     call->bio->flushed = flushed; /* a KeyUpdate goes with the data behind it */
@@ -484,7 +485,7 @@ admit_bytes(struct ku_call *call, size_t *n)
     if (ledger == NULL) {
         return KU_DONE;
     }
-    call->outcome = ku_policy_admit_write(call->libssl, call->ssl, ledger, *n, n);
+    call->outcome = ku_policy_admit_write(&call->tls, *n, n);
     return call->outcome.refusal == KU_OK ? KU_DONE : KU_NO_NEW_KEYS;
 }
 
@@ -604,23 +605,22 @@ handshake_stage(struct ku_call *call)
 static enum ku_progress
 shutdown_stage(struct ku_call *call)
 {
-    const struct ku_libssl *libssl = call->libssl;
+    const struct ku_libssl *libssl = call->tls.libssl;
     struct ku_ledger *ledger = call->pump->ledger;
     if (ledger != NULL && ledger->why_cut != NULL) {
         return check_not_ended(call); /* what else is here is no plaintext */
     }
-    if (ku_connection_state(libssl, call->ssl) == KU_OK
-        && !ku_pump_is_renegotiating(call)
-        && !libssl->SSL_is_init_finished(call->ssl)) {
+    if (ku_connection_state(&call->tls) == KU_OK && !ku_pump_is_renegotiating(call)
+        && !libssl->SSL_is_init_finished(call->tls.ssl)) {
         enum ku_progress progress = handshake_step(call);
         if (progress != KU_DONE) {
             return progress;
         }
     }
     ku_clear_errors(libssl);
-    int done = libssl->SSL_shutdown(call->ssl);
+    int done = libssl->SSL_shutdown(call->tls.ssl);
     if (done == 0) {
-        done = libssl->SSL_shutdown(call->ssl);
+        done = libssl->SSL_shutdown(call->tls.ssl);
     }
     enum ku_progress progress = done >= 0 ? KU_DONE : failure_progress(call);
     return progress_unless_cut(call,
@@ -633,9 +633,9 @@ shutdown_stage(struct ku_call *call)
 static enum ku_progress
 ignore_ticket_failure(const struct ku_call *call, enum ku_progress progress)
 {
-    int is_complete = call->libssl->SSL_is_server(call->ssl)
-                      && call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION
-                      && call->libssl->SSL_is_init_finished(call->ssl);
+    int is_complete = call->tls.libssl->SSL_is_server(call->tls.ssl)
+                      && ku_is_tls13(&call->tls)
+                      && call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
     return progress == KU_SYSTEM && is_complete && ku_wire_is_gone(call->error)
                ? KU_DONE
                : progress;
@@ -665,7 +665,7 @@ size_t
 ku_pump_pending(struct ku_call *call)
 {
     size_t pending = ku_buffer_length(&call->pump->stash)
-                     + (size_t)call->libssl->SSL_pending(call->ssl);
+                     + (size_t)call->tls.libssl->SSL_pending(call->tls.ssl);
     if (pending == 0 && call->bio->whole > 0) {
         (void)ku_pump_settle(call);
         pending = ku_buffer_length(&call->pump->stash);

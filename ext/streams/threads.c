@@ -20,7 +20,7 @@ ku_threads_enter(struct ku_call *call)
         return -1;
     }
     call->pump->users++;
-    call->bio = ku_tlsbio_of(call->libssl, call->ssl);
+    call->bio = ku_tlsbio_of(call->tls.libssl, call->tls.ssl);
     call->signals_seen = ku_now();
     return 0;
 }

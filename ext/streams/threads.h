@@ -53,8 +53,7 @@ enum ku_progress {
 /* One thread's call, from begin to end; between these it is in the monitor. */
 struct ku_call {
     struct ku_pump *pump;
-    const struct ku_libssl *libssl;
-    SSL *ssl;
+    struct ku_tls tls;
     ku_socket socket;
     int blocks; /* the socket is one that blocks, and it may */
     ku_time deadline;

@@ -1,5 +1,7 @@
 #include "streams/traffic.h"
 
+#include "openssl/questions.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -256,7 +258,7 @@ ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
             return progress;
         }
     }
-    int is_tls13 = call->libssl->SSL_version(call->ssl) == TLS1_3_VERSION;
+    int is_tls13 = ku_is_tls13(&call->tls);
     int ahead = reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, is_tls13);
     size_t length = ku_tlsbio_wanted(call->bio, ahead);
     int keeps =
@@ -275,7 +277,7 @@ ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
     if (got < 0) {
         /* In a handshake the peer waits for us first. */
         int owes = ku_traffic_output_left(call) > 0
-                   && !call->libssl->SSL_is_init_finished(call->ssl);
+                   && !call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
         return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
     }
     if (ku_threads_are_closed(call)) {
