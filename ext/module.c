@@ -38,6 +38,7 @@
 #include "calls/managed.h"
 #include "keys/ledger.h"
 #include "openssl/sslobject.h"
+#include "openssl/states.h"
 #include "streams/call.h"
 #include "streams/duplex.h"
 #include "streams/object.h"
@@ -126,6 +127,24 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
     return result;
 }
 
+/* True, or False where this OpenSSL makes no connection on which to prove them. */
+static PyObject *
+py_prove_states(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    PyObject *_ssl = PyImport_ImportModule("_ssl");
+    int proved = _ssl != NULL ? ku_states_prove(PyModule_GetState(module), _ssl) : -1;
+    Py_XDECREF(_ssl);
+    return proved >= 0 ? PyBool_FromLong(proved) : NULL;
+}
+
+static PyMethodDef proofs[] = {
+    {"prove_states", py_prove_states, METH_NOARGS,
+     "prove_states($module, /)\n--\n\n"
+     "Prove the names of OpenSSL's states, as at import."},
+    {NULL, NULL, 0, NULL},
+};
+
 static int
 add_types(PyObject *module, ku_state *state)
 {
@@ -169,8 +188,10 @@ module_exec(PyObject *module)
         return -1;
     }
     int result = bind_and_prove(module, state, _ssl);
+    result = result == 0 && ku_states_prove(state, _ssl) >= 0 ? 0 : -1;
     Py_DECREF(_ssl);
     return result == 0 && add_types(module, state) == 0
+                   && PyModule_AddFunctions(module, proofs) == 0
                    && PyModule_AddFunctions(module, ku_handshake) == 0
                ? PyModule_AddFunctions(module, ku_managed)
                : -1;

@@ -10,13 +10,13 @@
 #include "keys/ledger.h"
 #include "keys/scheduling.h"
 #include "openssl/questions.h"
+#include "openssl/states.h"
 
 #ifdef _WIN32
 #  include <windows.h>
 #else
 #  include <errno.h>
 #endif
-#include <string.h>
 
 /* Of what kind is it, what this side has to send?  As in performing.py: nothing; a
    key update, scheduled or half sent; the answer to one that the peer requested;
@@ -42,10 +42,8 @@ half_sent_kind(const struct ku_tls *tls)
     if (tls->libssl->SSL_want(tls->ssl) != SSL_WRITING) {
         return SENDS_NOTHING;
     }
-    const char *state = tls->libssl->SSL_state_string(tls->ssl);
-    return strcmp(state, "TWCKU") == 0 || strcmp(state, "TWSKU") == 0
-               ? SENDS_KEY_UPDATE
-               : SENDS_OTHER_MESSAGE;
+    return ku_tls_state(tls) == KU_STATE_SENT_KEY_UPDATE ? SENDS_KEY_UPDATE
+                                                         : SENDS_OTHER_MESSAGE;
 }
 
 static struct ku_outcome

@@ -2,6 +2,7 @@
 
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
+#include "openssl/states.h"
 #include "system/mutex.h"
 
 #include <limits.h>
@@ -443,15 +444,18 @@ static void
 note_state(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    const char *name = tls->libssl->SSL_state_string(tls->ssl);
-    if (strncmp(name, "SSLOK", 5) == 0) {
+    switch (ku_tls_state(tls)) {
+    case KU_STATE_READY:
         ledger->requesting = ku_pending_key_update(tls) == SSL_KEY_UPDATE_REQUESTED;
-    }
-    else if (strcmp(name, "TWCKU") == 0 || strcmp(name, "TWSKU") == 0) {
+        break;
+    case KU_STATE_SENT_KEY_UPDATE:
         note_update_sent(tls);
-    }
-    else if (strcmp(name, "TRCKU") == 0 || strcmp(name, "TRSKU") == 0) {
+        break;
+    case KU_STATE_READ_KEY_UPDATE:
         note_update_received(tls);
+        break;
+    default:
+        break;
     }
 }
 

@@ -14,6 +14,10 @@
 /* RFC 9846 section 5.1, and RFC 5246 section 6.2. */
 #define TLS_MAX_PLAINTEXT 16384 /* bytes of data in a record, and of one SSL_read() */
 
+/* ssl.PROTOCOL_TLS_* */
+#define PY_PROTOCOL_TLS_CLIENT 16
+#define PY_PROTOCOL_TLS_SERVER 17
+
 /* SSL_version() */
 #define SSL3_VERSION 0x0300
 #define TLS1_2_VERSION 0x0303

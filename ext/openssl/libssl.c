@@ -144,8 +144,8 @@ bind_required(struct ku_libssl *libssl, const struct ku_image *ssl,
         (void)cannot_work(LIBRESSL_REMEDY);
         return -1;
     }
-    complete =
-        complete KU_QUESTIONS(KU_TAKE_SSL) KU_STEPS(KU_TAKE_SSL) KU_LEDGER(KU_TAKE_SSL);
+    complete = complete KU_QUESTIONS(KU_TAKE_SSL) KU_STEPS(KU_TAKE_SSL)
+        KU_LEDGER(KU_TAKE_SSL) KU_PROOF(KU_TAKE_SSL);
 #undef KU_TAKE_SSL
 #undef KU_TAKE_CRYPTO
     if (!complete || libssl->OpenSSL_version_num() < OPENSSL_1_1_1) {

@@ -76,6 +76,25 @@ typedef struct ssl_session_st SSL_SESSION;
     X(SSL_SESSION *, SSL_get_session, (const SSL *))              \
     X(uint8_t, SSL_SESSION_get_max_fragment_length, (const SSL_SESSION *))
 
+/* What the proof of the states' names (openssl/states.c) takes, since 1.1.1 too. */
+#define KU_PROOF(X)                                               \
+    X(int, SSL_set_ciphersuites, (SSL *, const char *))           \
+    X(int, SSL_set_session_id_context,                            \
+      (SSL *, const unsigned char *, unsigned int))               \
+    X(const SSL_CIPHER *, SSL_CIPHER_find, (SSL *, const unsigned char *)) \
+    X(SSL_SESSION *, SSL_SESSION_new, (void))                     \
+    X(void, SSL_SESSION_free, (SSL_SESSION *))                    \
+    X(int, SSL_SESSION_set1_master_key,                           \
+      (SSL_SESSION *, const unsigned char *, size_t))             \
+    X(int, SSL_SESSION_set_cipher, (SSL_SESSION *, const SSL_CIPHER *)) \
+    X(int, SSL_SESSION_set_protocol_version, (SSL_SESSION *, int)) \
+    X(void, SSL_set_psk_use_session_callback,                     \
+      (SSL *, int (*)(SSL *, const void *, const unsigned char **, \
+                      size_t *, SSL_SESSION **)))                 \
+    X(void, SSL_set_psk_find_session_callback,                    \
+      (SSL *, int (*)(SSL *, const unsigned char *, size_t,       \
+                      SSL_SESSION **)))
+
 /* The same for libcrypto. */
 #define KU_CRYPTO(X)                                              \
     X(int, CRYPTO_get_ex_new_index,                               \
@@ -90,6 +109,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(const char *, ERR_reason_error_string, (unsigned long))     \
     X(const char *, X509_verify_cert_error_string, (long))        \
     X(long, BIO_ctrl, (BIO *, int, long, void *))                 \
+    X(int, BIO_write, (BIO *, const void *, int))                 \
     X(BIO_METHOD *, BIO_meth_new, (int, const char *))            \
     X(int, BIO_meth_set_read, (BIO_METHOD *, int (*)(BIO *, char *, int))) \
     X(int, BIO_meth_set_write, (BIO_METHOD *, int (*)(BIO *, const char *, int))) \
@@ -111,6 +131,7 @@ struct ku_libssl {
     KU_QUESTIONS(KU_MEMBER)
     KU_STEPS(KU_MEMBER)
     KU_LEDGER(KU_MEMBER)
+    KU_PROOF(KU_MEMBER)
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */

@@ -1,8 +1,7 @@
 #include "openssl/questions.h"
 
 #include "openssl/constants.h"
-
-#include <string.h>
+#include "openssl/states.h"
 
 int
 ku_is_tls13(const struct ku_tls *tls)
@@ -17,7 +16,7 @@ ku_is_tls13(const struct ku_tls *tls)
 int
 ku_has_failed(const struct ku_tls *tls)
 {
-    return strcmp(tls->libssl->SSL_state_string(tls->ssl), "SSLERR") == 0;
+    return ku_tls_state(tls) == KU_STATE_FAILED;
 }
 
 /* Have both Finished messages of a first handshake been exchanged?  "In init"

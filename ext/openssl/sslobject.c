@@ -24,6 +24,8 @@
    pointer and library together. */
 #include "openssl/sslobject.h"
 
+#include "openssl/constants.h"
+
 #include <stdint.h>
 
 struct prefix {
@@ -83,7 +85,7 @@ make_connection(PyObject *_ssl)
 {
     PyObject *connection = NULL, *incoming = NULL, *outgoing = NULL;
     PyObject *context =
-        PyObject_CallMethod(_ssl, "_SSLContext", "i", 16 /* PROTOCOL_TLS_CLIENT */);
+        PyObject_CallMethod(_ssl, "_SSLContext", "i", PY_PROTOCOL_TLS_CLIENT);
     if (context != NULL) {
         incoming = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);
         outgoing = PyObject_CallMethod(_ssl, "MemoryBIO", NULL);

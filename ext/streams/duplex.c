@@ -11,12 +11,11 @@
 
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
+#include "openssl/states.h"
 #include "streams/call.h"
 #include "streams/callbacks.h"
 #include "streams/reading.h"
 #include "streams/traffic.h"
-
-#include <string.h>
 
 #define MAX_READ (256 * 1024) /* allocated for one call, whatever it asks for */
 
@@ -505,20 +504,19 @@ set_attribute(PyObject *self, PyObject *name, PyObject *value)
 /* Not of any connection: of one that has not begun, over memory BIOs, so that
    nothing can be on its way in the BIO that is replaced, and that is in no other
    Duplex. */
-static SSL *
-fresh_connection(ku_state *state, PyObject *inner)
+static int
+find_fresh_connection(ku_state *state, PyObject *inner, struct ku_tls *tls)
 {
-    SSL *ssl = NULL;
-    if (Py_TYPE(inner) == state->sslobject_type && ku_sslobject_is_bio(state, inner)) {
-        ssl = ku_sslobject_ssl(state, inner);
-    }
-    if (ssl == NULL || strncmp(state->libssl.SSL_state_string(ssl), "PINIT", 5) != 0
-        || ku_tlsbio_of(&state->libssl, ssl) != NULL) {
+    int is_over_memory =
+        Py_TYPE(inner) == state->sslobject_type && ku_sslobject_is_bio(state, inner);
+    if (!is_over_memory || !ku_ledger_tls(state, inner, tls)
+        || ku_tls_state(tls) != KU_STATE_BEFORE
+        || ku_tlsbio_of(tls->libssl, tls->ssl) != NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "a Duplex is made of a new connection over memory BIOs");
-        return NULL;
+        return -1;
     }
-    return ssl;
+    return 0;
 }
 
 static PyObject *
@@ -533,8 +531,11 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         }
         return NULL;
     }
-    SSL *ssl = fresh_connection(state, inner);
-    Duplex *self = ssl != NULL ? (Duplex *)PyType_GenericAlloc(type, 0) : NULL;
+    struct ku_tls tls;
+    if (find_fresh_connection(state, inner, &tls) < 0) {
+        return NULL;
+    }
+    Duplex *self = (Duplex *)PyType_GenericAlloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -548,13 +549,13 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (ku_pump_create(&self->pump) < 0
-        || ku_tlsbio_install(&state->libssl, state->bio_method, ssl) < 0) {
+        || ku_tlsbio_install(tls.libssl, state->bio_method, tls.ssl) < 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
-    self->pump.ledger = ku_ledger_of(ssl);
-    if (self->pump.ledger != NULL) {
-        self->pump.ledger->is_shared = 1;
+    self->pump.ledger = tls.ledger;
+    if (tls.ledger != NULL) {
+        tls.ledger->is_shared = 1;
     }
     return (PyObject *)self;
 }
