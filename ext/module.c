@@ -36,6 +36,7 @@
 #include "calls/controls.h"
 #include "calls/handshake.h"
 #include "calls/managed.h"
+#include "calls/tables.h"
 #include "keys/ledger.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
@@ -192,6 +193,7 @@ module_exec(PyObject *module)
     Py_DECREF(_ssl);
     return result == 0 && add_types(module, state) == 0
                    && PyModule_AddFunctions(module, proofs) == 0
+                   && ku_tables_add(module) == 0
                    && PyModule_AddFunctions(module, ku_handshake) == 0
                ? PyModule_AddFunctions(module, ku_managed)
                : -1;

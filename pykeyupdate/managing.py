@@ -11,7 +11,6 @@ from .signals import is_of_signal_handler
 from .sockets import SSLSocket, all_sockets
 from .stats import totals
 
-_WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/keys/ledger.h
 _PER_SECOND = 1000.0
 _FASTEST = 1e6  # connections a second; what is above counts as this
 _BREATH = 0.02  # seconds between two batches
@@ -35,7 +34,7 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     wire: nothing by itself. Thread-safe.
     """
     checks.flag("request_rekey()", "request_peer", request_peer)
-    wanted = _WANTED_OF_BOTH if request_peer else _WANTED
+    wanted = _keyupdate.WANTED_OF_BOTH if request_peer else _keyupdate.WANTED
     _keyupdate.want(conn, "request_rekey", wanted)
 
 
@@ -64,7 +63,7 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     checks.number(
         "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
     )
-    wanted = _WANTED_OF_BOTH if request_peer else _WANTED
+    wanted = _keyupdate.WANTED_OF_BOTH if request_peer else _keyupdate.WANTED
     pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
@@ -85,7 +84,7 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
     try:
         if not _can_renew(sock):
             return False
-        _keyupdate.want(sock, "rekey_all", wanted | _UNLESS_INHERITED)
+        _keyupdate.want(sock, "rekey_all", wanted | _keyupdate.UNLESS_INHERITED)
         sock._renew("rekey_all")
     except (PyKeyUpdateError, OSError, ValueError) as error:  # closed, or failed
         if is_of_signal_handler(error):

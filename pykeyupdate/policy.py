@@ -289,8 +289,8 @@ class Rules(NamedTuple):
 
     policy: Optional[RekeyPolicy]
     limits: Optional[PeerLimits]
-    numbers: tuple[object, ...]
-    """Both as the extension wants them (``parse_rules()``, managed.c)."""
+    numbers: dict[str, float]
+    """Both as the extension wants them (``parse_rules()``, ext/calls/managed.c)."""
 
 
 def rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
@@ -304,26 +304,27 @@ def rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
     return Rules(policy, limits, _numbers(policy or _NO_POLICY, limits or _UNLIMITED))
 
 
-def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> tuple[object, ...]:
-    return (
-        _count(policy.sent_records),
-        _count(policy.sent_bytes),
-        _count(policy.received_records),
-        _count(policy.received_bytes),
-        _microseconds(policy.age_seconds),
-        _microseconds(policy.idle_seconds),
-        _microseconds(policy.min_interval_seconds),
-        _microseconds(limits.key_update_window_seconds),
-        _microseconds(limits.renegotiation_window_seconds),
-        _count(limits.key_updates, _ANY_NUMBER),
-        _count(limits.key_updates_in_a_row, _ANY_NUMBER),
-        _count(limits.renegotiations, _ANY_NUMBER),
-        float(policy.jitter),
-        policy.aead_limit,
-        policy.request_peer,
-        policy.renegotiate,
-        _MODES.index(limits.renegotiation),
-    )
+def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
+    """Return what KU_RULES in ext/keys/ledger.h names."""
+    return {
+        "sent_records": _count(policy.sent_records),
+        "sent_bytes": _count(policy.sent_bytes),
+        "received_records": _count(policy.received_records),
+        "received_bytes": _count(policy.received_bytes),
+        "age": _microseconds(policy.age_seconds),
+        "idle": _microseconds(policy.idle_seconds),
+        "min_interval": _microseconds(policy.min_interval_seconds),
+        "key_update_window": _microseconds(limits.key_update_window_seconds),
+        "renegotiation_window": _microseconds(limits.renegotiation_window_seconds),
+        "key_updates": _count(limits.key_updates, _ANY_NUMBER),
+        "key_updates_in_a_row": _count(limits.key_updates_in_a_row, _ANY_NUMBER),
+        "renegotiations": _count(limits.renegotiations, _ANY_NUMBER),
+        "jitter": float(policy.jitter),
+        "aead_limit": policy.aead_limit,
+        "request_peer": policy.request_peer,
+        "renegotiate": policy.renegotiate,
+        "mode": _MODES.index(limits.renegotiation),
+    }
 
 
 def impossible(conn: Any, function: str, reason: str) -> None:

@@ -18,19 +18,6 @@
 #  include <errno.h>
 #endif
 
-/* Of what kind is it, what this side has to send?  As in performing.py: nothing; a
-   key update, scheduled or half sent; the answer to one that the peer requested;
-   a renegotiation; one of which a message is half sent; another post-handshake
-   message (TLS 1.3), half sent. */
-enum {
-    SENDS_NOTHING,
-    SENDS_KEY_UPDATE,
-    SENDS_ANSWER,
-    SENDS_RENEGOTIATION,
-    SENDS_RENEGOTIATION_REST,
-    SENDS_OTHER_MESSAGE,
-};
-
 /* --- what is to be sent --------------------------------------------------- */
 
 /* The type is forgotten when the message is built; of one that is half sent the

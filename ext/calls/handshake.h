@@ -4,6 +4,22 @@
 
 #include <Python.h>
 
+/* What kind of message has this side to send?  The members of ToSend
+   (pykeyupdate/performing.py). */
+/* clang-format off */
+#define KU_TO_SEND(X)                                    \
+    X(SENDS_NOTHING, NOTHING)                            \
+    X(SENDS_KEY_UPDATE, KEY_UPDATE)         /* scheduled, or half sent */ \
+    X(SENDS_ANSWER, ANSWER)                 /* to the peer's request */ \
+    X(SENDS_RENEGOTIATION, RENEGOTIATION)                \
+    X(SENDS_RENEGOTIATION_REST, RENEGOTIATION_UNSENT)    /* a message is half sent */ \
+    X(SENDS_OTHER_MESSAGE, OTHER_MESSAGE)   /* post-handshake, half sent */
+/* clang-format on */
+
+#define KU_KIND(number, name) number,
+enum ku_to_send { KU_TO_SEND(KU_KIND) };
+#undef KU_KIND
+
 /* Functions of pykeyupdate._keyupdate that only the package itself calls, ended
    by a NULL entry. */
 extern PyMethodDef ku_handshake[];

@@ -10,34 +10,50 @@
 
 /* --- the functions ---------------------------------------------------------------- */
 
-/* In the order of policy.py's _numbers(). */
+static void
+take_NUMBER64(PyObject *number, uint64_t *rule)
+{
+    *rule = PyLong_AsUnsignedLongLong(number);
+}
+
+static void
+take_TIME(PyObject *number, ku_time *rule)
+{
+    *rule = PyLong_AsLongLong(number);
+}
+
+static void
+take_NUMBER32(PyObject *number, uint32_t *rule)
+{
+    *rule = (uint32_t)PyLong_AsUnsignedLong(number);
+}
+
+static void
+take_FRACTION(PyObject *number, float *rule)
+{
+    *rule = (float)PyFloat_AsDouble(number);
+}
+
+static void
+take_BYTE(PyObject *number, unsigned char *rule)
+{
+    *rule = (unsigned char)PyLong_AsLong(number);
+}
+
+/* policy.py's _numbers(), by their names. */
 static int
 parse_rules(PyObject *numbers, struct ku_rules *rules)
 {
-    unsigned long long limits[4];
-    long long times[5];
-    int aead, request, renegotiate, mode;
-    if (!PyArg_ParseTuple(numbers, "KKKKLLLLLIIIfpppi", &limits[0], &limits[1],
-                          &limits[2], &limits[3], &times[0], &times[1], &times[2],
-                          &times[3], &times[4], &rules->key_updates,
-                          &rules->key_updates_in_a_row, &rules->renegotiations,
-                          &rules->jitter, &aead, &request, &renegotiate, &mode)) {
-        return -1;
-    }
-    rules->sent_records = limits[0];
-    rules->sent_bytes = limits[1];
-    rules->received_records = limits[2];
-    rules->received_bytes = limits[3];
-    rules->age = times[0];
-    rules->idle = times[1];
-    rules->min_interval = times[2];
-    rules->key_update_window = times[3];
-    rules->renegotiation_window = times[4];
-    rules->aead_limit = (unsigned char)aead;
-    rules->request_peer = (unsigned char)request;
-    rules->renegotiate = (unsigned char)renegotiate;
-    rules->mode = (unsigned char)mode;
-    return 0;
+#define KU_TAKE(kind, name)                                                            \
+    PyObject *name = PyDict_GetItemString(numbers, #name);                             \
+    if (name == NULL) {                                                                \
+        PyErr_SetString(PyExc_KeyError, #name);                                        \
+        return -1;                                                                     \
+    }                                                                                  \
+    take_##kind(name, &rules->name);
+    KU_RULES(KU_TAKE)
+#undef KU_TAKE
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *
@@ -46,7 +62,7 @@ py_keep(PyObject *module, PyObject *args)
     PyObject *inner, *numbers;
     struct ku_rules rules = {0};
     ku_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTuple(args, "OO!:keep", &inner, &PyTuple_Type, &numbers)
+    if (!PyArg_ParseTuple(args, "OO!:keep", &inner, &PyDict_Type, &numbers)
         || parse_rules(numbers, &rules) < 0) {
         return NULL;
     }

@@ -25,20 +25,85 @@
 #define KU_NO_LIMIT UINT64_MAX
 #define KU_ANY_NUMBER UINT32_MAX
 
-enum ku_mode { KU_NEVER_RENEGOTIATE, KU_ONCE, KU_FREELY };
+/* The tables below name what pykeyupdate/ has under the same names; tests/test_tables.py
+   compares them, by way of calls/tables.c. */
+/* clang-format off */
+
+/* How often peers may renegotiate: PeerLimits.renegotiation. */
+#define KU_MODES(X)                   \
+    X(KU_NEVER_RENEGOTIATE, never)  \
+    X(KU_ONCE, once)                \
+    X(KU_FREELY, freely)
 
 /* RekeyPolicy and PeerLimits (pykeyupdate/policy.py) in numbers.  Times are in
-   microseconds, KU_NEVER where they are off. */
+   microseconds, KU_NEVER where they are off; `mode` is an enum ku_mode. */
+#define KU_RULES(X)                 \
+    X(NUMBER64, sent_records)       \
+    X(NUMBER64, sent_bytes)         \
+    X(NUMBER64, received_records)   \
+    X(NUMBER64, received_bytes)     \
+    X(TIME, age)                    \
+    X(TIME, idle)                   \
+    X(TIME, min_interval)           \
+    X(TIME, key_update_window)      \
+    X(TIME, renegotiation_window)   \
+    X(NUMBER32, key_updates)        \
+    X(NUMBER32, key_updates_in_a_row) \
+    X(NUMBER32, renegotiations)     \
+    X(FRACTION, jitter)             \
+    X(BYTE, aead_limit)             \
+    X(BYTE, request_peer)           \
+    X(BYTE, renegotiate)            \
+    X(BYTE, mode)
+
+typedef uint64_t ku_rule_NUMBER64;
+typedef ku_time ku_rule_TIME;
+typedef uint32_t ku_rule_NUMBER32;
+typedef float ku_rule_FRACTION;
+typedef unsigned char ku_rule_BYTE;
+
+/* What has happened, as bits: the members of EventKind (pykeyupdate/events.py). */
+#define KU_EVENTS(X)                                  \
+    X(KU_SENT_UPDATE, 1 << 0, KEY_UPDATE_SENT)        \
+    X(KU_RECEIVED_UPDATE, 1 << 1, KEY_UPDATE_RECEIVED) \
+    X(KU_RENEGOTIATED, 1 << 2, RENEGOTIATED)          \
+    X(KU_REFUSED_PEER, 1 << 3, RENEGOTIATION_REFUSED) \
+    X(KU_DEFERRED, 1 << 4, DEFERRED)                  \
+    X(KU_CUT, 1 << 5, CUT_OFF)                        \
+    X(KU_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
+
+/* What is counted, for each connection and for the process: the fields of Counts
+   (pykeyupdate/stats.py), which say what each is. */
+#define KU_COUNTERS(X)                            \
+    X(KU_UPDATES_SENT, key_updates_sent)          \
+    X(KU_UPDATES_RECEIVED, key_updates_received)  \
+    X(KU_REQUESTS_SENT, requests_sent)            \
+    X(KU_REQUESTS_RECEIVED, requests_received)    \
+    X(KU_RENEGOTIATIONS, renegotiations)          \
+    X(KU_PEER_RENEGOTIATIONS, peer_renegotiations) \
+    X(KU_REFUSALS, refused)                       \
+    X(KU_DEFERRALS, deferred)                     \
+    X(KU_CUTS, cut_off)                           \
+    X(KU_IMPOSSIBLES, impossible)
+
+/* clang-format on */
+
+#define KU_MODE(number, name) number,
+#define KU_RULE(kind, name) ku_rule_##kind name;
+#define KU_EVENT(number, bit, name) number = bit,
+#define KU_COUNTER(number, name) number,
+
+enum ku_mode { KU_MODES(KU_MODE) };
 struct ku_rules {
-    uint64_t sent_records, sent_bytes;
-    uint64_t received_records, received_bytes;
-    ku_time age, idle, min_interval;
-    ku_time key_update_window, renegotiation_window;
-    uint32_t key_updates, key_updates_in_a_row, renegotiations;
-    float jitter;
-    unsigned char aead_limit, request_peer, renegotiate;
-    unsigned char mode; /* enum ku_mode */
+    KU_RULES(KU_RULE)
 };
+enum ku_event { KU_EVENTS(KU_EVENT) };
+enum ku_count { KU_COUNTERS(KU_COUNTER) KU_COUNTS };
+
+#undef KU_MODE
+#undef KU_RULE
+#undef KU_EVENT
+#undef KU_COUNTER
 
 /* The keys of one direction: how much they have been used, and may be. */
 struct ku_keys {
@@ -46,32 +111,6 @@ struct ku_keys {
     ku_time since;
     uint64_t max_records, max_bytes;
     ku_time max_age;
-};
-
-/* What has happened, as bits, as in pykeyupdate/events.py. */
-enum ku_event {
-    KU_SENT_UPDATE = 1,
-    KU_RECEIVED_UPDATE = 2,
-    KU_RENEGOTIATED = 4,
-    KU_REFUSED_PEER = 8,
-    KU_DEFERRED = 16,
-    KU_CUT = 32,
-    KU_IMPOSSIBLE = 64,
-};
-
-/* What is counted, for each connection and for the process, as in stats.py. */
-enum ku_count {
-    KU_UPDATES_SENT,
-    KU_UPDATES_RECEIVED,
-    KU_REQUESTS_SENT,
-    KU_REQUESTS_RECEIVED,
-    KU_RENEGOTIATIONS,
-    KU_PEER_RENEGOTIATIONS,
-    KU_REFUSALS,  /* of the peer's renegotiations */
-    KU_DEFERRALS, /* changes of keys that had to wait */
-    KU_CUTS,
-    KU_IMPOSSIBLES, /* connections that cannot have the new keys they shall */
-    KU_COUNTS,
 };
 
 /* One is kept for each connection of a server that may have many: it is small. */

@@ -11,6 +11,9 @@
 /* Will it be the same later on this connection? */
 int ku_is_for_good(const struct ku_outcome *outcome);
 
+/* Pairs of an exception's name and whether it is for good, one a refusal; a new list. */
+PyObject *ku_refusals(void);
+
 /* "reason; remedy", without the call and the connection; a new reference. */
 PyObject *ku_reason(ku_state *state, const struct ku_outcome *outcome);
 

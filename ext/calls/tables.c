@@ -1,0 +1,69 @@
+#include "calls/tables.h"
+
+#include "calls/handshake.h"
+#include "keys/ledger.h"
+#include "openssl/errors.h"
+
+static const char *const MODES[] = {
+#define KU_NAME(number, name) #name,
+    KU_MODES(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static const char *const RULES[] = {
+#define KU_NAME(kind, name) #name,
+    KU_RULES(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static const char *const EVENTS[] = {
+#define KU_NAME(number, bit, name) #name,
+    KU_EVENTS(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static const char *const COUNTERS[] = {
+#define KU_NAME(number, name) #name,
+    KU_COUNTERS(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static const char *const TO_SEND[] = {
+#define KU_NAME(number, name) #name,
+    KU_TO_SEND(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static PyObject *
+list_of(const char *const names[])
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && names[i] != NULL; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (name == NULL || PyList_Append(list, name) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+int
+ku_tables_add(PyObject *module)
+{
+    PyObject *tables = Py_BuildValue(
+        "{s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules", list_of(RULES),
+        "events", list_of(EVENTS), "counters", list_of(COUNTERS), "to_send",
+        list_of(TO_SEND), "refusals", ku_refusals());
+    int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
+    Py_XDECREF(tables);
+    return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0
+                   || PyModule_AddIntConstant(module, "WANTED_OF_BOTH",
+                                              KU_WANTED_OF_BOTH)
+                          < 0
+                   || PyModule_AddIntConstant(module, "UNLESS_INHERITED",
+                                              KU_UNLESS_INHERITED)
+                          < 0
+               ? -1
+               : 0;
+}

@@ -1,0 +1,50 @@
+"""What stands in C and in Python, or twice in Python, and must agree."""
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import _keyupdate, errors, performing, policy
+
+TABLES = _keyupdate.tables
+
+
+def test_counters_are_the_fields_of_counts():
+    assert TABLES["counters"] == list(pykeyupdate.Counts._fields)
+
+
+def test_events_are_the_members_of_event_kind():
+    assert TABLES["events"] == [kind.name for kind in pykeyupdate.EventKind]
+
+
+def test_modes_are_those_of_peer_limits():
+    assert TABLES["modes"] == list(policy._MODES)
+    for mode in TABLES["modes"]:
+        pykeyupdate.PeerLimits(renegotiation=mode)
+
+
+def test_kinds_of_messages_are_the_members_of_to_send():
+    assert TABLES["to_send"] == [kind.name for kind in performing.ToSend]
+    assert [*performing.ToSend] == [*range(len(TABLES["to_send"]))]
+
+
+def test_rules_are_what_is_made_of_policy_and_limits():
+    assert TABLES["rules"] == [*policy.DEFAULT.numbers]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_for_good"), sorted({tuple(pair) for pair in TABLES["refusals"]})
+)
+def test_a_refusal_is_for_good_where_its_class_says_so(name, is_for_good):
+    """A policy gives up over the one, and programs over the other."""
+    cls = getattr(errors, name)
+    assert issubclass(cls, pykeyupdate.NotNowError) is not is_for_good
+
+
+def test_every_refusal_has_one_duration():
+    names = {name for name, _ in TABLES["refusals"]}
+    assert len({tuple(pair) for pair in TABLES["refusals"]}) == len(names)
+
+
+def test_every_count_has_its_words_for_prometheus():
+    prometheus = pytest.importorskip("pykeyupdate.prometheus")
+    assert [*prometheus._HELP] == list(pykeyupdate.Counts._fields)
