@@ -7,10 +7,12 @@
 #include "calls/handshake.h"
 
 #include "calls/step.h"
+#include "keys/counted_io.h"
 #include "keys/ledger.h"
 #include "keys/scheduling.h"
 #include "openssl/questions.h"
 #include "openssl/states.h"
+#include "system/hash.h"
 
 #ifdef _WIN32
 #  include <windows.h>
@@ -112,28 +114,22 @@ advance_step(const struct ku_tls *tls)
     if (refusal != KU_OK) {
         return ku_refused(refusal);
     }
-    tls->libssl->ERR_clear_error();
     set_system_error(0);
-    int got = ku_ledger_peek(tls);
-    struct ku_outcome outcome = {.refusal = KU_IO};
+    struct ku_outcome outcome = ku_counted_peek(tls);
     outcome.system_error = system_error();
-    outcome.value = tls->libssl->SSL_get_error(tls->ssl, got);
-    outcome.error = tls->libssl->ERR_peek_last_error();
-    outcome.verify_result = tls->libssl->SSL_get_verify_result(tls->ssl);
-    tls->libssl->ERR_clear_error();
-    const struct ku_ledger *ledger = tls->ledger;
-    if (ledger != NULL && ledger->why_cut != NULL && got <= 0) {
-        return ku_refused_because(KU_PEER_LIMIT, ledger->why_cut);
+    if (outcome.refusal == KU_OK) {
+        return ku_ok(SSL_ERROR_NONE);
     }
-    if (outcome.value == SSL_ERROR_NONE || outcome.value == SSL_ERROR_WANT_READ
-        || outcome.value == SSL_ERROR_WANT_WRITE) {
-        return ku_ok(outcome.value);
+    if (tls->ledger != NULL && tls->ledger->why_cut != NULL) {
+        return ku_refused_because(KU_PEER_LIMIT, tls->ledger->why_cut);
     }
-    return outcome;
+    return outcome.value == SSL_ERROR_WANT_READ || outcome.value == SSL_ERROR_WANT_WRITE
+               ? ku_ok(outcome.value)
+               : outcome;
 }
 
 /* A number that is another one after each handshake (and each post-handshake
-   authentication) with the peer: an FNV-1a hash of its last Finished message,
+   authentication) with the peer: a hash of its last Finished message,
    which OpenSSL keeps.  Nothing but "the same or not" is made of it. */
 static struct ku_outcome
 peer_finished_step(const struct ku_tls *tls)
@@ -141,11 +137,8 @@ peer_finished_step(const struct ku_tls *tls)
     unsigned char finished[64]; /* EVP_MAX_MD_SIZE */
     size_t length =
         tls->libssl->SSL_get_peer_finished(tls->ssl, finished, sizeof(finished));
-    uint32_t hash = 2166136261u;
-    for (size_t i = 0; i < length && i < sizeof(finished); i++) {
-        hash = (hash ^ finished[i]) * 16777619u;
-    }
-    return ku_ok((int)(hash & 0x7fffffff));
+    length = length < sizeof(finished) ? length : sizeof(finished);
+    return ku_ok((int)(ku_hash(finished, length) & 0x7fffffff));
 }
 
 /* --- a request for the client's certificate --------------------------------- */
@@ -258,13 +251,6 @@ request_certificate_step(const struct ku_tls *tls)
    in which no other thread, no signal handler and no exception comes between.  Of a
    socket that is not managed performing.py takes the same steps one by one. */
 
-static struct ku_outcome
-handshake_once(const struct ku_tls *tls)
-{
-    ku_clear_errors(tls->libssl);
-    return tls->libssl->SSL_do_handshake(tls->ssl) == 1 ? ku_ok(0) : ku_failed_io(tls);
-}
-
 /* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends
    with a write alone is made by an update of ours that asks for none: it is the same
    message, and its preconditions are known. */
@@ -285,7 +271,7 @@ flush_step(const struct ku_tls *tls)
             return answer;
         }
     }
-    return handshake_once(tls);
+    return ku_do_handshake(tls);
 }
 
 static struct ku_outcome
@@ -343,7 +329,7 @@ request_step(const struct ku_tls *tls)
     if (outcome.refusal != KU_OK) {
         return outcome;
     }
-    return outcome.value == 0 && ku_is_tls13(tls) ? handshake_once(tls)
+    return outcome.value == 0 && ku_is_tls13(tls) ? ku_do_handshake(tls)
                                                   : flush_step(tls);
 }
 

@@ -3,6 +3,7 @@
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
+#include "system/forks.h"
 #include "system/mutex.h"
 
 #include <limits.h>
@@ -109,12 +110,12 @@ count_event(struct ku_ledger *ledger, enum ku_count what)
     ku_mutex_unlock(&ledgers_lock);
 }
 
-#ifndef _WIN32
 static void
 lock_ledgers(void)
 {
     ku_mutex_lock(&ledgers_lock);
 }
+
 static void
 unlock_ledgers(void)
 {
@@ -137,15 +138,8 @@ mark_inherited(void)
 static int
 watch_forks(void)
 {
-    return pthread_atfork(lock_ledgers, unlock_ledgers, mark_inherited);
+    return ku_at_fork(lock_ledgers, unlock_ledgers, mark_inherited);
 }
-#else
-static int
-watch_forks(void)
-{
-    return 0;
-}
-#endif
 
 /* --- keys, and how much they may be used ----------------------------------------- */
 
@@ -294,19 +288,6 @@ ku_ledger_note_deferral(struct ku_ledger *ledger)
         count_event(ledger, KU_DEFERRALS);
         ledger->events |= KU_DEFERRED;
     }
-}
-
-int
-ku_ledger_peek(const struct ku_tls *tls)
-{
-    struct ku_ledger *ledger = tls->ledger;
-    int begins = tls->libssl->SSL_pending(tls->ssl) == 0;
-    char first;
-    int got = tls->libssl->SSL_peek(tls->ssl, &first, 1);
-    if (ledger != NULL && got > 0 && begins) {
-        ledger->received.records++; /* who reads it finds it begun */
-    }
-    return got;
 }
 
 struct ku_outcome

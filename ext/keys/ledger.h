@@ -171,10 +171,6 @@ int ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls);
 void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
 void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
 
-/* SSL_peek() of a byte, which drives a handshake past application data: the record that
-   it begins is counted.  The ledger may be NULL. */
-int ku_ledger_peek(const struct ku_tls *tls);
-
 /* Use an SSLObject, in a critical section, by one thread at a time and not in a
    callback of its own; KU_OK, or refused.  And let others. */
 struct ku_outcome ku_ledger_occupy(struct ku_ledger *ledger);

@@ -58,6 +58,13 @@ ku_failed_io(const struct ku_tls *tls)
     return outcome;
 }
 
+struct ku_outcome
+ku_do_handshake(const struct ku_tls *tls)
+{
+    ku_clear_errors(tls->libssl);
+    return tls->libssl->SSL_do_handshake(tls->ssl) == 1 ? ku_ok(0) : ku_failed_io(tls);
+}
+
 static int
 library_shift(const struct ku_libssl *libssl)
 {

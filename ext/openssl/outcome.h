@@ -81,6 +81,9 @@ struct ku_outcome ku_scheduled(const struct ku_libssl *libssl, int result);
    In the thread that called it, before anything else of OpenSSL's. */
 struct ku_outcome ku_failed_io(const struct ku_tls *tls);
 
+/* SSL_do_handshake(): KU_OK, or what its failure means. */
+struct ku_outcome ku_do_handshake(const struct ku_tls *tls);
+
 /* ERR_GET_LIB() and ERR_PACK(ERR_LIB_SSL, reason): macros, which moved by a bit in
    OpenSSL 3.0. */
 int ku_error_library(const struct ku_libssl *libssl, unsigned long error);

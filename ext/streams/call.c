@@ -4,18 +4,12 @@
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 #include "streams/traffic.h"
+#include "system/forks.h"
 
 #include <errno.h>
 
 unsigned long ku_forks, ku_forks_of_parent;
 
-#ifdef _WIN32
-int
-ku_watch_forks(void)
-{
-    return 0;
-}
-#else
 static void
 count_fork_of_parent(void)
 {
@@ -29,8 +23,6 @@ count_fork_in_child(void)
     ku_forks_of_parent++;
 }
 
-/* Not Python's os.register_at_fork(): its functions are called in an order of their
-   own, and not at all where C code forks. */
 int
 ku_watch_forks(void)
 {
@@ -38,13 +30,12 @@ ku_watch_forks(void)
     static int watching;
     ku_mutex_lock(&once);
     if (!watching) {
-        watching = pthread_atfork(NULL, count_fork_of_parent, count_fork_in_child) == 0;
+        watching = ku_at_fork(NULL, count_fork_of_parent, count_fork_in_child) == 0;
     }
     int result = watching ? 0 : -1;
     ku_mutex_unlock(&once);
     return result;
 }
-#endif
 
 ku_state *
 ku_state_of(Duplex *self)

@@ -9,6 +9,7 @@
    is in the monitor may wait for the GIL. */
 #include "streams/duplex.h"
 
+#include "keys/counted_io.h"
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
@@ -67,18 +68,15 @@ struct reading {
     size_t room, got;
 };
 
-/* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
 static enum ku_progress
 read_action(struct ku_call *call, void *argument)
 {
     struct reading *reading = argument;
     enum ku_progress progress =
         ku_pump_read(call, reading->data, reading->room, &reading->got);
-    if (progress == KU_ENDED && call->outcome.value == SSL_ERROR_ZERO_RETURN
-        && call->tls.libssl->SSL_get_shutdown(call->tls.ssl) == SSL_RECEIVED_SHUTDOWN) {
-        return KU_DONE;
-    }
-    return progress;
+    return progress == KU_ENDED && ku_is_end_of_data(&call->tls, &call->outcome)
+               ? KU_DONE
+               : progress;
 }
 
 static int
@@ -229,38 +227,10 @@ py_shutdown(PyObject *self, PyObject *ignored)
         (Duplex *)self, done != NULL ? ku_owner_of((Duplex *)self) : NULL, 0);
 }
 
-static PyObject *
-py_send(PyObject *self, PyObject *args)
-{
-    const char *what;
-    PyObject *timeout;
-    if (!PyArg_ParseTuple(args, "sO", &what, &timeout)) {
-        return NULL;
-    }
-    PyObject *done = ku_call_perform((Duplex *)self, what, timeout, send_action, NULL);
-    Py_XINCREF(done);
-    return done;
-}
-
 static enum ku_progress
 receive_action(struct ku_call *call, void *argument)
 {
     return ku_pump_receive(call, *(unsigned long *)argument, 1);
-}
-
-static PyObject *
-py_receive(PyObject *self, PyObject *args)
-{
-    const char *what;
-    PyObject *timeout;
-    unsigned long received;
-    if (!PyArg_ParseTuple(args, "sOk", &what, &timeout, &received)) {
-        return NULL;
-    }
-    PyObject *done =
-        ku_call_perform((Duplex *)self, what, timeout, receive_action, &received);
-    Py_XINCREF(done);
-    return done;
 }
 
 static enum ku_progress
@@ -272,18 +242,6 @@ settle_action(struct ku_call *call, void *ignored)
     return progress;
 }
 
-static PyObject *
-py_settle(PyObject *self, PyObject *args)
-{
-    const char *what;
-    if (!PyArg_ParseTuple(args, "s", &what)) {
-        return NULL;
-    }
-    PyObject *done = ku_call_perform((Duplex *)self, what, NULL, settle_action, NULL);
-    Py_XINCREF(done);
-    return done;
-}
-
 static enum ku_progress
 renew_action(struct ku_call *call, void *ignored)
 {
@@ -291,17 +249,34 @@ renew_action(struct ku_call *call, void *ignored)
     return ku_pump_renew(call);
 }
 
+/* The name that errors give the call, a timeout in seconds or None (the socket's own,
+   where there is none), and how often something had been received. */
 static PyObject *
-py_renew(PyObject *self, PyObject *args)
+perform_named(PyObject *self, PyObject *args, ku_action action)
 {
     const char *what;
-    if (!PyArg_ParseTuple(args, "s", &what)) {
+    PyObject *timeout = NULL;
+    unsigned long received = 0;
+    if (!PyArg_ParseTuple(args, "s|Ok", &what, &timeout, &received)) {
         return NULL;
     }
-    PyObject *done = ku_call_perform((Duplex *)self, what, NULL, renew_action, NULL);
+    PyObject *done = ku_call_perform((Duplex *)self, what, timeout, action, &received);
     Py_XINCREF(done);
     return done;
 }
+
+/* clang-format off */
+#define KU_METHOD(name)                                        \
+    static PyObject *py_##name(PyObject *self, PyObject *args) \
+    {                                                          \
+        return perform_named(self, args, name##_action);       \
+    }
+KU_METHOD(send)
+KU_METHOD(receive)
+KU_METHOD(settle)
+KU_METHOD(renew)
+#undef KU_METHOD
+/* clang-format on */
 
 static PyObject *
 py_received(PyObject *object, void *ignored)

@@ -5,6 +5,7 @@
    inside costs more than all that is asked. */
 #include "streams/object.h"
 
+#include "keys/counted_io.h"
 #include "keys/policy.h"
 #include "keys/telling.h"
 #include "openssl/errors.h"
@@ -190,11 +191,8 @@ static int
 renew_step(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored, (void)outcome;
-    const struct ku_libssl *libssl = io->tls.libssl;
     if (ku_policy_renew_if_due(&io->tls)) {
-        libssl->ERR_clear_error();
-        (void)libssl->SSL_do_handshake(io->tls.ssl);
-        libssl->ERR_clear_error();
+        (void)ku_do_handshake(&io->tls);
     }
     return 1; /* what fails shows in the next call */
 }
@@ -290,19 +288,15 @@ static int
 encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored;
-    const struct ku_libssl *libssl = io->tls.libssl;
     struct ku_buffer *held = &object_of(io)->held;
-    size_t n = ku_buffer_length(held), written = 0;
+    size_t n = ku_buffer_length(held), written;
     if (n == 0 || is_renegotiating(io)) {
         return 1;
     }
-    ku_clear_errors(libssl);
-    if (libssl->SSL_write_ex(io->tls.ssl, held->memory + held->start, n, &written)
-        != 1) {
-        *outcome = ku_failed_io(&io->tls);
+    *outcome = ku_counted_write(&io->tls, held->memory + held->start, n, &written);
+    if (outcome->refusal != KU_OK) {
         return 0;
     }
-    ku_ledger_count_sent(io->tls.ledger, written);
     ku_buffer_drop(held, written);
     return 1;
 }
@@ -389,22 +383,12 @@ struct reading {
     size_t room, got;
 };
 
-/* A close_notify is the end of the data, unless we have sent ours: as in _ssl. */
 static int
 decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = io->tls.libssl;
     struct reading *reading = argument;
-    int begins = libssl->SSL_pending(io->tls.ssl) == 0;
-    ku_clear_errors(libssl);
-    if (libssl->SSL_read_ex(io->tls.ssl, reading->memory, reading->room, &reading->got)
-        == 1) {
-        ku_ledger_count_received(io->tls.ledger, reading->got, begins);
-        return 1;
-    }
-    *outcome = ku_failed_io(&io->tls);
-    return outcome->value == SSL_ERROR_ZERO_RETURN && io->tls.ledger->why_cut == NULL
-           && libssl->SSL_get_shutdown(io->tls.ssl) == SSL_RECEIVED_SHUTDOWN;
+    *outcome = ku_counted_read(&io->tls, reading->memory, reading->room, &reading->got);
+    return outcome->refusal == KU_OK || ku_is_end_of_data(&io->tls, outcome);
 }
 
 static int
@@ -544,43 +528,31 @@ struct writing {
 static int
 end_renegotiation(struct io *io, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = io->tls.libssl;
     if (!is_renegotiating(io)) {
         return 1;
     }
-    ku_clear_errors(libssl);
-    int got = ku_ledger_peek(&io->tls);
-    if (libssl->SSL_is_init_finished(io->tls.ssl)) {
-        libssl->ERR_clear_error();
-        return 1;
+    *outcome = ku_counted_peek(&io->tls);
+    if (outcome->refusal == KU_OK) { /* data is in front: read() it */
+        *outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     }
-    *outcome = ku_failed_io(&io->tls);
-    if (got > 0) {
-        outcome->value = SSL_ERROR_WANT_READ; /* data is in front: read() it */
-    }
-    return 0;
+    return io->tls.libssl->SSL_is_init_finished(io->tls.ssl);
 }
 
 static int
 encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 {
-    const struct ku_libssl *libssl = io->tls.libssl;
     const struct writing *writing = argument;
-    size_t written = 0;
+    size_t written;
     if (!end_renegotiation(io, outcome) || !encrypt_held(io, NULL, outcome)) {
         return 0;
     }
-    ku_clear_errors(libssl);
-    if (libssl->SSL_write_ex(io->tls.ssl, writing->data, writing->n, &written) == 1) {
-        ku_ledger_count_sent(io->tls.ledger, written);
-        return 1;
-    }
-    *outcome = ku_failed_io(&io->tls);
-    if (outcome->value == SSL_ERROR_SSL && libssl->SSL_want(io->tls.ssl) == SSL_READING
+    *outcome = ku_counted_write(&io->tls, writing->data, writing->n, &written);
+    if (outcome->value == SSL_ERROR_SSL
+        && io->tls.libssl->SSL_want(io->tls.ssl) == SSL_READING
         && !ku_has_failed(&io->tls)) {
         outcome->value = SSL_ERROR_WANT_READ; /* the error is an older one */
     }
-    return 0;
+    return outcome->refusal == KU_OK;
 }
 
 static int

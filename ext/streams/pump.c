@@ -1,9 +1,11 @@
 #include "streams/pump.h"
 
+#include "keys/counted_io.h"
 #include "keys/policy.h"
 #include "keys/scheduling.h"
 #include "openssl/questions.h"
 #include "streams/traffic.h"
+#include "system/hash.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,18 +69,20 @@ note_failure(struct ku_call *call)
     }
 }
 
-/* What a failed step means. */
+/* What the outcome of a step means for its call. */
 static enum ku_progress
-failure_progress(struct ku_call *call)
+step_progress(struct ku_call *call, const struct ku_outcome *outcome)
 {
-    struct ku_outcome outcome = ku_failed_io(&call->tls);
-    if (outcome.value == SSL_ERROR_WANT_READ) {
+    if (outcome->refusal == KU_OK) {
+        return KU_DONE;
+    }
+    if (outcome->value == SSL_ERROR_WANT_READ) {
         return KU_WANT_READ;
     }
-    if (outcome.value == SSL_ERROR_WANT_WRITE) {
+    if (outcome->value == SSL_ERROR_WANT_WRITE) {
         return KU_NO_MEMORY; /* memory takes everything, or there is none */
     }
-    call->outcome = outcome;
+    call->outcome = *outcome;
     note_failure(call);
     return KU_ENDED;
 }
@@ -113,20 +117,14 @@ static enum ku_progress
 decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     *got = 0;
-    struct ku_ledger *ledger = call->pump->ledger;
     enum ku_progress progress = check_not_ended(call);
     if (progress != KU_DONE) {
         return progress;
     }
-    int begins = call->tls.libssl->SSL_pending(call->tls.ssl) == 0;
-    ku_clear_errors(call->tls.libssl);
-    if (call->tls.libssl->SSL_read_ex(call->tls.ssl, data, room, got) != 1) {
-        progress = progress_unless_cut(call, failure_progress(call));
-    }
-    if (ledger != NULL && *got > 0) {
-        ku_ledger_count_received(ledger, *got, begins);
-    }
-    return progress;
+    struct ku_outcome outcome = ku_counted_read(&call->tls, data, room, got);
+    return outcome.refusal == KU_OK
+               ? KU_DONE
+               : progress_unless_cut(call, step_progress(call, &outcome));
 }
 
 enum ku_progress
@@ -261,9 +259,9 @@ handshake_step(struct ku_call *call)
 {
     enum ku_progress progress = check_not_ended(call);
     if (progress == KU_DONE) {
-        ku_clear_errors(call->tls.libssl);
-        if (call->tls.libssl->SSL_do_handshake(call->tls.ssl) != 1) {
-            progress = progress_unless_cut(call, failure_progress(call));
+        struct ku_outcome outcome = ku_do_handshake(&call->tls);
+        if (outcome.refusal != KU_OK) {
+            progress = progress_unless_cut(call, step_progress(call, &outcome));
         }
     }
     return progress;
@@ -400,17 +398,12 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     return progress;
 }
 
-/* Which data was accepted?  Not proof against anybody who means to deceive, who
-   would deceive himself. */
+/* Which data was accepted?  Who deceives this deceives himself. */
 static uint32_t
 fingerprint_of(const char *data, size_t accepted)
 {
-    uint32_t hash = 2166136261u; /* FNV-1a */
     size_t start = accepted > FINGERPRINT_BYTES ? accepted - FINGERPRINT_BYTES : 0;
-    for (size_t i = start; i < accepted; i++) {
-        hash = (hash ^ (unsigned char)data[i]) * 16777619u;
-    }
-    return hash;
+    return ku_hash(data + start, accepted - start);
 }
 
 /* OpenSSL takes any data that is as long for the write that it repeats
@@ -461,18 +454,11 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
         == NULL) {
         return KU_NO_MEMORY;
     }
-    enum ku_progress progress = KU_DONE;
     size_t flushed = call->bio->flushed;
-    ku_clear_errors(call->tls.libssl);
-    if (call->tls.libssl->SSL_write_ex(call->tls.ssl, data, length, &written) != 1) {
-        progress = failure_progress(call);
-    }
+    struct ku_outcome outcome = ku_counted_write(&call->tls, data, length, &written);
     call->bio->flushed = flushed; /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
-    if (call->pump->ledger != NULL && written > 0) {
-        ku_ledger_count_sent(call->pump->ledger, written);
-    }
-    return progress;
+    return step_progress(call, &outcome);
 }
 
 /* As much of it as may go under the present keys, or new ones that are now
@@ -622,7 +608,8 @@ shutdown_stage(struct ku_call *call)
     if (done == 0) {
         done = libssl->SSL_shutdown(call->tls.ssl);
     }
-    enum ku_progress progress = done >= 0 ? KU_DONE : failure_progress(call);
+    struct ku_outcome outcome = done >= 0 ? ku_ok(0) : ku_failed_io(&call->tls);
+    enum ku_progress progress = step_progress(call, &outcome);
     return progress_unless_cut(call,
                                progress); /* a cut looks like the peer's close_notify */
 }

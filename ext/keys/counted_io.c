@@ -1,0 +1,62 @@
+#include "keys/counted_io.h"
+
+#include "keys/ledger.h"
+
+/* A record is begun by the read that finds none begun. */
+static int
+begins_record(const struct ku_tls *tls)
+{
+    return tls->libssl->SSL_pending(tls->ssl) == 0;
+}
+
+struct ku_outcome
+ku_counted_read(const struct ku_tls *tls, char *data, size_t room, size_t *done)
+{
+    int begins = begins_record(tls);
+    *done = 0;
+    ku_clear_errors(tls->libssl);
+    if (tls->libssl->SSL_read_ex(tls->ssl, data, room, done) != 1) {
+        return ku_failed_io(tls);
+    }
+    if (tls->ledger != NULL) {
+        ku_ledger_count_received(tls->ledger, *done, begins);
+    }
+    return ku_ok(0);
+}
+
+struct ku_outcome
+ku_counted_write(const struct ku_tls *tls, const char *data, size_t length,
+                 size_t *done)
+{
+    *done = 0;
+    ku_clear_errors(tls->libssl);
+    int result = tls->libssl->SSL_write_ex(tls->ssl, data, length, done);
+    struct ku_outcome outcome = result == 1 ? ku_ok(0) : ku_failed_io(tls);
+    if (tls->ledger != NULL && *done > 0) {
+        ku_ledger_count_sent(tls->ledger, *done);
+    }
+    return outcome;
+}
+
+struct ku_outcome
+ku_counted_peek(const struct ku_tls *tls)
+{
+    int begins = begins_record(tls);
+    char first;
+    ku_clear_errors(tls->libssl);
+    if (tls->libssl->SSL_peek(tls->ssl, &first, 1) <= 0) {
+        return ku_failed_io(tls);
+    }
+    if (tls->ledger != NULL && begins) {
+        tls->ledger->received.records++; /* who reads it finds it begun */
+    }
+    return ku_ok(0);
+}
+
+int
+ku_is_end_of_data(const struct ku_tls *tls, const struct ku_outcome *outcome)
+{
+    return outcome->refusal == KU_IO && outcome->value == SSL_ERROR_ZERO_RETURN
+           && (tls->ledger == NULL || tls->ledger->why_cut == NULL)
+           && tls->libssl->SSL_get_shutdown(tls->ssl) == SSL_RECEIVED_SHUTDOWN;
+}
