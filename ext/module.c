@@ -34,7 +34,7 @@
    Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
    types, and its own copy of this. */
 #include "calls/controls.h"
-#include "calls/handshake.h"
+#include "calls/rekeying.h"
 #include "calls/managed.h"
 #include "calls/tables.h"
 #include "keys/ledger.h"
@@ -194,7 +194,7 @@ module_exec(PyObject *module)
     return result == 0 && add_types(module, state) == 0
                    && PyModule_AddFunctions(module, proofs) == 0
                    && ku_tables_add(module) == 0
-                   && PyModule_AddFunctions(module, ku_handshake) == 0
+                   && PyModule_AddFunctions(module, ku_rekeying) == 0
                ? PyModule_AddFunctions(module, ku_managed)
                : -1;
 }

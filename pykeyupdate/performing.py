@@ -6,7 +6,7 @@ name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of
 user's call.
 
 Over memory (an ``SSLObject``, a managed socket) all of it is one call of the extension,
-in which nothing comes between (``ext/calls/handshake.c``). What is here step by step is for
+in which nothing comes between (``ext/calls/rekeying.c``). What is here step by step is for
 sockets whose bytes OpenSSL itself moves: their ``do_handshake()`` waits.
 """
 
@@ -32,7 +32,7 @@ DATA = 0
 
 
 class ToSend(enum.IntEnum):
-    """What a connection has to send beside application data (ext/calls/handshake.c)."""
+    """What a connection has to send beside application data (ext/calls/rekeying.c)."""
 
     NOTHING = 0
     KEY_UPDATE = 1

@@ -1,6 +1,6 @@
 #include "calls/tables.h"
 
-#include "calls/handshake.h"
+#include "calls/rekeying.h"
 #include "keys/ledger.h"
 #include "openssl/errors.h"
 

@@ -7,374 +7,22 @@
 
 #include "keys/counted_io.h"
 #include "keys/policy.h"
-#include "keys/telling.h"
 #include "openssl/errors.h"
 #include "openssl/object_lock.h"
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
-#include "streams/callbacks.h"
+#include "streams/asyncio_help.h"
+#include "streams/object_io.h"
 #include "streams/reading.h"
-#include "system/buffer.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
 
-/* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
-   on it would be one of its own (350 bytes), because there are members in C.
-
-   asyncio's transport is made for what `ssl` does, and three things are beyond it.
-   When it closes it tries once to write what it has, and gives up what must wait for
-   a renegotiation; it throws away what it has read in a turn in which a later read()
-   raises; and it does not expect to be used in the middle of a read() or write(), by
-   a handler of an event.  An object that belongs to one (`transport`) is helped: it
-   takes data in a renegotiation and keeps it until that is done (`held`), it tells
-   of a cut in the turn after, and what a handler has the transport call meanwhile is
-   "not now" (SSLWantReadError), over which that keeps its data for later. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *inner;     /* the _ssl._SSLSocket, as `_sslobj` */
-    PyObject *rules;     /* as `_rules` */
-    PyObject *transport; /* as `_transport`: weakref to asyncio's, or None */
-    struct ku_buffer held;
-    unsigned char waits_with_cut;
-    unsigned char refused; /* data that would have been too much to hold */
-    unsigned char closing; /* nothing is too much: the transport has it anyway */
-} ManagedObject;
-
-struct io {
-    ku_state *state;
-    PyObject *self, *inner;
-    struct ku_tls tls;
-    const char *function;
-    struct ku_news news;
-};
-
 /* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
    takes a tenth of the time of a small write. */
 #define LITTLE_DATA 4096
-
-static PyObject *
-raise_cut(struct io *io)
-{
-    struct ku_outcome outcome =
-        ku_refused_because(KU_PEER_LIMIT, io->tls.ledger->why_cut);
-    return ku_raise(io->state, &outcome, io->function, io->self);
-}
-
-static ManagedObject *
-object_of(const struct io *io)
-{
-    return (ManagedObject *)io->self;
-}
-
-static int
-is_of_asyncio(const struct io *io)
-{
-    PyObject *transport = object_of(io)->transport;
-    return transport != NULL && transport != Py_None;
-}
-
-/* Will a transport look again in its loop's next turn?  -1 with an exception. */
-static int
-reads_again_soon(struct io *io)
-{
-    PyObject *soon = PyObject_CallMethod(io->self, "_read_again_soon", NULL);
-    int reads = soon == NULL ? -1 : soon == Py_True;
-    Py_XDECREF(soon);
-    return reads;
-}
-
-/* While an on_impossible function is asked whether a write may go on, another one would
-   come before it; and see above of what asyncio does not expect. */
-static int
-refuse_in_between(struct io *io, int writes)
-{
-    unsigned long asking = io->tls.ledger->asking;
-    struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
-    if (asking == 0) {
-        return 0;
-    }
-    if (asking != PyThread_get_thread_ident()) {
-        outcome = ku_refused(KU_BUSY);
-    }
-    else if (is_of_asyncio(io)) {
-        if (reads_again_soon(io) < 0) {
-            return -1;
-        }
-    }
-    else if (!writes) {
-        return 0;
-    }
-    ku_raise(io->state, &outcome, io->function, io->self);
-    return -1;
-}
-
-/* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
-static int
-begin_io(struct io *io, PyTypeObject *defining, PyObject *self, const char *function)
-{
-    *io = (struct io){.self = self, .function = function};
-    io->state = PyType_GetModuleState(defining);
-    io->inner = ((ManagedObject *)self)->inner;
-    Py_XINCREF(io->inner);
-    if (io->inner != NULL && Py_TYPE(io->inner) == io->state->sslobject_type) {
-        (void)ku_ledger_tls(io->state, io->inner, &io->tls);
-    }
-    if (io->tls.ledger == NULL) {
-        ku_refuse(io->state, KU_UNMANAGED, function, self);
-        return -1;
-    }
-    if (io->tls.ledger->why_cut != NULL) {
-        raise_cut(io);
-        return -1;
-    }
-    return refuse_in_between(io, strcmp(function, "write") == 0);
-}
-
-/* What is done in OpenSSL: 1, or 0 and the outcome. */
-typedef int (*action)(struct io *io, void *argument, struct ku_outcome *outcome);
-
-/* While one is under way any other is refused, of another thread's or of a callback's:
-   it would break the connection, or crash.  (ssl's own objects let it.) */
-static int
-run_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
-               struct ku_outcome *outcome)
-{
-    *outcome = ku_ledger_occupy(io->tls.ledger);
-    if (outcome->refusal != KU_OK) {
-        return 0;
-    }
-    int keeps_gil = has_little_to_do && io->state->keeps_gil;
-    PyThreadState *thread = keeps_gil ? NULL : PyEval_SaveThread();
-    int done = action(io, argument, outcome);
-    if (thread != NULL) {
-        PyEval_RestoreThread(thread);
-    }
-    ku_ledger_vacate(io->tls.ledger);
-    return done;
-}
-
-/* 1, or 0 and what came, or -1 with an exception. */
-static int
-try_in_openssl(struct io *io, action action, void *argument, int has_little_to_do,
-               struct ku_outcome *outcome)
-{
-    int done;
-    KU_LOCK_OBJECT(io->inner);
-    done = run_in_openssl(io, action, argument, has_little_to_do, outcome);
-    KU_UNLOCK_OBJECT();
-    return PyErr_Occurred() ? -1 : done; /* a message callback's (_ssl of 3.15) */
-}
-
-/* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory,
-   which _ssl tells so. */
-static int
-raise_outcome(struct io *io, const struct ku_outcome *given)
-{
-    struct ku_outcome outcome = *given;
-    if (outcome.refusal == KU_IO && outcome.value == SSL_ERROR_SYSCALL
-        && outcome.error == 0 && !io->tls.ledger->connected) {
-        outcome.detail = "Some I/O error occurred";
-    }
-    if (io->tls.ledger->why_cut != NULL) {
-        raise_cut(io);
-    }
-    else {
-        ku_raise(io->state, &outcome, io->function, io->self);
-    }
-    return -1;
-}
-
-static int
-renew_step(struct io *io, void *ignored, struct ku_outcome *outcome)
-{
-    (void)ignored, (void)outcome;
-    if (ku_policy_renew_if_due(&io->tls)) {
-        (void)ku_do_handshake(&io->tls);
-    }
-    return 1; /* what fails shows in the next call */
-}
-
-/* New keys that are due are made now: this sends them in memory, and what carries
-   the bytes looks after every read whether there are any.  0, or -1 with an exception
-   of a callback's. */
-static int
-renew_after_read(struct io *io)
-{
-    struct ku_outcome ignored = {.refusal = KU_OK};
-    int done = try_in_openssl(io, renew_step, NULL, 1, &ignored);
-    return done < 0 ? -1 : 0; /* busy: that call's, then */
-}
-
-/* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has
-   raised meanwhile.  The data that was read is lost then. */
-static PyObject *
-unless_callbacks_raised(struct io *io, PyObject *result)
-{
-    int of_data = result != NULL && strcmp(io->function, "read") == 0;
-    PyObject *type, *value, *traceback;
-    if (!io->tls.ledger->has_callbacks) {
-        return result;
-    }
-    PyErr_Fetch(&type, &value, &traceback);
-    KU_LOCK_OBJECT(io->inner);
-    if (ku_ledger_occupy(io->tls.ledger).refusal == KU_OK) {
-        (void)ku_raise_kept(io->state, io->inner, of_data);
-        ku_ledger_vacate(io->tls.ledger);
-    }
-    KU_UNLOCK_OBJECT();
-    ku_restore_exception(type, value, traceback);
-    if (PyErr_Occurred()) {
-        Py_CLEAR(result);
-    }
-    return result;
-}
-
-/* Tell what has happened meanwhile. */
-static PyObject *
-finish_io(struct io *io, PyObject *result)
-{
-    io->news.events |= ku_ledger_take_events(io->tls.ledger);
-    io->news.why_cut = io->tls.ledger->why_cut;
-    if (io->news.events == 0) {
-        return result;
-    }
-    unsigned long asking = io->tls.ledger->asking;
-    if (is_of_asyncio(io)) {
-        io->tls.ledger->asking = PyThread_get_thread_ident();
-    }
-    if (ku_tell_events(io->state, io->self, &io->news) < 0) {
-        Py_CLEAR(result);
-    }
-    io->tls.ledger->asking = asking;
-    return result;
-}
-
-/* --- asyncio's ----------------------------------------------------------------- */
-
-#define MAX_HELD (1024 * 1024) /* but one write, which is in memory anyway */
-
-static int
-is_renegotiating(const struct io *io)
-{
-    const struct ku_libssl *libssl = io->tls.libssl;
-    return io->tls.ledger->connected && !ku_is_tls13(&io->tls)
-           && !libssl->SSL_is_init_finished(io->tls.ssl) && !ku_has_failed(&io->tls);
-}
-
-/* Take data that cannot be encrypted now: 1, or 0 where it is too much, or -1 with an
-   exception. */
-static int
-hold_data(struct io *io, const char *data, size_t n)
-{
-    struct ku_buffer *held = &object_of(io)->held;
-    size_t there = ku_buffer_length(held);
-    ManagedObject *self = object_of(io);
-    self->refused = there > 0 && there + n > MAX_HELD && !self->closing;
-    if (self->refused) {
-        return 0;
-    }
-    if (ku_buffer_append(held, data, n) < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 1;
-}
-
-/* Encrypt what is held, once it can be. */
-static int
-encrypt_held(struct io *io, void *ignored, struct ku_outcome *outcome)
-{
-    (void)ignored;
-    struct ku_buffer *held = &object_of(io)->held;
-    size_t n = ku_buffer_length(held), written;
-    if (n == 0 || is_renegotiating(io)) {
-        return 1;
-    }
-    *outcome = ku_counted_write(&io->tls, held->memory + held->start, n, &written);
-    if (outcome->refusal != KU_OK) {
-        return 0;
-    }
-    ku_buffer_drop(held, written);
-    return 1;
-}
-
-/* The transport is closing: what has been refused it would not write again. */
-static int
-take_backlog(struct io *io)
-{
-    ManagedObject *self = object_of(io);
-    if (!self->refused) {
-        return 0;
-    }
-    self->closing = 1;
-    self->refused = 0;
-    PyObject *written = PyObject_CallMethod(io->self, "_write_backlog", NULL);
-    Py_XDECREF(written);
-    return written != NULL ? 0 : -1;
-}
-
-/* After a read, whatever it came to; what fails shows in the next call. */
-static int
-release_held(struct io *io)
-{
-    struct ku_outcome ignored = {.refusal = KU_OK};
-    PyObject *type, *value, *traceback;
-    if (ku_buffer_length(&object_of(io)->held) == 0) {
-        return 0;
-    }
-    PyErr_Fetch(&type, &value, &traceback);
-    int done = try_in_openssl(io, encrypt_held, NULL, 0, &ignored);
-    if (done > 0 && object_of(io)->refused
-        && ku_buffer_length(&object_of(io)->held) == 0) {
-        object_of(io)->refused = 0;
-        done = reads_again_soon(io); /* Python before 3.11 does not by itself */
-    }
-    if (done >= 0) {
-        PyErr_Restore(type, value, traceback);
-        return 0;
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    return -1;
-}
-
-/* End the renegotiation that a close_notify has to wait for.  What data comes in front
-   nobody will read: the transport is closing. */
-static int
-end_before_shutdown(struct io *io, void *ignored, struct ku_outcome *outcome)
-{
-    const struct ku_libssl *libssl = io->tls.libssl;
-    char dropped[1024];
-    size_t got = 1;
-    while (is_renegotiating(io) && got > 0) {
-        got = 0;
-        ku_clear_errors(libssl);
-        if (libssl->SSL_read_ex(io->tls.ssl, dropped, sizeof(dropped), &got) != 1
-            && is_renegotiating(io)) {
-            *outcome = ku_failed_io(&io->tls);
-            return 0;
-        }
-    }
-    libssl->ERR_clear_error();
-    return encrypt_held(io, ignored, outcome);
-}
-
-/* The transport drops what it has read in a turn in which a read() raises.  So in this
-   one there is nothing more to read, and in the next the cut is told. */
-static int
-waits_with_cut(struct io *io)
-{
-    ManagedObject *self = object_of(io);
-    if (!is_of_asyncio(io) || self->waits_with_cut) {
-        return 0;
-    }
-    self->waits_with_cut = 1;
-    return reads_again_soon(io);
-}
 
 /* --- reading ------------------------------------------------------------------- */
 
@@ -384,7 +32,7 @@ struct reading {
 };
 
 static int
-decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
+decrypt_some(struct ku_io *io, void *argument, struct ku_outcome *outcome)
 {
     struct reading *reading = argument;
     *outcome = ku_counted_read(&io->tls, reading->memory, reading->room, &reading->got);
@@ -392,30 +40,29 @@ decrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 }
 
 static int
-raise_read(struct io *io, const struct ku_outcome *outcome)
+raise_read(struct ku_io *io, const struct ku_outcome *outcome)
 {
     struct ku_outcome wants = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     if (io->tls.ledger->why_cut == NULL) {
-        return raise_outcome(io, outcome);
+        return ku_io_raise(io, outcome);
     }
-    int waits = waits_with_cut(io);
+    int waits = ku_asyncio_waits_with_cut(io);
     if (waits > 0) {
         ku_raise(io->state, &wants, io->function, io->self);
     }
-    return waits == 0 ? raise_outcome(io, outcome) : -1;
+    return waits == 0 ? ku_io_raise(io, outcome) : -1;
 }
 
 static int
 fill_from_object(void *argument, char *memory, size_t room, size_t *got)
 {
-    struct io *io = argument;
+    struct ku_io *io = argument;
     const struct ku_libssl *libssl = io->tls.libssl;
     struct reading reading = {memory, room, 0};
     struct ku_outcome outcome = {.refusal = KU_OK};
     BIO *bio = libssl->SSL_get_rbio(io->tls.ssl);
     long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
-    int done =
-        try_in_openssl(io, decrypt_some, &reading, waiting <= LITTLE_DATA, &outcome);
+    int done = ku_io_try(io, decrypt_some, &reading, waiting <= LITTLE_DATA, &outcome);
     *got = reading.got;
     return done > 0 ? 0 : done < 0 ? -1 : raise_read(io, &outcome);
 }
@@ -451,21 +98,22 @@ static PyObject *
 managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
              Py_ssize_t count, PyObject *names)
 {
-    struct io io;
+    struct ku_io io;
     PyObject *result = NULL;
-    if (begin_io(&io, defining, self, "read") == 0) {
+    if (ku_io_begin(&io, defining, self, "read") == 0) {
         PyObject *arguments[2] = {io.state->read_length, Py_None};
-        if ((!ku_policy_keys_are_wanted(io.tls.ledger) || renew_after_read(&io) == 0)
+        if ((!ku_policy_keys_are_wanted(io.tls.ledger) || ku_io_renew(&io) == 0)
             && read_arguments(given, count, names, arguments) == 0) {
             Py_ssize_t found = arguments[1] != Py_None ? 2 : 1;
-            result = unless_callbacks_raised(
+            result = ku_io_unless_callbacks_raised(
                 &io,
                 ku_read(arguments, found, TLS_MAX_PLAINTEXT, fill_from_object, &io));
         }
-        if (release_held(&io) < 0 || (result != NULL && renew_after_read(&io) < 0)) {
+        if (ku_asyncio_release_held(&io) < 0
+            || (result != NULL && ku_io_renew(&io) < 0)) {
             Py_CLEAR(result);
         }
-        result = finish_io(&io, result);
+        result = ku_io_finish(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;
@@ -474,7 +122,7 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 /* --- writing ------------------------------------------------------------------- */
 
 static struct ku_outcome
-may_write(struct io *io, size_t n, size_t *room)
+may_write(struct ku_io *io, size_t n, size_t *room)
 {
     struct ku_ledger *ledger = io->tls.ledger;
     struct ku_outcome outcome = ku_ledger_occupy(ledger);
@@ -495,7 +143,7 @@ is_of_policy(const struct ku_outcome *outcome)
 
 /* How many of n bytes may go now; -1 with an exception where none may. */
 static int
-admit_bytes(struct io *io, size_t n, size_t *room)
+admit_bytes(struct ku_io *io, size_t n, size_t *room)
 {
     struct ku_outcome outcome;
     KU_LOCK_OBJECT(io->inner);
@@ -526,9 +174,9 @@ struct writing {
 /* A renegotiation under way (TLS 1.2 and below) goes on by reading alone, or the
    peer's data breaks it.  0 with the outcome where it is not through. */
 static int
-end_renegotiation(struct io *io, struct ku_outcome *outcome)
+end_renegotiation(struct ku_io *io, struct ku_outcome *outcome)
 {
-    if (!is_renegotiating(io)) {
+    if (!ku_io_is_renegotiating(io)) {
         return 1;
     }
     *outcome = ku_counted_peek(&io->tls);
@@ -539,11 +187,12 @@ end_renegotiation(struct io *io, struct ku_outcome *outcome)
 }
 
 static int
-encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
+encrypt_some(struct ku_io *io, void *argument, struct ku_outcome *outcome)
 {
     const struct writing *writing = argument;
     size_t written;
-    if (!end_renegotiation(io, outcome) || !encrypt_held(io, NULL, outcome)) {
+    if (!end_renegotiation(io, outcome)
+        || !ku_asyncio_encrypt_held(io, NULL, outcome)) {
         return 0;
     }
     *outcome = ku_counted_write(&io->tls, writing->data, writing->n, &written);
@@ -556,20 +205,20 @@ encrypt_some(struct io *io, void *argument, struct ku_outcome *outcome)
 }
 
 static int
-write_part(struct io *io, struct writing *writing, int has_little_to_do)
+write_part(struct ku_io *io, struct writing *writing, int has_little_to_do)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
-    int done = try_in_openssl(io, encrypt_some, writing, has_little_to_do, &outcome);
-    if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && is_of_asyncio(io)
-        && is_renegotiating(io)) {
-        done = hold_data(io, writing->data, writing->n);
+    int done = ku_io_try(io, encrypt_some, writing, has_little_to_do, &outcome);
+    if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && ku_io_is_of_asyncio(io)
+        && ku_io_is_renegotiating(io)) {
+        done = ku_asyncio_hold(io, writing->data, writing->n);
     }
-    return done > 0 ? 0 : done < 0 ? -1 : raise_outcome(io, &outcome);
+    return done > 0 ? 0 : done < 0 ? -1 : ku_io_raise(io, &outcome);
 }
 
 /* In parts, each under other keys.  Memory takes all of each. */
 static int
-write_all(struct io *io, const char *data, size_t n)
+write_all(struct ku_io *io, const char *data, size_t n)
 {
     size_t room;
     int has_little_to_do = n <= LITTLE_DATA; /* all parts together */
@@ -588,7 +237,7 @@ write_all(struct io *io, const char *data, size_t n)
 }
 
 static PyObject *
-write_data(struct io *io, PyObject *data)
+write_data(struct ku_io *io, PyObject *data)
 {
     Py_buffer view;
     if (PyBytes_CheckExact(data)) { /* what it mostly is */
@@ -609,7 +258,7 @@ static PyObject *
 managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
               Py_ssize_t count, PyObject *names)
 {
-    struct io io;
+    struct ku_io io;
     PyObject *result = NULL;
     Py_ssize_t named = names != NULL ? PyTuple_Size(names) : 0;
     if (count + named != 1
@@ -618,9 +267,9 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
         PyErr_SetString(PyExc_TypeError, "write() takes data");
         return NULL;
     }
-    if (begin_io(&io, defining, self, "write") == 0) {
-        result = unless_callbacks_raised(&io, write_data(&io, given[0]));
-        result = finish_io(&io, result);
+    if (ku_io_begin(&io, defining, self, "write") == 0) {
+        result = ku_io_unless_callbacks_raised(&io, write_data(&io, given[0]));
+        result = ku_io_finish(&io, result);
     }
     Py_XDECREF(io.inner);
     return result;
@@ -629,7 +278,7 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 /* --- handshakes and shutdowns -------------------------------------------------- */
 
 static int
-occupy_object(struct io *io)
+occupy_object(struct ku_io *io)
 {
     struct ku_outcome outcome;
     KU_LOCK_OBJECT(io->inner);
@@ -643,7 +292,7 @@ occupy_object(struct io *io)
 }
 
 static void
-vacate_object(struct io *io)
+vacate_object(struct ku_io *io)
 {
     KU_LOCK_OBJECT(io->inner);
     ku_ledger_vacate(io->tls.ledger);
@@ -653,7 +302,7 @@ vacate_object(struct io *io)
 /* What ssl.SSLObject has its _SSLSocket do by itself.  A cut looks like the peer's
    close_notify. */
 static PyObject *
-call_inner(struct io *io, const char *method)
+call_inner(struct ku_io *io, const char *method)
 {
     if (occupy_object(io) < 0) {
         return NULL;
@@ -664,22 +313,22 @@ call_inner(struct io *io, const char *method)
         && (result != NULL || PyErr_ExceptionMatches(PyExc_OSError))) {
         PyErr_Clear();
         Py_CLEAR(result);
-        raise_cut(io);
+        ku_io_raise_cut(io);
     }
     return result;
 }
 
 static PyObject *
-shut_down(struct io *io)
+shut_down(struct ku_io *io)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
-    if (is_of_asyncio(io)) {
-        if (take_backlog(io) < 0) {
+    if (ku_io_is_of_asyncio(io)) {
+        if (ku_asyncio_take_backlog(io) < 0) {
             return NULL;
         }
-        int done = try_in_openssl(io, end_before_shutdown, NULL, 0, &outcome);
+        int done = ku_io_try(io, ku_asyncio_end_renegotiation, NULL, 0, &outcome);
         if (done == 0) {
-            raise_outcome(io, &outcome);
+            ku_io_raise(io, &outcome);
         }
         if (done <= 0) {
             return NULL;
@@ -689,7 +338,7 @@ shut_down(struct io *io)
 }
 
 static PyObject *
-do_handshake(struct io *io)
+do_handshake(struct ku_io *io)
 {
     return call_inner(io, "do_handshake");
 }
@@ -697,15 +346,15 @@ do_handshake(struct io *io)
 static PyObject *
 without_arguments(PyObject *self, PyTypeObject *defining, Py_ssize_t count,
                   PyObject *names, const char *function,
-                  PyObject *(*call)(struct io *io))
+                  PyObject *(*call)(struct ku_io *io))
 {
-    struct io io;
+    struct ku_io io;
     PyObject *result = NULL;
     if (count != 0 || names != NULL) {
         return PyErr_Format(PyExc_TypeError, "%s() takes no arguments", function);
     }
-    if (begin_io(&io, defining, self, function) == 0) {
-        result = finish_io(&io, call(&io));
+    if (ku_io_begin(&io, defining, self, function) == 0) {
+        result = ku_io_finish(&io, call(&io));
     }
     Py_XDECREF(io.inner);
     return result;

@@ -4,7 +4,7 @@
 
    These are the package's own (pykeyupdate/performing.py calls them); a program
    has no use for them.  file:line are OpenSSL 3.5.7's. */
-#include "calls/handshake.h"
+#include "calls/rekeying.h"
 
 #include "calls/step.h"
 #include "keys/counted_io.h"
@@ -374,7 +374,7 @@ KU_FUNCTION(request, ku_take_step_and_send)
 #define KU_ENTRY(name, doc)                                                            \
     {#name, py_##name, METH_VARARGS, #name "($module, conn, function, /)\n--\n\n" doc}
 
-PyMethodDef ku_handshake[] = {
+PyMethodDef ku_rekeying[] = {
     KU_ENTRY(to_send, "Return which kind of message is to be sent, 0 for none."),
     KU_ENTRY(has_unread, "Return whether received data has not been read."),
     KU_ENTRY(advance,

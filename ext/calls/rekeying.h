@@ -1,6 +1,6 @@
 /* Steps of a handshake, for rekey() and its like. */
-#ifndef PYKEYUPDATE_HANDSHAKE_H
-#define PYKEYUPDATE_HANDSHAKE_H
+#ifndef PYKEYUPDATE_REKEYING_H
+#define PYKEYUPDATE_REKEYING_H
 
 #include <Python.h>
 
@@ -22,6 +22,6 @@ enum ku_to_send { KU_TO_SEND(KU_KIND) };
 
 /* Functions of pykeyupdate._keyupdate that only the package itself calls, ended
    by a NULL entry. */
-extern PyMethodDef ku_handshake[];
+extern PyMethodDef ku_rekeying[];
 
 #endif
