@@ -173,13 +173,10 @@ schedule_authentication(const struct ku_tls *tls)
     struct ku_outcome outcome = ku_scheduled(
         tls->libssl, tls->libssl->SSL_verify_client_post_handshake(tls->ssl));
     switch (KU_ERROR_REASON(outcome.error)) {
-    case SSL_R_EXTENSION_NOT_RECEIVED:
-        return ku_refused(KU_NO_PHA);
+    case SSL_R_EXTENSION_NOT_RECEIVED: return ku_refused(KU_NO_PHA);
     case SSL_R_REQUEST_PENDING:
-    case SSL_R_REQUEST_SENT:
-        return ku_refused(KU_CERTIFICATE_REQUESTED);
-    default:
-        return outcome;
+    case SSL_R_REQUEST_SENT: return ku_refused(KU_CERTIFICATE_REQUESTED);
+    default: return outcome;
     }
 }
 

@@ -203,14 +203,11 @@ cipher_limit(const struct ku_tls *tls)
         return KU_NO_LIMIT;
     }
     switch (tls->libssl->SSL_CIPHER_get_cipher_nid(cipher)) {
-    case NID_chacha20_poly1305:
-        return KU_NO_LIMIT;
+    case NID_chacha20_poly1305: return KU_NO_LIMIT;
     case NID_aes_128_ccm:
     case NID_aes_192_ccm:
-    case NID_aes_256_ccm:
-        return CCM_RECORD_LIMIT;
-    default:
-        return GCM_RECORD_LIMIT;
+    case NID_aes_256_ccm: return CCM_RECORD_LIMIT;
+    default: return GCM_RECORD_LIMIT;
     }
 }
 
@@ -429,14 +426,9 @@ note_state(const struct ku_tls *tls)
     case KU_STATE_READY:
         ledger->requesting = ku_pending_key_update(tls) == SSL_KEY_UPDATE_REQUESTED;
         break;
-    case KU_STATE_SENT_KEY_UPDATE:
-        note_update_sent(tls);
-        break;
-    case KU_STATE_READ_KEY_UPDATE:
-        note_update_received(tls);
-        break;
-    default:
-        break;
+    case KU_STATE_SENT_KEY_UPDATE: note_update_sent(tls); break;
+    case KU_STATE_READ_KEY_UPDATE: note_update_received(tls); break;
+    default: break;
     }
 }
 

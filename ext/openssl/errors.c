@@ -244,40 +244,23 @@ static const char *
 header_name(int reason)
 {
     switch (reason) {
-    case 158:
-        return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
-    case 330:
-        return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
-    case 358:
-        return "MISSING_SRP_PARAM";
-    case 361:
-        return "SRP_A_CALC";
-    case 380:
-        return "ILLEGAL_SUITEB_DIGEST";
-    case 1010:
-        return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
-    case 1020:
-        return "SSLV3_ALERT_BAD_RECORD_MAC";
-    case 1030:
-        return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
-    case 1040:
-        return "SSLV3_ALERT_HANDSHAKE_FAILURE";
-    case 1041:
-        return "SSLV3_ALERT_NO_CERTIFICATE";
-    case 1042:
-        return "SSLV3_ALERT_BAD_CERTIFICATE";
-    case 1043:
-        return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
-    case 1044:
-        return "SSLV3_ALERT_CERTIFICATE_REVOKED";
-    case 1045:
-        return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
-    case 1046:
-        return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
-    case 1047:
-        return "SSLV3_ALERT_ILLEGAL_PARAMETER";
-    default:
-        return NULL;
+    case 158: return "AT_LEAST_TLS_1_2_NEEDED_IN_SUITEB_MODE";
+    case 330: return "NO_GOST_CERTIFICATE_SENT_BY_PEER";
+    case 358: return "MISSING_SRP_PARAM";
+    case 361: return "SRP_A_CALC";
+    case 380: return "ILLEGAL_SUITEB_DIGEST";
+    case 1010: return "SSLV3_ALERT_UNEXPECTED_MESSAGE";
+    case 1020: return "SSLV3_ALERT_BAD_RECORD_MAC";
+    case 1030: return "SSLV3_ALERT_DECOMPRESSION_FAILURE";
+    case 1040: return "SSLV3_ALERT_HANDSHAKE_FAILURE";
+    case 1041: return "SSLV3_ALERT_NO_CERTIFICATE";
+    case 1042: return "SSLV3_ALERT_BAD_CERTIFICATE";
+    case 1043: return "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE";
+    case 1044: return "SSLV3_ALERT_CERTIFICATE_REVOKED";
+    case 1045: return "SSLV3_ALERT_CERTIFICATE_EXPIRED";
+    case 1046: return "SSLV3_ALERT_CERTIFICATE_UNKNOWN";
+    case 1047: return "SSLV3_ALERT_ILLEGAL_PARAMETER";
+    default: return NULL;
     }
 }
 

@@ -79,13 +79,9 @@ locate_library(struct ku_image *image, void *anchor, const char *imported)
 {
     memset(image, 0, sizeof(*image));
     switch (ku_locate(image, anchor, imported)) {
-    case KU_LOCATED:
-        return 0;
-    case KU_LOCATED_HIDDEN:
-        (void)cannot_work(HIDDEN_REMEDY);
-        return -1;
-    case KU_LOCATED_NOT_LOADED:
-        break;
+    case KU_LOCATED: return 0;
+    case KU_LOCATED_HIDDEN: (void)cannot_work(HIDDEN_REMEDY); return -1;
+    case KU_LOCATED_NOT_LOADED: break;
     }
     (void)cannot_work(NOT_LOADED_REMEDY);
     return -1;

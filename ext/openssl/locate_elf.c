@@ -92,61 +92,56 @@ struct relocations {
     size_t entry; /* sizeof Rel or Rela: both begin with r_offset, r_info */
 };
 
+/* What an object's dynamic section says of its symbols and relocations. */
+struct dynamic_tables {
+    const ElfW(Sym) * symbols;
+    const char *strings;
+    struct relocations plt, rela, rel;
+};
+
+static struct dynamic_tables
+dynamic_tables_of(const struct object *object)
+{
+    struct dynamic_tables tables = {.rela.entry = sizeof(ElfW(Rela)),
+                                    .rel.entry = sizeof(ElfW(Rel)),
+                                    .plt.entry = sizeof(ElfW(Rela))};
+    for (const ElfW(Dyn) *d = object->dynamic; d && d->d_tag != DT_NULL; d++) {
+        switch (d->d_tag) {
+        case DT_SYMTAB: tables.symbols = dynamic_pointer(object, d); break;
+        case DT_STRTAB: tables.strings = dynamic_pointer(object, d); break;
+        case DT_RELA: tables.rela.table = dynamic_pointer(object, d); break;
+        case DT_RELASZ: tables.rela.bytes = d->d_un.d_val; break;
+        case DT_REL: tables.rel.table = dynamic_pointer(object, d); break;
+        case DT_RELSZ: tables.rel.bytes = d->d_un.d_val; break;
+        case DT_JMPREL: tables.plt.table = dynamic_pointer(object, d); break;
+        case DT_PLTRELSZ: tables.plt.bytes = d->d_un.d_val; break;
+        case DT_PLTREL:
+            tables.plt.entry =
+                d->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
+            break;
+        default: break;
+        }
+    }
+    return tables;
+}
+
 /* What the loader wrote for `name` into this object's table, or NULL. */
 static void *
 bound_address(const struct object *object, const char *name)
 {
-    const ElfW(Sym) *symbols = NULL;
-    const char *strings = NULL;
-    struct relocations rela = {NULL, 0, sizeof(ElfW(Rela))};
-    struct relocations rel = {NULL, 0, sizeof(ElfW(Rel))};
-    struct relocations plt = {NULL, 0, sizeof(ElfW(Rela))};
-
-    for (const ElfW(Dyn) *d = object->dynamic; d && d->d_tag != DT_NULL; d++) {
-        switch (d->d_tag) {
-        case DT_SYMTAB:
-            symbols = dynamic_pointer(object, d);
-            break;
-        case DT_STRTAB:
-            strings = dynamic_pointer(object, d);
-            break;
-        case DT_RELA:
-            rela.table = dynamic_pointer(object, d);
-            break;
-        case DT_RELASZ:
-            rela.bytes = d->d_un.d_val;
-            break;
-        case DT_REL:
-            rel.table = dynamic_pointer(object, d);
-            break;
-        case DT_RELSZ:
-            rel.bytes = d->d_un.d_val;
-            break;
-        case DT_JMPREL:
-            plt.table = dynamic_pointer(object, d);
-            break;
-        case DT_PLTRELSZ:
-            plt.bytes = d->d_un.d_val;
-            break;
-        case DT_PLTREL:
-            plt.entry =
-                d->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-            break;
-        default:
-            break;
-        }
-    }
-    if (symbols == NULL || strings == NULL) {
+    const struct dynamic_tables tables = dynamic_tables_of(object);
+    if (tables.symbols == NULL || tables.strings == NULL) {
         return NULL;
     }
-    const struct relocations *all[] = {&plt, &rela, &rel};
+    const struct relocations *all[] = {&tables.plt, &tables.rela, &tables.rel};
     for (size_t t = 0; t < sizeof(all) / sizeof(all[0]); t++) {
         const char *at = all[t]->table;
         const char *end = at != NULL ? at + all[t]->bytes : NULL;
         for (; at < end; at += all[t]->entry) {
             const ElfW(Rel) *relocation = (const ElfW(Rel) *)at;
             size_t index = RELOCATION_SYMBOL(relocation->r_info);
-            if (index != 0 && strcmp(strings + symbols[index].st_name, name) == 0) {
+            if (index != 0
+                && strcmp(tables.strings + tables.symbols[index].st_name, name) == 0) {
                 return *(void **)(object->base + relocation->r_offset);
             }
         }

@@ -315,28 +315,19 @@ raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
 {
     struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     switch (progress) {
-    case KU_WANT_WRITE:
-        outcome.value = SSL_ERROR_WANT_WRITE;
-        break;
-    case KU_TIMED_OUT:
-        return raise_timeout(what);
+    case KU_WANT_WRITE: outcome.value = SSL_ERROR_WANT_WRITE; break;
+    case KU_TIMED_OUT: return raise_timeout(what);
     case KU_CLOSED_HERE:
         return bad_descriptor("the socket was closed by another thread");
     case KU_ENDED:
-    case KU_REFUSED:
-        outcome = call->outcome;
-        break;
+    case KU_REFUSED: outcome = call->outcome; break;
     case KU_SYSTEM:
         outcome.value = 0;
         outcome.system_error = call->error;
         break;
-    case KU_STASH_FULL:
-        outcome.refusal = KU_DATA_IN_FRONT;
-        break;
-    case KU_NO_MEMORY:
-        return PyErr_NoMemory();
-    default:
-        break;
+    case KU_STASH_FULL: outcome.refusal = KU_DATA_IN_FRONT; break;
+    case KU_NO_MEMORY: return PyErr_NoMemory();
+    default: break;
     }
     PyObject *owner = ku_owner_of(self);
     ku_raise(state, &outcome, what, owner);

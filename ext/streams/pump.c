@@ -352,47 +352,64 @@ receive_next_record(struct ku_call *call, size_t room)
     return progress;
 }
 
+/* Read the records that are here, and those of data that come right behind them. */
+static enum ku_progress
+read_without_waiting(struct ku_call *call, char *data, size_t room, size_t *got)
+{
+    enum ku_progress progress;
+    do {
+        progress = read_available(call, data, room, got);
+    } while (*got > 0 && progress != KU_ENDED
+             && receive_next_record(call, room - *got) == KU_DONE);
+    return progress;
+}
+
+/* Send what reading has made OpenSSL write, unless no more of it could be sent the last
+   time.  Meanwhile another thread may have received something: 1, look again. */
+static int
+flush_while_reading(struct ku_call *call, size_t *left)
+{
+    if (!ku_traffic_can_send(call) || ku_traffic_output_left(call) == *left) {
+        return 0;
+    }
+    ku_traffic_flush(call);
+    *left = ku_traffic_output_left(call);
+    return 1;
+}
+
 /* The role of the receiver is kept from one record to the next. */
+static enum ku_progress
+receive_or_wait(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    /* The steps that were taken may be what others wait for. */
+    ku_monitor_announce(&pump->monitor);
+    if (pump->receiving && !call->receives) {
+        return ku_threads_wait_for_news(call, KU_WANT_READ);
+    }
+    pump->receiving = call->receives = 1;
+    enum ku_progress progress = ku_traffic_receive(call, KU_AHEAD);
+    return progress == KU_DONE ? ku_threads_let_signals(call) : progress;
+}
+
 enum ku_progress
 ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
 {
-    struct ku_pump *pump = call->pump;
     enum ku_progress progress = KU_DONE;
-    size_t tried = 0;
-    if (pump->ledger != NULL && ku_policy_keys_are_wanted(pump->ledger)) {
+    size_t left = 0;
+    if (call->pump->ledger != NULL && ku_policy_keys_are_wanted(call->pump->ledger)) {
         renew_if_due(call);
     }
     while (progress == KU_DONE) {
-        progress = read_available(call, data, room, got);
+        progress = read_without_waiting(call, data, room, got);
         if (*got > 0) {
-            if (progress != KU_ENDED
-                && receive_next_record(call, room - *got) == KU_DONE) {
-                progress = KU_DONE;
-                continue;
-            }
             return ku_pump_renew(call);
         }
-        /* Another thread may have brought something while we sent: look again,
-           unless nothing more can be sent. */
-        if (ku_traffic_can_send(call) && ku_traffic_output_left(call) != tried) {
-            ku_traffic_flush(call);
-            tried = ku_traffic_output_left(call);
+        if (flush_while_reading(call, &left)) {
             progress = progress == KU_WANT_READ ? KU_DONE : progress;
-            continue;
         }
-        if (progress != KU_WANT_READ) {
-            break;
-        }
-        /* The steps that were taken may be what others wait for. */
-        ku_monitor_announce(&pump->monitor);
-        if (pump->receiving && !call->receives) {
-            progress = ku_threads_wait_for_news(call, KU_WANT_READ);
-            continue;
-        }
-        pump->receiving = call->receives = 1;
-        progress = ku_traffic_receive(call, KU_AHEAD);
-        if (progress == KU_DONE) {
-            progress = ku_threads_let_signals(call);
+        else if (progress == KU_WANT_READ) {
+            progress = receive_or_wait(call);
         }
     }
     return progress;

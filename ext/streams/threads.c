@@ -95,12 +95,9 @@ enum ku_progress
 ku_threads_wait_for_news(struct ku_call *call, enum ku_progress unready)
 {
     switch (ku_monitor_wait(&call->pump->monitor, call->deadline)) {
-    case KU_NEWS:
-        return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_DONE;
-    case KU_SIGNAL:
-        return KU_INTERRUPTED;
-    default:
-        return call->deadline == KU_AT_ONCE ? unready : KU_TIMED_OUT;
+    case KU_NEWS: return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_DONE;
+    case KU_SIGNAL: return KU_INTERRUPTED;
+    default: return call->deadline == KU_AT_ONCE ? unready : KU_TIMED_OUT;
     }
 }
 

@@ -158,21 +158,16 @@ control_bio(BIO *self, int command, long number, void *pointer)
     (void)number;
     (void)pointer;
     switch (command) {
-    case BIO_CTRL_EOF:
-        return bio->at_end && ku_buffer_length(&bio->input) == 0;
-    case BIO_CTRL_PENDING:
-        return (long)bio->whole;
-    case BIO_CTRL_WPENDING:
-        return (long)ku_buffer_length(&bio->output);
+    case BIO_CTRL_EOF: return bio->at_end && ku_buffer_length(&bio->input) == 0;
+    case BIO_CTRL_PENDING: return (long)bio->whole;
+    case BIO_CTRL_WPENDING: return (long)ku_buffer_length(&bio->output);
     case BIO_CTRL_FLUSH:
         if (bio->flushed == 0) {
             bio->flushed = ku_buffer_length(&bio->output);
         }
         return 1;
-    case BIO_CTRL_DUP:
-        return 1;
-    default:
-        return 0;
+    case BIO_CTRL_DUP: return 1;
+    default: return 0;
     }
 }
 

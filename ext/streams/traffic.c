@@ -74,22 +74,44 @@ static enum ku_progress
 wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
 {
     switch (failure) {
-    case KU_WIRE_WOULD_BLOCK:
-        return unready;
-    case KU_WIRE_TIMED_OUT:
-        return KU_TIMED_OUT;
+    case KU_WIRE_WOULD_BLOCK: return unready;
+    case KU_WIRE_TIMED_OUT: return KU_TIMED_OUT;
     case KU_WIRE_SIGNAL:
         return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_INTERRUPTED;
-    default:
-        return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
+    default: return ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_SYSTEM;
     }
+}
+
+/* So many bytes of `length` have been sent; go on? */
+static enum ku_progress
+note_sent(struct ku_call *call, size_t sent, size_t length, int may_wait)
+{
+    struct ku_pump *pump = call->pump;
+    ku_buffer_drop(&pump->unsent, sent);
+    pump->sent_apart -= pump->sent_apart > 0 ? sent : 0;
+    ku_monitor_announce(&pump->monitor);
+    if (may_wait && call->blocks && sent < length) {
+        return KU_INTERRUPTED; /* or a send() that waits had sent all */
+    }
+    return may_wait ? ku_threads_let_signals(call) : KU_DONE;
+}
+
+static enum ku_progress
+note_send_failure(struct ku_call *call, long failure)
+{
+    if (failure == KU_WIRE_ERROR && !ku_wire_may_pass(call->error)) {
+        call->pump->send_error = call->error;
+        discard_output(call);
+    }
+    return wire_failure(call, failure, KU_WANT_WRITE);
 }
 
 static enum ku_progress
 send_output(struct ku_call *call, int may_wait)
 {
     struct ku_pump *pump = call->pump;
-    while (ku_traffic_output_left(call) > 0) {
+    enum ku_progress progress = KU_DONE;
+    while (progress == KU_DONE && ku_traffic_output_left(call) > 0) {
         if (ku_threads_are_closed(call)) {
             return KU_CLOSED_HERE;
         }
@@ -99,26 +121,10 @@ send_output(struct ku_call *call, int may_wait)
         size_t length =
             pump->sent_apart > 0 ? pump->sent_apart : ku_buffer_length(&pump->unsent);
         long sent = send_outside(call, length, may_wait);
-        if (sent >= 0) {
-            ku_buffer_drop(&pump->unsent, (size_t)sent);
-            pump->sent_apart -= pump->sent_apart > 0 ? (size_t)sent : 0;
-            ku_monitor_announce(&pump->monitor);
-            if (may_wait && call->blocks && (size_t)sent < length) {
-                return KU_INTERRUPTED; /* or a send() that waits had sent all */
-            }
-            if (may_wait && ku_threads_let_signals(call) != KU_DONE) {
-                return KU_INTERRUPTED;
-            }
-        }
-        else {
-            if (sent == KU_WIRE_ERROR && !ku_wire_may_pass(call->error)) {
-                pump->send_error = call->error;
-                discard_output(call);
-            }
-            return wire_failure(call, sent, KU_WANT_WRITE);
-        }
+        progress = sent >= 0 ? note_sent(call, (size_t)sent, length, may_wait)
+                             : note_send_failure(call, sent);
     }
-    return KU_DONE;
+    return progress;
 }
 
 int
@@ -236,6 +242,55 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
     return got;
 }
 
+/* What recv() has failed with.  In a handshake the peer waits for us first. */
+static enum ku_progress
+receive_failure(const struct ku_call *call, long failure)
+{
+    int owes = ku_traffic_output_left(call) > 0
+               && !call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
+    return wire_failure(call, failure, owes ? KU_WANT_WRITE : KU_WANT_READ);
+}
+
+/* Is the last byte of what comes next to stay in the socket? */
+static int
+keeps_byte(const struct ku_call *call, enum ku_reach reach)
+{
+    return reach == KU_KEEPING
+           && (ku_buffer_length(&call->pump->stash) > 0
+               || ku_tlsbio_data_may_follow(call->bio));
+}
+
+/* One recv() into the memory that OpenSSL reads. */
+static enum ku_progress
+receive_into_bio(struct ku_call *call, enum ku_reach reach)
+{
+    struct ku_pump *pump = call->pump;
+    int ahead =
+        reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, ku_is_tls13(&call->tls));
+    int keeps = keeps_byte(call, reach);
+    size_t length = ku_tlsbio_wanted(call->bio, ahead);
+    int peeks = keeps && length == 1 ? KU_PEEKS : 0;
+    char *memory = ku_tlsbio_lend(call->bio, length);
+    if (memory == NULL) {
+        return KU_NO_MEMORY;
+    }
+    ku_traffic_take_kept_byte(call);
+    long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
+    ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
+    pump->kept = peeks && got > 0;
+    pump->kept_since = pump->kept ? ku_now() : 0;
+    if (got < 0) {
+        return receive_failure(call, got);
+    }
+    if (ku_threads_are_closed(call)) {
+        return KU_CLOSED_HERE;
+    }
+    call->bio->at_end = got == 0;
+    pump->received++;
+    ku_monitor_announce(&pump->monitor);
+    return KU_DONE;
+}
+
 enum ku_progress
 ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
 {
@@ -252,39 +307,7 @@ ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
     if (ku_traffic_output_left(call) > MAX_OUTPUT && !ku_traffic_can_send(call)) {
         return ku_threads_wait_for_news(call, KU_WANT_WRITE);
     }
-    if (reach == KU_KEEPING) {
-        enum ku_progress progress = let_kept_byte_be_seen(call);
-        if (progress != KU_DONE) {
-            return progress;
-        }
-    }
-    int is_tls13 = ku_is_tls13(&call->tls);
-    int ahead = reach == KU_AHEAD && ku_tlsbio_data_follows(call->bio, is_tls13);
-    size_t length = ku_tlsbio_wanted(call->bio, ahead);
-    int keeps =
-        reach == KU_KEEPING
-        && (ku_buffer_length(&pump->stash) > 0 || ku_tlsbio_data_may_follow(call->bio));
-    int peeks = keeps && length == 1 ? KU_PEEKS : 0;
-    char *memory = ku_tlsbio_lend(call->bio, length);
-    if (memory == NULL) {
-        return KU_NO_MEMORY;
-    }
-    ku_traffic_take_kept_byte(call);
-    long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
-    ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
-    pump->kept = peeks && got > 0;
-    pump->kept_since = pump->kept ? ku_now() : 0;
-    if (got < 0) {
-        /* In a handshake the peer waits for us first. */
-        int owes = ku_traffic_output_left(call) > 0
-                   && !call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
-        return wire_failure(call, got, owes ? KU_WANT_WRITE : KU_WANT_READ);
-    }
-    if (ku_threads_are_closed(call)) {
-        return KU_CLOSED_HERE;
-    }
-    call->bio->at_end = got == 0;
-    pump->received++;
-    ku_monitor_announce(&pump->monitor);
-    return KU_DONE;
+    enum ku_progress progress =
+        reach == KU_KEEPING ? let_kept_byte_be_seen(call) : KU_DONE;
+    return progress == KU_DONE ? receive_into_bio(call, reach) : progress;
 }
