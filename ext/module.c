@@ -40,10 +40,10 @@
 #include "keys/ledger.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
-#include "streams/call.h"
 #include "streams/duplex.h"
 #include "streams/object.h"
 #include "streams/tlsbio.h"
+#include "system/forks.h"
 
 /* A new reference to module.name. */
 static PyObject *
@@ -150,7 +150,7 @@ static int
 add_types(PyObject *module, ku_state *state)
 {
     state->bio_method = ku_tlsbio_method(&state->libssl);
-    if (state->bio_method == NULL || ku_watch_forks() < 0
+    if (state->bio_method == NULL || ku_forks_count() < 0
         || ku_ledger_prepare(&state->libssl) < 0) {
         PyErr_NoMemory();
         return -1;

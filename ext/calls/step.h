@@ -15,7 +15,7 @@
 #define PYKEYUPDATE_STEP_H
 
 #include "openssl/outcome.h"
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* Find, hold and prove the connection and take the step.  0 and its value, or -1
    with an exception that names `function` and the connection.  Of a managed connection

@@ -17,7 +17,7 @@
 #define PYKEYUPDATE_LEDGER_H
 
 #include "openssl/outcome.h"
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 #include "system/atomic.h"
 #include "system/clock.h"

@@ -3,7 +3,7 @@
 #define PYKEYUPDATE_ERRORS_H
 
 #include "openssl/outcome.h"
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* Where module_clear() has been. */
 #define KU_SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"

@@ -2,7 +2,7 @@
 #ifndef PYKEYUPDATE_FINDING_H
 #define PYKEYUPDATE_FINDING_H
 
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* The _ssl._SSLSocket inside `conn`, or the Duplex that holds it, as a new reference,
    or NULL with an exception that names `function`.  May run Python code. */

@@ -2,7 +2,7 @@
 #ifndef PYKEYUPDATE_SSLOBJECT_H
 #define PYKEYUPDATE_SSLOBJECT_H
 
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* Make a connection with _ssl and prove on it, without dereferencing anything,
    that struct PySSLSocket begins as we think.  Returns a new reference to that

@@ -6,7 +6,7 @@
 #ifndef PYKEYUPDATE_STATES_H
 #define PYKEYUPDATE_STATES_H
 
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 #include "openssl/tls.h"
 
 enum ku_tls_state {

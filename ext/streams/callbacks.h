@@ -2,7 +2,7 @@
 #ifndef PYKEYUPDATE_CALLBACKS_H
 #define PYKEYUPDATE_CALLBACKS_H
 
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* Has its context callbacks whose exceptions _ssl keeps until the end of a
    do_handshake()?  (Not from 3.15 on, where they are raised at once.)  What is given

@@ -13,7 +13,7 @@
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
-#include "streams/call.h"
+#include "streams/duplex_call.h"
 #include "streams/callbacks.h"
 #include "streams/reading.h"
 #include "streams/traffic.h"

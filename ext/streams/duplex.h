@@ -3,7 +3,7 @@
 #define PYKEYUPDATE_DUPLEX_H
 
 #include "openssl/outcome.h"
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* The type, made for a module; a new reference. */
 PyObject *ku_duplex_type(PyObject *module);

@@ -2,7 +2,7 @@
 #ifndef PYKEYUPDATE_OBJECT_H
 #define PYKEYUPDATE_OBJECT_H
 
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 
 /* The type, made for a module; a new reference. */
 PyObject *ku_object_type(PyObject *module);

@@ -3,7 +3,7 @@
 #define PYKEYUPDATE_OBJECT_IO_H
 
 #include "keys/telling.h"
-#include "openssl/state.h"
+#include "openssl/module_state.h"
 #include "system/buffer.h"
 
 /* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13

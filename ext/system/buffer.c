@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SMALLEST 256
+#define MIN_SIZE 256
 
 char *
 ku_buffer_reserve(struct ku_buffer *buffer, size_t length)
@@ -21,8 +21,8 @@ ku_buffer_reserve(struct ku_buffer *buffer, size_t length)
         return NULL;
     }
     size_t size = buffer->end + length;
-    if (size < SMALLEST) {
-        size = SMALLEST;
+    if (size < MIN_SIZE) {
+        size = MIN_SIZE;
     }
     if (size > buffer->size && size < 2 * buffer->size) {
         size = 2 * buffer->size;

@@ -8,7 +8,7 @@
 #endif
 
 /* A longer timeout is taken for this: Windows' locks wait no longer. */
-#define LONGEST (30.0 * 86400)
+#define MAX_SECONDS (30.0 * 86400)
 
 #ifdef _WIN32
 ku_time
@@ -49,8 +49,8 @@ ku_deadline(double seconds)
     if (seconds == 0) {
         return KU_AT_ONCE;
     }
-    if (seconds > LONGEST) {
-        seconds = LONGEST;
+    if (seconds > MAX_SECONDS) {
+        seconds = MAX_SECONDS;
     }
     return ku_now() + (ku_time)(seconds * 1e6) + 1;
 }

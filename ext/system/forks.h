@@ -1,27 +1,17 @@
-/* fork(), noticed wherever it comes from: the functions of os.register_at_fork() are
-   called in an order of their own, and not at all where C code forks. */
+/* fork(), wherever it comes from: the functions of os.register_at_fork() are called in
+   an order of their own, and not at all where C code forks. */
 #ifndef PYKEYUPDATE_FORKS_H
 #define PYKEYUPDATE_FORKS_H
 
-#ifdef _WIN32
+/* How often this process has come from a fork(), and how often it or its parents have
+   made one, since the first ku_forks_count().  The same for all interpreters. */
+extern unsigned long ku_forks, ku_forks_of_parent;
 
-static inline int
-ku_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
-{
-    (void)prepare, (void)parent, (void)child;
-    return 0;
-}
+/* Count from now on; 0, or -1 without memory. */
+int ku_forks_count(void);
 
-#else
-#  include <pthread.h>
+/* Have these called in the thread that forks, before it and after it in both processes.
+   0, or not 0 without memory.  Where nothing forks (Windows) they are never called. */
+int ku_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
-/* Have these called in the thread that forks, before and after; NULL for none.  0, or
-   not where there is no memory. */
-static inline int
-ku_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
-{
-    return pthread_atfork(prepare, parent, child);
-}
-
-#endif
 #endif

@@ -4,22 +4,25 @@
    itself can find its own identifier there, and who sees an old `queued` goes first
    once more. */
 #if defined(__GNUC__)
-#  define GET(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
-#  define SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
-#  define ADD(place, value) __atomic_fetch_add(&(place), (value), __ATOMIC_RELAXED)
+#  define LOAD_NUMBER(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
+#  define STORE_NUMBER(place, value)                                                   \
+      __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
+#  define ADD_NUMBER(place, value)                                                     \
+      __atomic_fetch_add(&(place), (value), __ATOMIC_RELAXED)
 #else
-#  define GET(place) (*(volatile unsigned long *)&(place))
-#  define SET(place, value) (*(volatile unsigned long *)&(place) = (value))
-#  define ADD(place, value) InterlockedExchangeAdd((volatile long *)&(place), (value))
+#  define LOAD_NUMBER(place) (*(volatile unsigned long *)&(place))
+#  define STORE_NUMBER(place, value) (*(volatile unsigned long *)&(place) = (value))
+#  define ADD_NUMBER(place, value)                                                     \
+      InterlockedExchangeAdd((volatile long *)&(place), (value))
 #endif
 
-#define LOOK_AGAIN 200 /* microseconds */
+#define LOOK_INTERVAL 200 /* microseconds */
 
 /* How many monitors this thread is inside of. */
 #ifdef _MSC_VER
-static __declspec(thread) int inside;
+static __declspec(thread) int monitors_inside;
 #else
-static _Thread_local int inside;
+static _Thread_local int monitors_inside;
 #endif
 
 /* One thread in wait(), on its own stack. */
@@ -54,21 +57,21 @@ ku_monitor_destroy(struct ku_monitor *monitor)
 int
 ku_monitor_is_mine(struct ku_monitor *monitor)
 {
-    return GET(monitor->owner) == PyThread_get_thread_ident();
+    return LOAD_NUMBER(monitor->owner) == PyThread_get_thread_ident();
 }
 
 int
 ku_monitor_any_is_mine(void)
 {
-    return inside > 0;
+    return monitors_inside > 0;
 }
 
 static void
-own(struct ku_monitor *monitor)
+mark_entered(struct ku_monitor *monitor)
 {
-    SET(monitor->owner, PyThread_get_thread_ident());
+    STORE_NUMBER(monitor->owner, PyThread_get_thread_ident());
     monitor->depth = 1;
-    inside++;
+    monitors_inside++;
 }
 
 int
@@ -78,10 +81,10 @@ ku_monitor_try_enter(struct ku_monitor *monitor)
         monitor->depth++;
         return 1;
     }
-    if (GET(monitor->queued) != 0 || !ku_mutex_try(&monitor->mutex)) {
+    if (LOAD_NUMBER(monitor->queued) != 0 || !ku_mutex_try(&monitor->mutex)) {
         return 0;
     }
-    own(monitor);
+    mark_entered(monitor);
     return 1;
 }
 
@@ -89,12 +92,12 @@ void
 ku_monitor_enter(struct ku_monitor *monitor)
 {
     if (!ku_monitor_try_enter(monitor)) {
-        ADD(monitor->queued, 1);
+        ADD_NUMBER(monitor->queued, 1);
         ku_mutex_lock(&monitor->turnstile);
         ku_mutex_lock(&monitor->mutex);
         ku_mutex_unlock(&monitor->turnstile);
-        ADD(monitor->queued, -1);
-        own(monitor);
+        ADD_NUMBER(monitor->queued, -1);
+        mark_entered(monitor);
     }
 }
 
@@ -108,9 +111,9 @@ ku_monitor_enter_within(struct ku_monitor *monitor, ku_time patience)
         if (ku_now() >= end) {
             return 0;
         }
-        ku_sleep(LOOK_AGAIN);
+        ku_sleep(LOOK_INTERVAL);
     }
-    own(monitor);
+    mark_entered(monitor);
     return 1;
 }
 
@@ -118,15 +121,15 @@ void
 ku_monitor_leave(struct ku_monitor *monitor)
 {
     if (--monitor->depth == 0) {
-        inside--;
-        SET(monitor->owner, 0);
+        monitors_inside--;
+        STORE_NUMBER(monitor->owner, 0);
         ku_mutex_unlock(&monitor->mutex);
     }
 }
 
 /* Take a waiter off the list; 0 where it has been taken off by an announcement. */
 static int
-forget(struct ku_monitor *monitor, struct ku_waiter *waiter)
+remove_waiter(struct ku_monitor *monitor, struct ku_waiter *waiter)
 {
     struct ku_waiter **place = &monitor->waiters;
     while (*place != NULL && *place != waiter) {
@@ -156,7 +159,7 @@ ku_monitor_wait(struct ku_monitor *monitor, ku_time deadline)
     PyLockStatus status = PyThread_acquire_lock_timed(
         self.news, left == KU_NEVER ? -1 : (PY_TIMEOUT_T)left, 1);
     ku_monitor_enter(monitor);
-    int announced = !forget(monitor, &self);
+    int announced = !remove_waiter(monitor, &self);
     if (status == PY_LOCK_ACQUIRED || !announced) {
         PyThread_release_lock(self.news);
     }

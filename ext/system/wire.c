@@ -10,15 +10,15 @@
 #  include <unistd.h>
 #endif
 
-#define LONGEST_CALL (1 << 30)
-#define DRAINED 16384
+#define MAX_CALL_LENGTH (1 << 30)
+#define DRAIN_LENGTH 16384
 
 #ifdef _WIN32
 
 /* No MSG_DONTWAIT: look first.  What select() calls writable takes a send() of
    any size at once, into Winsock's own buffer. */
 static int
-ready(ku_socket socket, int events, long microseconds)
+select_ready(ku_socket socket, int events, long microseconds)
 {
     fd_set reads, writes, fails;
     struct timeval limit = {microseconds / 1000000, microseconds % 1000000};
@@ -41,7 +41,7 @@ ready(ku_socket socket, int events, long microseconds)
 }
 
 static long
-failure(int *error)
+failure_of(int *error)
 {
     *error = WSAGetLastError();
     return *error == WSAEWOULDBLOCK ? KU_WIRE_WOULD_BLOCK : KU_WIRE_ERROR;
@@ -51,26 +51,27 @@ long
 ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error)
 {
     /* Never waiting in recv() itself: shutdown() by another thread does not end it. */
-    int is_ready = ready(socket, KU_READABLE, 0);
+    int is_ready = select_ready(socket, KU_READABLE, 0);
     if (is_ready <= 0) {
-        return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure(error);
+        return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure_of(error);
     }
-    int got = recv(socket, data, (int)(length < LONGEST_CALL ? length : LONGEST_CALL),
-                   how & KU_PEEKS ? MSG_PEEK : 0);
-    return got >= 0 ? got : failure(error);
+    int got =
+        recv(socket, data, (int)(length < MAX_CALL_LENGTH ? length : MAX_CALL_LENGTH),
+             how & KU_PEEKS ? MSG_PEEK : 0);
+    return got >= 0 ? got : failure_of(error);
 }
 
 long
 ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
              int *error)
 {
-    int is_ready = may_wait ? KU_WRITABLE : ready(socket, KU_WRITABLE, 0);
+    int is_ready = may_wait ? KU_WRITABLE : select_ready(socket, KU_WRITABLE, 0);
     if (is_ready <= 0) {
-        return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure(error);
+        return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure_of(error);
     }
-    int sent =
-        send(socket, data, (int)(length < LONGEST_CALL ? length : LONGEST_CALL), 0);
-    return sent >= 0 ? sent : failure(error);
+    int sent = send(socket, data,
+                    (int)(length < MAX_CALL_LENGTH ? length : MAX_CALL_LENGTH), 0);
+    return sent >= 0 ? sent : failure_of(error);
 }
 
 int
@@ -87,16 +88,17 @@ ku_wire_may_pass(int error)
 
 /* In slices: nothing but a look shows that another thread has closed it, or that
    Ctrl-C was pressed. */
-#  define SLICE 100000
+#  define WAIT_SLICE 100000
 
 int
 ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error)
 {
     ku_time left = ku_time_left(deadline);
     int is_ready =
-        ready(socket, events, (long)(left == KU_NEVER || left > SLICE ? SLICE : left));
+        select_ready(socket, events,
+                     (long)(left == KU_NEVER || left > WAIT_SLICE ? WAIT_SLICE : left));
     if (is_ready < 0) {
-        return (int)failure(error);
+        return (int)failure_of(error);
     }
     return is_ready != 0                 ? is_ready
            : ku_time_left(deadline) == 0 ? KU_WIRE_TIMED_OUT
@@ -118,7 +120,7 @@ ku_wire_close(ku_socket socket)
 #else
 
 static long
-failure(int *error)
+failure_of(int *error)
 {
     *error = errno;
     if (errno == EINTR) {
@@ -133,15 +135,15 @@ ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error
 {
     int flags = (how & KU_WAITS ? 0 : MSG_DONTWAIT) | (how & KU_PEEKS ? MSG_PEEK : 0);
     ssize_t got =
-        recv(socket, data, length < LONGEST_CALL ? length : LONGEST_CALL, flags);
-    return got >= 0 ? (long)got : failure(error);
+        recv(socket, data, length < MAX_CALL_LENGTH ? length : MAX_CALL_LENGTH, flags);
+    return got >= 0 ? (long)got : failure_of(error);
 }
 
 #  ifdef __APPLE__
 /* MSG_DONTWAIT does not keep send() from waiting on a socket that blocks (XNU's
    sosendcheck() looks at the socket alone).  Where poll() says that it can be
    written there is room for at least the low-water mark. */
-#    define LOW_WATER 2048
+#    define LOW_WATER_MARK 2048
 
 static int
 has_no_room(ku_socket socket)
@@ -161,16 +163,16 @@ ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
     if (!may_wait && has_no_room(socket)) {
         return KU_WIRE_WOULD_BLOCK;
     }
-    if (!may_wait && length > LOW_WATER) {
-        length = LOW_WATER;
+    if (!may_wait && length > LOW_WATER_MARK) {
+        length = LOW_WATER_MARK;
     }
 #  endif
 #  ifdef MSG_NOSIGNAL
     flags |= MSG_NOSIGNAL;
 #  endif
     ssize_t sent =
-        send(socket, data, length < LONGEST_CALL ? length : LONGEST_CALL, flags);
-    return sent >= 0 ? (long)sent : failure(error);
+        send(socket, data, length < MAX_CALL_LENGTH ? length : MAX_CALL_LENGTH, flags);
+    return sent >= 0 ? (long)sent : failure_of(error);
 }
 
 int
@@ -193,10 +195,11 @@ ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error)
                             | (events & KU_WRITABLE ? POLLOUT : 0));
     ku_time left = ku_time_left(deadline);
     ku_time milliseconds = left == KU_NEVER ? -1 : (left + 999) / 1000;
-    int count = poll(&polled, 1,
-                     milliseconds > LONGEST_CALL ? LONGEST_CALL : (int)milliseconds);
+    int count =
+        poll(&polled, 1,
+             milliseconds > MAX_CALL_LENGTH ? MAX_CALL_LENGTH : (int)milliseconds);
     if (count < 0) {
-        return (int)failure(error);
+        return (int)failure_of(error);
     }
     if (count == 0) { /* or so much later that poll() could not be told */
         return ku_time_left(deadline) == 0 ? KU_WIRE_TIMED_OUT : KU_WIRE_SIGNAL;
@@ -224,7 +227,7 @@ ku_wire_close(ku_socket socket)
 void
 ku_wire_drain(ku_socket socket)
 {
-    char dropped[DRAINED];
+    char dropped[DRAIN_LENGTH];
     int ignored;
     (void)ku_wire_receive(socket, dropped, sizeof(dropped), 0, &ignored);
 }

@@ -1,41 +1,11 @@
-#include "streams/call.h"
+#include "streams/duplex_call.h"
 
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 #include "streams/traffic.h"
-#include "system/forks.h"
 
 #include <errno.h>
-
-unsigned long ku_forks, ku_forks_of_parent;
-
-static void
-count_fork_of_parent(void)
-{
-    ku_forks_of_parent++;
-}
-
-static void
-count_fork_in_child(void)
-{
-    ku_forks++;
-    ku_forks_of_parent++;
-}
-
-int
-ku_watch_forks(void)
-{
-    static ku_mutex once = KU_MUTEX_INITIALIZER;
-    static int watching;
-    ku_mutex_lock(&once);
-    if (!watching) {
-        watching = ku_at_fork(NULL, count_fork_of_parent, count_fork_in_child) == 0;
-    }
-    int result = watching ? 0 : -1;
-    ku_mutex_unlock(&once);
-    return result;
-}
 
 ku_state *
 ku_state_of(Duplex *self)

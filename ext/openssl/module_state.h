@@ -1,9 +1,12 @@
 /* What one interpreter's copy of the module owns.  No Python object is anywhere else,
-   and no pointer to a connection.  (The process has, beside these, keys/ledger.c's list of
-   ledgers, their sums and the place beside an SSL, streams/call.c's counts of forks,
-   and streams/tlsbio.c's BIO method with the functions that it calls.) */
-#ifndef PYKEYUPDATE_STATE_H
-#define PYKEYUPDATE_STATE_H
+   and no pointer to a connection.
+
+   The process has, beside these: the list of ledgers, their sums and their index beside
+   an SSL (keys/ledger.c), the counts of forks (system/forks.c), the BIO method with the
+   functions that it calls (streams/tlsbio.c), how many monitors a thread is inside of
+   (system/monitor.c), and the proof of the states' names (openssl/states.c). */
+#ifndef PYKEYUPDATE_MODULE_STATE_H
+#define PYKEYUPDATE_MODULE_STATE_H
 
 #include "openssl/libssl.h"
 

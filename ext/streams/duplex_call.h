@@ -1,9 +1,10 @@
 /* A call of the pump's (pump.h) as Python makes it: with the socket's timeout and
    descriptor, without the GIL, interrupted by signals, and raising what it came to. */
-#ifndef PYKEYUPDATE_CALL_H
-#define PYKEYUPDATE_CALL_H
+#ifndef PYKEYUPDATE_DUPLEX_CALL_H
+#define PYKEYUPDATE_DUPLEX_CALL_H
 
 #include "streams/pump.h"
+#include "system/forks.h"
 
 /* What pykeyupdate._keyupdate.Duplex is (duplex.c). */
 typedef struct {
@@ -13,13 +14,6 @@ typedef struct {
     unsigned long forks, forks_of_parent;
     struct ku_pump pump;
 } Duplex;
-
-/* How often this process has come from a fork(), and how often it has made others,
-   since it was watched for.  No Python objects, and the same for all interpreters. */
-extern unsigned long ku_forks, ku_forks_of_parent;
-
-/* Notice fork() from now on; 0, or -1 without memory. */
-int ku_watch_forks(void);
 
 ku_state *ku_state_of(Duplex *self);
 
