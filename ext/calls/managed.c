@@ -254,7 +254,7 @@ py_usage(PyObject *module, PyObject *conn)
     }
     return Py_BuildValue(
         "NNNii", counts_tuple(counts), keys_tuple(&ledger, &ledger.sent),
-        keys_tuple(&ledger, &ledger.received), owed, ledger.outstanding);
+        keys_tuple(&ledger, &ledger.received), owed, ledger.request_outstanding);
 }
 
 PyMethodDef ku_managed[] = {

@@ -61,16 +61,17 @@ unlink_ledger(struct ku_ledger *ledger)
 void
 ku_ledger_want_keys(struct ku_ledger *ledger, long wanted)
 {
-    long before = ku_atomic_get(&ledger->wanted);
-    while (before < wanted && !ku_atomic_exchange(&ledger->wanted, before, wanted)) {
-        before = ku_atomic_get(&ledger->wanted);
+    long before = ku_atomic_get(&ledger->wanted_keys);
+    while (before < wanted
+           && !ku_atomic_exchange(&ledger->wanted_keys, before, wanted)) {
+        before = ku_atomic_get(&ledger->wanted_keys);
     }
 }
 
 void
 ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled)
 {
-    (void)ku_atomic_exchange(&ledger->wanted, fulfilled, KU_NOT_WANTED);
+    (void)ku_atomic_exchange(&ledger->wanted_keys, fulfilled, KU_NOT_WANTED);
 }
 
 size_t
@@ -129,7 +130,7 @@ mark_inherited(void)
     for (struct ku_ledger *ledger = oldest_ledger; ledger != NULL;
          ledger = ledger->next) {
         ledger->inherited = 1;
-        ledger->orphaned |= ledger->busy != 0 && ledger->busy != me;
+        ledger->orphaned |= ledger->busy_thread != 0 && ledger->busy_thread != me;
     }
     ku_mutex_unlock(&ledgers_lock);
 }
@@ -241,7 +242,7 @@ start_sent_keys(const struct ku_tls *tls)
     ledger->sent.max_age =
         rules->age == KU_NEVER ? KU_NEVER : (ku_time)((double)rules->age * some);
     ledger->last_update = ledger->last_io = ledger->sent.since;
-    ledger->excused = ledger->deferring = 0;
+    ledger->overuse_permitted = ledger->deferring = 0;
 }
 
 static void
@@ -264,8 +265,9 @@ ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes)
     ledger->inherited = 0;
     ledger->in_a_row = bytes > 0 ? 0 : ledger->in_a_row;
     ledger->sent.bytes += bytes;
-    ledger->sent.records +=
-        bytes > ledger->fragment ? (bytes - 1) / ledger->fragment + 1 : bytes > 0;
+    ledger->sent.records += bytes > ledger->max_fragment
+                                ? (bytes - 1) / ledger->max_fragment + 1
+                                : bytes > 0;
 }
 
 void
@@ -291,20 +293,20 @@ struct ku_outcome
 ku_ledger_occupy(struct ku_ledger *ledger)
 {
     unsigned long me = PyThread_get_thread_ident();
-    if (ledger->busy == 0) {
-        ledger->busy = me;
+    if (ledger->busy_thread == 0) {
+        ledger->busy_thread = me;
         return (struct ku_outcome){.refusal = KU_OK};
     }
-    enum ku_refusal refusal = ledger->orphaned     ? KU_FORKED
-                              : ledger->busy == me ? KU_IN_CALLBACK
-                                                   : KU_BUSY;
+    enum ku_refusal refusal = ledger->orphaned            ? KU_FORKED
+                              : ledger->busy_thread == me ? KU_IN_CALLBACK
+                                                          : KU_BUSY;
     return (struct ku_outcome){.refusal = refusal};
 }
 
 void
 ku_ledger_vacate(struct ku_ledger *ledger)
 {
-    ledger->busy = 0;
+    ledger->busy_thread = 0;
 }
 
 int
@@ -370,8 +372,8 @@ note_update_sent(const struct ku_tls *tls)
     count_event(ledger, KU_UPDATES_SENT);
     if (ledger->requesting) {
         count_event(ledger, KU_REQUESTS_SENT);
-        ledger->outstanding = 1;
-        ledger->answers++;
+        ledger->request_outstanding = 1;
+        ledger->answers_due++;
         ledger->requesting = 0;
     }
     start_sent_keys(tls);
@@ -393,9 +395,9 @@ note_update_received(const struct ku_tls *tls)
     if (requests) {
         count_event(ledger, KU_REQUESTS_RECEIVED);
     }
-    else if (ledger->answers > 0) {
-        ledger->answers--;
-        ledger->outstanding = 0;
+    else if (ledger->answers_due > 0) {
+        ledger->answers_due--;
+        ledger->request_outstanding = 0;
         return;
     }
     const struct ku_rules *rules = &ledger->rules;
@@ -462,7 +464,7 @@ note_connected(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
     ledger->connected = 1;
-    ledger->fragment = max_fragment_length(tls);
+    ledger->max_fragment = max_fragment_length(tls);
     start_sent_keys(tls);
     start_received_keys(tls);
     ku_mutex_lock(&ledgers_lock);
@@ -605,7 +607,7 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
         return NULL;
     }
     ledger->rules = *rules;
-    ledger->fragment = TLS_MAX_PLAINTEXT;
+    ledger->max_fragment = TLS_MAX_PLAINTEXT;
     ledger->random = (uint64_t)(uintptr_t)ledger ^ (uint64_t)ku_now();
     ledger->cipher_records = KU_NO_LIMIT;
     ledger->sent = ledger->received = (struct ku_keys){

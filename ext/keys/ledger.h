@@ -10,7 +10,7 @@
    messages: SSL_set_shutdown(SSL_RECEIVED_SHUTDOWN) ends that call before the next
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
-   Used by one thread at a time, as its connection, but for `wanted`; `can_renew` is
+   Used by one thread at a time, as its connection, but for `wanted_keys`; `can_renew` is
    changed and, by others, read under the lock of the list.  No Python objects: OpenSSL
    frees it in whatever thread, without the GIL. */
 #ifndef PYKEYUPDATE_LEDGER_H
@@ -124,30 +124,30 @@ struct ku_ledger {
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
-    const char *why_cut; /* what the peer did too often, or NULL */
-    ku_atomic wanted;    /* KU_WANTED*: asked for by another thread */
+    const char *why_cut;   /* what the peer did too often, or NULL */
+    ku_atomic wanted_keys; /* KU_WANTED*: asked for by another thread */
     uint32_t counts[KU_COUNTS];
-    uint32_t in_a_row;           /* key updates of the peer's without data */
-    uint32_t answers;            /* to requests of ours, that may still come */
-    uint32_t fragment;           /* the most data in one record */
-    int allowed;                 /* depth of allow_renegotiation() */
-    unsigned char events;        /* that nobody has been told of */
-    unsigned char connected;     /* a first handshake is complete */
-    unsigned char renegotiates;  /* a renegotiation is under way, and not refused */
-    unsigned char by_peer;       /* the renegotiation under way */
-    unsigned char requesting;    /* the KeyUpdate under way asks for an answer */
-    unsigned char outstanding;   /* ours has been asked for, and not come */
-    unsigned char is_shared;     /* a managed socket's: new keys need no owner */
-    unsigned char excused;       /* the present keys may be used on and on */
-    unsigned char deferring;     /* new keys are due, and had to wait */
-    unsigned char impossible;    /* new keys were due, and cannot be had */
+    uint32_t in_a_row;          /* key updates of the peer's without data */
+    uint32_t answers_due;       /* to requests of ours, that may still come */
+    uint32_t max_fragment;      /* the most data in one record */
+    int allowed;                /* depth of allow_renegotiation() */
+    unsigned char events;       /* that nobody has been told of */
+    unsigned char connected;    /* a first handshake is complete */
+    unsigned char renegotiates; /* a renegotiation is under way, and not refused */
+    unsigned char by_peer;      /* the renegotiation under way */
+    unsigned char requesting;   /* the KeyUpdate under way asks for an answer */
+    unsigned char request_outstanding; /* ours has been asked for, and not come */
+    unsigned char is_shared;           /* a managed socket's: new keys need no owner */
+    unsigned char overuse_permitted;   /* the present keys may be used on and on */
+    unsigned char deferring;           /* new keys are due, and had to wait */
+    unsigned char impossible;          /* new keys were due, and cannot be had */
     unsigned char can_renew;     /* connected, by a version whose keys may change */
     unsigned char inherited;     /* from the process that forked, and not used here */
     unsigned char orphaned;      /* and a thread that is not here was using it */
     unsigned char has_callbacks; /* of ssl's, whose exceptions _ssl keeps */
     unsigned char keeps_older;   /* and perhaps one of an earlier call's */
-    unsigned long busy;          /* an SSLObject's: the thread that uses it, or 0 */
-    unsigned long asking;        /* of one: that asks what to do (on_impossible), or
+    unsigned long busy_thread;   /* an SSLObject's: the thread that uses it, or 0 */
+    unsigned long asking_thread; /* of one: that asks what to do (on_impossible), or
                                    tells an event in asyncio's hands; or 0 */
 };
 

@@ -21,7 +21,7 @@ static int
 peer_keys_are_due(const struct ku_ledger *ledger, ku_time now, int heard)
 {
     const struct ku_keys *keys = &ledger->received;
-    return !ledger->outstanding
+    return !ledger->request_outstanding
            && (keys->records >= keys->max_records || keys->bytes >= keys->max_bytes
                || (heard && keys->records > 0 && keys_are_old(keys, now)));
 }
@@ -38,7 +38,7 @@ time_if_needed(const struct ku_ledger *ledger)
 int
 ku_policy_keys_are_wanted(const struct ku_ledger *ledger)
 {
-    return ku_atomic_get(&ledger->wanted) != KU_NOT_WANTED;
+    return ku_atomic_get(&ledger->wanted_keys) != KU_NOT_WANTED;
 }
 
 static int
@@ -58,10 +58,12 @@ uses_left(uint64_t most, uint64_t used)
 static size_t
 bytes_in_records(const struct ku_ledger *ledger, uint64_t records, size_t n)
 {
-    if (n <= ledger->fragment) {
+    if (n <= ledger->max_fragment) {
         return records > 0 ? n : 0; /* without dividing, as it mostly is */
     }
-    return records >= n / ledger->fragment + 1 ? n : (size_t)records * ledger->fragment;
+    return records >= n / ledger->max_fragment + 1
+               ? n
+               : (size_t)records * ledger->max_fragment;
 }
 
 static size_t
@@ -99,18 +101,18 @@ choose_update_type(const struct ku_tls *tls, int heard)
 {
     struct ku_ledger *ledger = tls->ledger;
     int asks = ledger->rules.request_peer
-               || ku_atomic_get(&ledger->wanted) == KU_WANTED_OF_BOTH
+               || ku_atomic_get(&ledger->wanted_keys) == KU_WANTED_OF_BOTH
                || peer_keys_are_due(ledger, time_if_needed(ledger), heard);
     int owes = ku_pending_key_update(tls) != SSL_KEY_UPDATE_NONE;
-    return asks && !ledger->outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
-                                                 : SSL_KEY_UPDATE_NOT_REQUESTED;
+    return asks && !ledger->request_outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
+                                                         : SSL_KEY_UPDATE_NOT_REQUESTED;
 }
 
 /* What was wanted is, but for the peer's new keys where it was not asked. */
 static void
 fulfil_wish(struct ku_ledger *ledger, int type)
 {
-    if (type == SSL_KEY_UPDATE_REQUESTED || ledger->outstanding) {
+    if (type == SSL_KEY_UPDATE_REQUESTED || ledger->request_outstanding) {
         ku_ledger_fulfil_wish(ledger, KU_WANTED_OF_BOTH);
     }
     ku_ledger_fulfil_wish(ledger, KU_WANTED);
@@ -175,7 +177,7 @@ schedule_new_keys(const struct ku_tls *tls, int must, int heard)
     if (!must && update_is_too_soon(ledger)) {
         return ku_refused(KU_TOO_SOON);
     }
-    if (!must && ledger->outstanding && !ku_policy_keys_are_wanted(ledger)) {
+    if (!must && ledger->request_outstanding && !ku_policy_keys_are_wanted(ledger)) {
         return ku_refused(KU_UNANSWERED);
     }
     return ku_is_tls13(tls) ? schedule_update(tls, heard) : schedule_renegotiation(tls);
@@ -186,7 +188,7 @@ static int
 policy_is_off(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    return !ledger->connected || ledger->excused || ledger->why_cut != NULL
+    return !ledger->connected || ledger->overuse_permitted || ledger->why_cut != NULL
            || (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) != 0
            || ku_has_failed(tls);
 }
@@ -265,7 +267,7 @@ ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
 void
 ku_policy_permit_overuse(struct ku_ledger *ledger)
 {
-    ledger->excused = 1;
+    ledger->overuse_permitted = 1;
 }
 
 int

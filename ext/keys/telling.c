@@ -4,7 +4,7 @@
 #include "openssl/sslobject.h"
 
 /* The function may use the connection: what it may not, another write, asks for
-   `asking`. */
+   `asking_thread`. */
 int
 ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                      const struct ku_outcome *outcome, struct ku_ledger *ledger,
@@ -20,11 +20,11 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
         PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
     }
     else if (reason != NULL) {
-        unsigned long asking = ledger->asking;
-        ledger->asking = PyThread_get_thread_ident();
+        unsigned long asking = ledger->asking_thread;
+        ledger->asking_thread = PyThread_get_thread_ident();
         answer =
             PyObject_CallFunction(state->impossible, "OsO", conn, function, reason);
-        ledger->asking = asking;
+        ledger->asking_thread = asking;
     }
     Py_XDECREF(reason);
     Py_XDECREF(answer);

@@ -287,7 +287,7 @@ py_received(PyObject *object, void *ignored)
     if (begun < 0) {
         return NULL;
     }
-    unsigned long received = self->pump.received;
+    unsigned long received = self->pump.receptions;
     ku_call_end_look(self, begun);
     return PyLong_FromUnsignedLong(received);
 }

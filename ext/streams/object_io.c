@@ -43,7 +43,7 @@ ku_io_reads_again_soon(struct ku_io *io)
 static int
 refuse_in_between(struct ku_io *io, int writes)
 {
-    unsigned long asking = io->tls.ledger->asking;
+    unsigned long asking = io->tls.ledger->asking_thread;
     struct ku_outcome outcome = {.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     if (asking == 0) {
         return 0;
@@ -181,14 +181,14 @@ ku_io_finish(struct ku_io *io, PyObject *result)
     if (io->news.events == 0) {
         return result;
     }
-    unsigned long asking = io->tls.ledger->asking;
+    unsigned long asking = io->tls.ledger->asking_thread;
     if (ku_io_is_of_asyncio(io)) {
-        io->tls.ledger->asking = PyThread_get_thread_ident();
+        io->tls.ledger->asking_thread = PyThread_get_thread_ident();
     }
     if (ku_tell_events(io->state, io->self, &io->news) < 0) {
         Py_CLEAR(result);
     }
-    io->tls.ledger->asking = asking;
+    io->tls.ledger->asking_thread = asking;
     return result;
 }
 

@@ -198,7 +198,7 @@ enum ku_progress
 ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
 {
     struct ku_pump *pump = call->pump;
-    if (pump->received != received) {
+    if (pump->receptions != received) {
         return KU_DONE;
     }
     if (ku_buffer_length(&pump->stash) > MAX_STASH) {
@@ -294,7 +294,7 @@ nothing_to_read(const struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->tls.libssl;
     SSL *ssl = call->tls.ssl;
-    return call->bio->whole == 0 && !call->bio->at_end
+    return call->bio->whole_bytes == 0 && !call->bio->at_end
            && libssl->SSL_is_init_finished(ssl) && libssl->SSL_pending(ssl) == 0
            && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(&call->tls);
 }
@@ -315,7 +315,7 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
     while (*got < room && progress == KU_DONE) {
         progress = decrypt_some(call, data + *got, room - *got, &more);
         *got += more;
-        if (call->bio->whole == 0
+        if (call->bio->whole_bytes == 0
             && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
             break;
         }
@@ -327,8 +327,9 @@ static enum ku_progress
 read_available(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     enum ku_progress progress = read_records(call, data, room, got);
-    if (call->pump->kept && ku_buffer_length(&call->pump->stash) == 0
-        && call->bio->whole == 0 && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
+    if (call->pump->kept_byte && ku_buffer_length(&call->pump->stash) == 0
+        && call->bio->whole_bytes == 0
+        && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
         ku_traffic_take_kept_byte(call);
     }
     return progress;
@@ -450,7 +451,7 @@ wait_out_renegotiation(struct ku_call *call)
     while (progress == KU_DONE && ku_pump_is_renegotiating(call)) {
         progress = ku_pump_settle(call);
         if (progress == KU_DONE && ku_pump_is_renegotiating(call)) {
-            progress = ku_pump_receive(call, call->pump->received, 1);
+            progress = ku_pump_receive(call, call->pump->receptions, 1);
             if (progress == KU_STASH_FULL) {
                 progress = ku_threads_wait_for_news(call, KU_WANT_READ);
             }
@@ -508,7 +509,7 @@ encrypt_some(struct ku_call *call, const char *data, size_t n)
         if (progress != KU_DONE) {
             return progress;
         }
-        unsigned long received = call->pump->received;
+        unsigned long received = call->pump->receptions;
         progress = encrypt_chunk(call, data, length);
         if (progress != KU_WANT_READ) {
             return progress;
@@ -572,7 +573,7 @@ static enum ku_progress
 exchange_messages(struct ku_call *call, ku_stage stage)
 {
     for (;;) {
-        unsigned long received = call->pump->received;
+        unsigned long received = call->pump->receptions;
         enum ku_progress reached = stage(call);
         if (reached != KU_DONE && reached != KU_WANT_READ) {
             ku_traffic_flush(call); /* an alert */
@@ -670,7 +671,7 @@ ku_pump_pending(struct ku_call *call)
 {
     size_t pending = ku_buffer_length(&call->pump->stash)
                      + (size_t)call->tls.libssl->SSL_pending(call->tls.ssl);
-    if (pending == 0 && call->bio->whole > 0) {
+    if (pending == 0 && call->bio->whole_bytes > 0) {
         (void)ku_pump_settle(call);
         pending = ku_buffer_length(&call->pump->stash);
     }

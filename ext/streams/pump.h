@@ -21,7 +21,7 @@
    connection that writes while data arrives (UNEXPECTED_RECORD).  Writers are held
    until the new handshake is done, which goes on by reading: inside a reader's
    call, or else the writer reads, and data that comes first is kept for the next
-   reader (`stash`).  Of that the last byte stays in the socket (`kept`): a reader
+   reader (`stash`).  Of that the last byte stays in the socket (`kept_byte`): a reader
    may be waiting in select().
 
    Nothing here is a Python object and nothing here needs the GIL; the caller must

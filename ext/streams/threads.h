@@ -18,9 +18,9 @@ struct ku_pump {
     int receive_error;               /* of a recv() whose caller had data to return */
     int send_error;                  /* of the send() that was the last */
     unsigned long writer;            /* the thread that has the role `writing` */
-    unsigned long received;          /* how often something was; tells old from new */
+    unsigned long receptions;        /* how often something was; tells old from new */
     struct ku_buffer stash;          /* decrypted, before what OpenSSL has to give */
-    int kept; /* the socket still has a byte that is here already */
+    int kept_byte; /* the socket still has a byte that is here already */
     ku_time kept_since;
     struct ku_buffer unsent; /* OpenSSL's output; the sender's */
     size_t sent_apart;       /* so much of that goes into a send() of its own */

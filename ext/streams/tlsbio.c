@@ -41,17 +41,17 @@ static void
 find_whole_records(struct ku_tlsbio *bio)
 {
     size_t there = ku_buffer_length(&bio->input);
-    while (there - bio->whole >= RECORD_HEADER) {
+    while (there - bio->whole_bytes >= RECORD_HEADER) {
         size_t length =
-            record_length(bio->input.memory + bio->input.start + bio->whole);
+            record_length(bio->input.memory + bio->input.start + bio->whole_bytes);
         if (length == 0) {
-            bio->whole = there;
+            bio->whole_bytes = there;
         }
-        else if (there - bio->whole < length) {
+        else if (there - bio->whole_bytes < length) {
             return;
         }
         else {
-            bio->whole += length;
+            bio->whole_bytes += length;
             bio->last = length;
         }
     }
@@ -61,7 +61,7 @@ find_whole_records(struct ku_tlsbio *bio)
 static const char *
 begun_header(const struct ku_tlsbio *bio, size_t *begun)
 {
-    *begun = ku_buffer_length(&bio->input) - bio->whole;
+    *begun = ku_buffer_length(&bio->input) - bio->whole_bytes;
     return *begun >= RECORD_HEADER ? bio->input.memory + bio->input.end - *begun : NULL;
 }
 
@@ -119,7 +119,7 @@ read_input(BIO *self, char *data, int length)
 {
     struct ku_tlsbio *bio = crypto.get_data(self);
     crypto.clear_flags(self, BIO_FLAGS_RETRY);
-    size_t seen = bio->at_end ? ku_buffer_length(&bio->input) : bio->whole;
+    size_t seen = bio->at_end ? ku_buffer_length(&bio->input) : bio->whole_bytes;
     if (length <= 0) {
         return 0;
     }
@@ -132,7 +132,7 @@ read_input(BIO *self, char *data, int length)
     }
     size_t taken = ku_buffer_take(&bio->input, data,
                                   seen < (size_t)length ? seen : (size_t)length);
-    bio->whole -= taken < bio->whole ? taken : bio->whole;
+    bio->whole_bytes -= taken < bio->whole_bytes ? taken : bio->whole_bytes;
     return (int)taken;
 }
 
@@ -159,7 +159,7 @@ control_bio(BIO *self, int command, long number, void *pointer)
     (void)pointer;
     switch (command) {
     case BIO_CTRL_EOF: return bio->at_end && ku_buffer_length(&bio->input) == 0;
-    case BIO_CTRL_PENDING: return (long)bio->whole;
+    case BIO_CTRL_PENDING: return (long)bio->whole_bytes;
     case BIO_CTRL_WPENDING: return (long)ku_buffer_length(&bio->output);
     case BIO_CTRL_FLUSH:
         if (bio->flushed == 0) {

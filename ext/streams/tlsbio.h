@@ -13,7 +13,7 @@
 
 struct ku_tlsbio {
     struct ku_buffer input;  /* received, and not read by OpenSSL */
-    size_t whole;            /* so many bytes of it are whole records */
+    size_t whole_bytes;      /* so many bytes of it are whole records */
     size_t last;             /* the length of the last of them */
     int at_end;              /* the peer sends no more */
     struct ku_buffer output; /* written by OpenSSL, and not taken */

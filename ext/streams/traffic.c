@@ -183,10 +183,10 @@ void
 ku_traffic_take_kept_byte(struct ku_call *call)
 {
     char byte;
-    if (call->pump->kept && !ku_threads_are_closed(call)
+    if (call->pump->kept_byte && !ku_threads_are_closed(call)
         && call->socket != KU_NO_SOCKET) {
         (void)ku_wire_receive(call->socket, &byte, 1, 0, &call->error);
-        call->pump->kept = 0;
+        call->pump->kept_byte = 0;
     }
 }
 
@@ -196,7 +196,7 @@ static enum ku_progress
 let_kept_byte_be_seen(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    while (pump->kept && ku_now() < pump->kept_since + SEEN_INTERVAL) {
+    while (pump->kept_byte && ku_now() < pump->kept_since + SEEN_INTERVAL) {
         char bytes[2];
         if (ku_wire_receive(call->socket, bytes, 2, KU_PEEKS, &call->error) == 2) {
             break;
@@ -277,8 +277,8 @@ receive_into_bio(struct ku_call *call, enum ku_reach reach)
     ku_traffic_take_kept_byte(call);
     long got = receive_outside(call, memory, length - (keeps && !peeks), peeks);
     ku_tlsbio_take_back(call->bio, got > 0 ? (size_t)got : 0);
-    pump->kept = peeks && got > 0;
-    pump->kept_since = pump->kept ? ku_now() : 0;
+    pump->kept_byte = peeks && got > 0;
+    pump->kept_since = pump->kept_byte ? ku_now() : 0;
     if (got < 0) {
         return receive_failure(call, got);
     }
@@ -286,7 +286,7 @@ receive_into_bio(struct ku_call *call, enum ku_reach reach)
         return KU_CLOSED_HERE;
     }
     call->bio->at_end = got == 0;
-    pump->received++;
+    pump->receptions++;
     ku_monitor_announce(&pump->monitor);
     return KU_DONE;
 }
