@@ -13,8 +13,8 @@ def advance_clock(seconds: Seconds) -> None:
     Keys are then that much older: they reach ``age_seconds`` and ``idle_seconds``, and
     ``min_interval_seconds`` has passed. seconds is a whole number, up to 100 years, or
     a ``datetime.timedelta``. Nothing else uses this clock, and it cannot be put back:
-    a negative number or a fraction of a second raises ``ValueError``; a value
-    that is not a number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
+    a negative number or a fraction of a second raises ``ValueError``; a value that is
+    not a number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
     """
     number = checks.whole_seconds("advance_clock()", "seconds", seconds)
     _keyupdate.put_forward(number)

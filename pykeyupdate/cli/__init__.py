@@ -1,7 +1,7 @@
-"""``python -m pykeyupdate``: one module a command.
+"""``python -m pykeyupdate``: one module per command.
 
-A command's module is imported only when it is chosen: ``doctor`` must run where the
-rest of the package, or even ``ssl``, cannot be imported.
+A command's module is imported only when the user chooses it: ``doctor`` must run even
+if the rest of the package, or ``ssl`` itself, cannot be imported.
 """
 
 import argparse
@@ -20,8 +20,8 @@ COMMANDS = {
 def main(argv: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code.
 
-    2 says that it cannot run here, 130 that it was interrupted and 141 that nobody read
-    its output to the end; a command's own codes are its ``main()``'s.
+    2 means that the command cannot run here, 130 that it was interrupted, 141 that
+    nobody read its output to the end; other codes come from the command's ``main()``.
     """
     return ending.guarded(lambda: _main(argv))
 

@@ -1,7 +1,7 @@
 """Say whether and how pykeyupdate works on this interpreter, on one screen.
 
-It must run where the extension cannot be imported, so it imports it by itself and
-keeps what it hears.
+It must run even if the extension cannot be imported, so it imports the extension itself
+and keeps the error.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _CONTROLS = (
 
 
 class Hazard(NamedTuple):
-    """Something to know about a range of versions: first <= version < fixed."""
+    """A known problem of a range of versions: first <= version < fixed."""
 
     first: int
     fixed: int
@@ -87,7 +87,7 @@ _KERNEL_TLS = (
 
 
 def main(argv: list[str]) -> int:
-    """Print the report; 0 if pykeyupdate works here, 1 if not."""
+    """Print the report; return 0 if pykeyupdate works here, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate doctor")
     parser.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args(argv)
@@ -102,7 +102,7 @@ def version_line() -> str:
 
 
 def examine() -> dict[str, Any]:
-    """Return what there is to know, as plain data."""
+    """Return all findings as plain data."""
     extension, error = _import("pykeyupdate._keyupdate")
     ssl, ssl_error = _import("ssl")
     libssl = dict(extension.libssl) if extension else None
@@ -138,7 +138,7 @@ def hazards(libssl: dict[str, Any], python: int) -> list[str]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """Return the report for a person."""
+    """Return the report as text."""
     gil = ", free-threaded" if report["free_threaded"] else ""
     lines = [
         f"pykeyupdate  {report['pykeyupdate']}",
@@ -170,7 +170,7 @@ def _fold(text: str) -> str:
 
 
 def _import(name: str) -> tuple[Any, Any]:
-    """Return (module, None) or (None, why not)."""
+    """Return (module, None), or (None, reason) if the import failed."""
     try:
         return importlib.import_module(name), None
     except ModuleNotFoundError as error:
