@@ -32,12 +32,12 @@ except ImportError as _error:
 _HELP = {
     "key_updates_sent": "TLS 1.3 key updates sent",
     "key_updates_received": "TLS 1.3 key updates received",
-    "requests_sent": "Key updates sent that asked the peer for one",
-    "requests_received": "Key updates received that asked for one",
-    "renegotiations": "Renegotiations begun by this side, complete",
-    "peer_renegotiations": "Renegotiations begun by the peer, complete",
-    "refused": "Renegotiations that the peer was refused",
-    "deferred": "Changes of keys that had to wait",
+    "requests_sent": "Key updates sent that requested one from the peer",
+    "requests_received": "Key updates received that requested one",
+    "renegotiations": "Completed renegotiations begun by this side",
+    "peer_renegotiations": "Completed renegotiations begun by the peer",
+    "refused": "Refused renegotiations of the peer",
+    "deferred": "Key changes that had to wait",
     "cut_off": "Connections whose peer exceeded PeerLimits",
     "impossible": "Connections that cannot have the new keys their RekeyPolicy wants",
 }

@@ -11,9 +11,9 @@ from typing import Optional
 from . import doctor, ending
 
 COMMANDS = {
-    "demo": "use every control on real TLS connections, show what the wire showed",
-    "doctor": "say whether and how pykeyupdate works on this interpreter",
-    "bench": "measure speed, side by side with the ssl module, ctypes and C",
+    "demo": "use every control on real TLS connections and show what went on the wire",
+    "doctor": "report whether and how pykeyupdate works on this interpreter",
+    "bench": "measure speed, compared with the ssl module, ctypes and C",
 }
 
 
@@ -35,9 +35,9 @@ def _main(argv: Optional[list[str]]) -> int:
     )
     parser.add_argument("--version", action="version", version=doctor.version_line())
     parser.add_argument(
-        "command", choices=COMMANDS, nargs="?", help="one of those below"
+        "command", choices=COMMANDS, nargs="?", help="one of the commands below"
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its own options")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its options")
     chosen = parser.parse_args(argv)
     if chosen.command is None:
         parser.print_help()

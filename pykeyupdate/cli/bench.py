@@ -39,9 +39,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "what",
         choices=["calls", "duplex", "policy"],
-        help="calls: each call, and a whole cycle; "
-        "duplex: managed sockets beside ssl.SSLSocket; "
-        "policy: managed objects beside ssl.SSLObject",
+        help="calls: each call, and a whole key update; "
+        "duplex: managed sockets compared with ssl.SSLSocket; "
+        "policy: managed objects compared with ssl.SSLObject",
     )
     what = parser.parse_args(argv).what
     if what == "calls":

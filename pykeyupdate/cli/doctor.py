@@ -61,24 +61,24 @@ _PYTHON_HAZARDS = (
     Hazard(
         0x030D0600,
         0x030D0700,
-        "Python 3.13.6 deadlocks when a thread waits in recv() and another calls any "
-        "method of the same connection, do_handshake() too.",
+        "Python 3.13.6 deadlocks when one thread waits in recv() and another calls any "
+        "method of the same connection, including do_handshake().",
     ),
     Hazard(
         0x03100000,
         _NEVER,
-        "This Python is newer than what pykeyupdate was tested on (3.9 to 3.15); the "
-        "layout of its connections was proved at import all the same.",
+        "This Python is newer than those that pykeyupdate was tested on (3.9 to 3.15); "
+        "the layout of its connections was still proved at import.",
     ),
 )
 _TWO_THREADS = (
     "Two threads in one connection, one in recv() and one in send(): OpenSSL forbids "
-    "it, and a key update, the peer's included, can crash the process then. "
-    "pykeyupdate.manage(context) makes sockets that are safe for it."
+    "this, and any key update, even the peer's, can then crash the process. "
+    "pykeyupdate.manage(context) makes sockets for which this is safe."
 )
 _NO_RULES = (
-    "OpenSSL never changes keys by itself, and takes as many key updates as a peer "
-    "sends. pykeyupdate.install(managed=True), or manage(context), looks after both."
+    "OpenSSL never changes keys by itself, and it processes as many key updates as a "
+    "peer sends. pykeyupdate.install(managed=True), or manage(context), handles both."
 )
 _KERNEL_TLS = (
     "With OP_ENABLE_KTLS a peer's key update ends the connection (this OpenSSL or this "
@@ -89,7 +89,7 @@ _KERNEL_TLS = (
 def main(argv: list[str]) -> int:
     """Print the report; return 0 if pykeyupdate works here, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate doctor")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     arguments = parser.parse_args(argv)
     report = examine()
     print(json.dumps(report, indent=2) if arguments.json else render(report))
