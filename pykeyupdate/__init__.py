@@ -1,9 +1,9 @@
 """TLS key update and renegotiation for Python's own ``ssl`` sockets.
 
-Importing this package changes nothing. Its functions take any connection of Python's
-``ssl``, or what holds one; ``install()`` makes them methods of ``ssl``'s own classes as
-well. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. It and
-``pykeyupdate.testing`` and ``.prometheus`` are imported when they are first used.
+Importing this package changes nothing. Its functions accept any connection of Python's
+``ssl``, or an object that holds one; ``install()`` also makes them methods of ``ssl``'s
+own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. ``aio``,
+``testing`` and ``prometheus`` are imported when they are first used.
 """
 
 import typing as _typing
@@ -146,18 +146,18 @@ if _typing.TYPE_CHECKING:
     from . import aio as aio
     from . import prometheus as prometheus
     from . import testing as testing
-else:  # a type checker would take any name for one that there is
+else:  # with __getattr__(), a type checker would accept any name
 
     def __getattr__(name: str) -> _typing.Any:
-        """Import a submodule that is used before anybody has imported it."""
+        """Import a submodule on its first use."""
         if name in _SUBMODULES:
             return _import_module(f".{name}", __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Return the names that there are, or come when they are used."""
+    """Return the module's names, including submodules not imported yet."""
     names = {*globals(), *_SUBMODULES}
     if _find_spec("prometheus_client") is None:
-        names.discard("prometheus")  # inspect and its like would fail over it
+        names.discard("prometheus")  # inspect and similar tools would fail on it
     return sorted(names)

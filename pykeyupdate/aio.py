@@ -1,21 +1,22 @@
-"""``rekey()`` and its like for connections whose bytes an event loop moves.
+"""``rekey()`` and its siblings for connections whose bytes an event loop moves.
 
-Theory of operation. Around an ``ssl.SSLObject`` is a transport or stream of asyncio,
-uvloop, trio, anyio or httpcore that reads from its outgoing memory BIO and sends. What
-OpenSSL has to say beside application data lies in that BIO until somebody makes the
-transport look, and none has a method to say so. These are used, and all are public:
+Theory of operation. A transport or stream of asyncio, uvloop, trio, anyio or httpcore
+wraps an ``ssl.SSLObject``, reads from its outgoing memory BIO and sends. Messages that
+OpenSSL writes without application data stay in that BIO until something makes the
+transport look, and no transport has a method for that. This module uses these public
+ones:
 
-- asyncio and uvloop: ``transport.writelines([])`` sends what lies there and nothing
-  else, under the transport's flow control. (asyncio before 3.11 ignores an empty list;
-  there a ``write()`` of no bytes that does not count as false does it.)
-- trio, anyio and httpcore call ``SSLObject.write(data)``, or ``read(n)``, and then send
-  what it left in the BIO. For the length of one ``send_all()`` or ``receive_some()``
-  the SSLObject has a ``write`` and a ``read`` of its own that take our step in place of
-  SSL_write() or SSL_read(). So the stream's own locks and checks hold, and a refusal
-  comes before anything has been scheduled.
+- asyncio and uvloop: ``transport.writelines([])`` sends what is in the BIO and nothing
+  else, under the transport's flow control. (asyncio before 3.11 ignores an empty list.
+  There, a ``write()`` of an empty bytes object that is true has the same effect.)
+- trio, anyio and httpcore call ``SSLObject.write(data)`` or ``read(n)``, and then send
+  what the call left in the BIO. For the length of one ``send_all()`` or
+  ``receive_some()``, this module gives the SSLObject a ``write`` and a ``read`` that
+  take our step instead of calling SSL_write() or SSL_read(). So the stream's own locks
+  and checks apply, and a refusal comes before anything has been scheduled.
 
-Renegotiations are why a mere SSL_write() of nothing will not do: it dies when it meets
-application data in the middle of one.
+A plain SSL_write() of nothing is not enough because of renegotiations: it fails when it
+meets application data in the middle of one.
 """
 
 import asyncio
@@ -42,10 +43,10 @@ __all__ = [
     "wait_for_renegotiation",
 ]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two checks
 
-# What this task takes in place of SSL_write() or SSL_read(); trio's and anyio's tasks
-# have contexts too.
+# The step that this task takes instead of SSL_write() or SSL_read(). Tasks of trio and
+# anyio have contexts, too.
 _step: ContextVar[Optional[Callable[[], bytes]]] = ContextVar("_step", default=None)
 
 
@@ -53,26 +54,27 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     """Get new keys now, as ``pykeyupdate.rekey()`` does.
 
     conn is an asyncio or uvloop transport, a ``StreamWriter`` or the pair with its
-    reader; a ``trio.SSLStream``; an anyio ``TLSStream``; or what holds one (httpx,
-    httpcore, aiohttp, websockets, uvicorn's ASGI ``send``). For sockets, which block:
-    ``pykeyupdate.rekey()``.
+    reader; a ``trio.SSLStream``; an anyio ``TLSStream``; or an object that holds one
+    (httpx, httpcore, aiohttp, websockets, uvicorn's ASGI ``send``). For sockets, which
+    block, use ``pykeyupdate.rekey()``.
 
-    When it returns, the message is in the transport's hands: asyncio's transports send
-    it when their flow control lets them, and with a ``StreamWriter`` its ``drain()`` is
-    awaited (from Python 3.11 on; before, call it yourself, as two tasks may not be in
-    it at once); trio's and anyio's have sent it. It does not wait for the peer.
-    Below TLS 1.3 a client does well to await ``wait_for_renegotiation()`` before it
-    sends: a write that meets application data in the middle of a renegotiation ends the
-    connection, and asyncio before 3.11 holds one back until the next.
+    When it returns, the transport has the message. asyncio's transports send it when
+    their flow control permits; for a ``StreamWriter`` this call awaits ``drain()``
+    (from Python 3.11 on; before, call it yourself, because two tasks may not be in it
+    at once). trio's and anyio's streams have sent it. It does not wait for the peer.
+    Below TLS 1.3 a client should await ``wait_for_renegotiation()`` before it sends: a
+    write that meets application data in the middle of a renegotiation ends the
+    connection, and asyncio before 3.11 holds a write back until the next one.
 
-    It is a send: no other task may be in one on the same connection where the stream
-    does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
-    asyncio the update takes place all the same; a trio or anyio stream may be unusable
-    if part of the message had gone out, as its documentation says of every send. For a
-    timeout use ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
+    The call is a send: if the stream does not allow two sends at once (trio, anyio), no
+    other task may be sending on the same connection. Cancelling it is like cancelling a
+    send. On asyncio the update happens nevertheless; a trio or anyio stream may be
+    unusable if part of the message had gone out, as its documentation says of every
+    send. For a timeout use ``asyncio.timeout()``, ``trio.fail_after()`` or
+    ``anyio.fail_after()``.
 
-    Raises as ``pykeyupdate.rekey()``; ``WrongLoopError`` (a ``RuntimeError``) in
-    another thread or loop than the connection's; ``ConnectionClosedError`` where the
+    Raises what ``pykeyupdate.rekey()`` raises; ``WrongLoopError`` (a ``RuntimeError``)
+    in a thread or loop that is not the connection's; ``ConnectionClosedError`` if the
     transport is closing.
     """
     checks.flag("rekey()", "request_peer", request_peer)
@@ -80,31 +82,34 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
 
 async def flush(conn: Any, /) -> None:
-    """Send what is scheduled, and the answer that we owe the peer, without data.
+    """Send what is scheduled, and the answer that this side owes, without data.
 
-    As ``pykeyupdate.flush()``; conn, tasks, cancellation and errors as for ``rekey()``.
+    Like ``pykeyupdate.flush()``. conn, tasks, cancellation and errors: as for
+    ``rekey()``.
     """
     await _send(conn, "flush", lambda: _keyupdate.flush(conn, "flush"))
 
 
 async def wait_for_renegotiation(conn: Any, /) -> None:
-    """Wait until no renegotiation is pending; at once on TLS 1.3.
+    """Wait until no renegotiation is pending; on TLS 1.3, return at once.
 
-    asyncio's transports read by themselves: it waits while they do, and application
-    data goes to their protocol (the ``StreamReader``) as ever. While reading is paused
-    (a full ``StreamReader``) nothing moves; read from it in another task.
+    asyncio's transports read by themselves. This call waits while they do, and
+    application data goes to their protocol (the ``StreamReader``) as usual. While
+    reading is paused (a full ``StreamReader``) nothing moves; read from it in another
+    task.
 
-    trio, anyio, httpcore: if no other task is receiving, it drives the handshake by
-    receiving; if one is, that one has to go on (if it fails or stops, this may wait for
-    ever: give it a timeout). Application data stays for the next receive, and
-    ``ReadPendingError`` says that it stands in front of the peer's handshake message:
-    receive it and call again. (anyio: while a renegotiation is pending let one task do
-    all receiving and sending; its ``receive()`` sends handshake messages, and two tasks
-    that send break the stream.)
+    trio, anyio, httpcore: if no other task is receiving, this call drives the handshake
+    by receiving. If another task is receiving, that task has to go on (if it fails or
+    stops, this call may wait for ever: give it a timeout). Application data stays for
+    the next receive. ``ReadPendingError`` means that data precedes the peer's handshake
+    message: receive it and call again. (anyio: while a renegotiation is pending, let
+    one task do all receiving and sending; ``receive()`` sends handshake messages, and
+    two tasks that send break the stream.)
 
-    It can be cancelled and called again; for a timeout use ``asyncio.timeout()``,
-    ``trio.fail_after()``, ``anyio.fail_after()``. Other errors and conn as for
-    ``rekey()``, and what ends the connection (``ssl.SSLError`` and the stream's own).
+    It can be cancelled and called again. For a timeout use ``asyncio.timeout()``,
+    ``trio.fail_after()`` or ``anyio.fail_after()``. conn and other errors: as for
+    ``rekey()``; it also raises what ends the connection (``ssl.SSLError`` and the
+    stream's own errors).
     """
     function = "wait_for_renegotiation"
     connection = _carried(conn, function)
@@ -116,9 +121,9 @@ async def wait_for_renegotiation(conn: Any, /) -> None:
 async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     """Ask the client for its certificate in mid-connection; servers only.
 
-    As ``pykeyupdate.request_client_certificate()``; waits as
-    ``wait_for_renegotiation()`` does. Cancelled, the request is still under way, and
-    the next call waits for its answer.
+    Like ``pykeyupdate.request_client_certificate()``; waits as
+    ``wait_for_renegotiation()`` does. If the call is cancelled, the request is still
+    under way, and the next call waits for its answer.
     """
     function = "request_client_certificate"
     connection = _carried(conn, function)
@@ -174,17 +179,17 @@ def _transport(carrier: Any) -> Any:
 
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
-    """Return the first of these methods that a stream has."""
+    """Return a stream's first method of these names."""
     name = next(name for name in names if has(carrier, name))
     method: Callable[[Any], Any] = getattr(carrier, name)
     return method
 
 
 def _check_loop(conn: Any, carrier: Any, function: str) -> None:
-    """Refuse a transport of another loop, and one that is no longer open."""
+    """Refuse a transport that belongs to another loop or is no longer open."""
     transport = _transport(carrier)
     running: Optional[asyncio.AbstractEventLoop] = None
-    with contextlib.suppress(RuntimeError):  # another framework's loop is none of these
+    with contextlib.suppress(RuntimeError):  # another framework's loop does not count
         running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
@@ -201,7 +206,7 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
 
 
 def _is_lost(transport: Any) -> bool:
-    """Asyncio before 3.11 does not count a TLS transport that was lost as closing."""
+    """Return whether a transport was lost; asyncio before 3.11 does not say so."""
     return sys.version_info < (3, 11) and transport.get_extra_info("socket") is None
 
 
@@ -209,7 +214,7 @@ def _is_lost(transport: Any) -> bool:
 
 
 class _Nothing(bytes):
-    """No bytes, which yet do not count as false."""
+    """An empty bytes object that is true."""
 
     __slots__ = ()
 
@@ -218,7 +223,7 @@ class _Nothing(bytes):
 
 
 async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
-    """Take a step that may write to the BIO, and have the carrier send that."""
+    """Take a step that may write to the BIO, and have the carrier send the result."""
     connection = _carried(conn, function)
     carrier = connection.carrier
     performing.refuse_in_callback(conn, connection.tls, function)
@@ -232,7 +237,7 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     else:
         transport.writelines([])
     if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
-        await carrier.drain()  # before, no two tasks may be in it at once
+        await carrier.drain()  # before 3.11, two tasks may not be in it at once
 
 
 async def _send_through(connection: Connection, take: Callable[[], object]) -> None:
@@ -255,10 +260,10 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> N
 
 @contextlib.contextmanager
 def _standing_in(tls: Any, step: Callable[[], bytes]) -> Iterator[None]:
-    """Let this task's ``tls.write()`` of nothing, and ``read()``, take a step instead.
+    """Replace this task's empty ``tls.write()`` and its ``tls.read()`` with a step.
 
-    Two tasks may be in here with one connection: the first in changes it, the last out
-    changes it back, and each takes its own step.
+    Two tasks may be in here with one connection: the first one in sets the
+    replacements, the last one out removes them, and each task takes its own step.
     """
     token = _step.set(step)
     inside = vars(tls).get("write")
@@ -276,7 +281,7 @@ def _standing_in(tls: Any, step: Callable[[], bytes]) -> Iterator[None]:
 
 
 class _StandIn:
-    """``write()`` and ``read()`` of an SSLObject, for as long as a step is taken."""
+    """Replaces ``write()`` and ``read()`` of an SSLObject while a step is taken."""
 
     def __init__(self, tls: Any) -> None:
         self._write, self._read = tls.write, tls.read
@@ -294,7 +299,7 @@ class _StandIn:
 
 
 def _taken(step: Callable[[], bytes]) -> bytes:
-    """Take a step; what a callback reads in the middle of it is a read again."""
+    """Take a step; a callback's read in the middle of it is an ordinary read."""
     token = _step.set(None)
     try:
         return step()
@@ -308,19 +313,19 @@ def _taken(step: Callable[[], bytes]) -> bytes:
 async def _wait(
     conn: Any, connection: Connection, function: str, is_done: Callable[[], bool]
 ) -> None:
-    """Wait for the end of a handshake, receiving if nobody else does."""
+    """Wait for the end of a handshake; receive if no other task does."""
     carrier = connection.carrier
     if is_done():
         return
     if is_asyncio(carrier):
-        # what is only scheduled would wait as well
+        # a renegotiation that is only scheduled would not begin by itself
         await _send(conn, function, lambda: _keyupdate.flush(conn, function))
         await _watch(
             asyncio.sleep, is_done, lambda: _check_loop(conn, carrier, function)
         )
         return
     busy = await _receive_until(conn, connection, function, is_done)
-    if busy:  # advance() raises where the other task met an end
+    if busy:  # advance() raises if the other task met the end of the connection
         await _watch(
             sys.modules[busy].sleep,
             is_done,
@@ -333,7 +338,7 @@ async def _watch(
     is_done: Callable[[], bool],
     check: Callable[[], object],
 ) -> None:
-    """Look again and again, while something else does the I/O."""
+    """Poll ``is_done()`` while something else does the I/O."""
     pause = _FIRST_PAUSE
     while not is_done():
         await sleep(pause)
@@ -344,7 +349,10 @@ async def _watch(
 async def _receive_until(
     conn: Any, connection: Connection, function: str, is_done: Callable[[], bool]
 ) -> Optional[str]:
-    """Drive a handshake by receiving; return who says that another task does that."""
+    """Drive a handshake by receiving.
+
+    If another task is receiving, return the name of the package that says so.
+    """
     reached: Optional[int] = None
 
     def step() -> bytes:
@@ -352,14 +360,14 @@ async def _receive_until(
         reached = _keyupdate.advance(conn, function)
         if not is_done() and reached != DATA:
             raise ssl.SSLWantReadError(reached, function)
-        return b"-"  # not data: for the stream to return at all
+        return b"-"  # not data; it makes the stream return
 
     receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
     try:
         with _standing_in(connection.tls, step):
             await receive(1)
     except Exception as error:
-        # anyio's of a send has broken the stream
+        # an anyio BusyResourceError of a send means that the stream is broken
         if type(error).__name__ != "BusyResourceError" or "writing" in str(error):
             raise
         return type(error).__module__.partition(".")[0]

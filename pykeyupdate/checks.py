@@ -1,7 +1,7 @@
-"""What may be given as an argument, and what is said of all else.
+"""Checks of arguments.
 
-``TypeError`` for what is of another type and ``ValueError`` for what is out of range:
-both say which argument of what it is, what it must be and what it was.
+A value of a wrong type raises ``TypeError``, a value out of range ``ValueError``. Both
+name the function or class, the argument, the values allowed and the value given.
 """
 
 import sys
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional,
 from .connections import name_of
 
 if TYPE_CHECKING:
-    # Not imported: who gives one has done that, and three interpreters of CPython 3.13
-    # that import it at once abort the process.
+    # Not imported at run time: a caller that passes a timedelta has imported it, and
+    # three interpreters of CPython 3.13 that import it at once abort the process.
     from datetime import timedelta
 
 Seconds = Union[float, "timedelta"]
 
 
 class Span(NamedTuple):
-    """What a time may be, in seconds and in words."""
+    """The range of a time, in seconds and in words."""
 
     least: float
     most: float
@@ -34,7 +34,7 @@ WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
 def number(
     of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
 ) -> None:
-    """Check a number; ``True`` is none."""
+    """Check a number; a ``bool`` does not count as one."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         _refuse(TypeError, of, name, value, wanted)
     if not fits(value):
@@ -42,7 +42,7 @@ def number(
 
 
 def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
-    """Return a time in seconds, which may be given as a ``timedelta``."""
+    """Check a time, which may be a ``timedelta``, and return it in seconds."""
     datetime = sys.modules.get("datetime")
     if datetime is not None and isinstance(value, datetime.timedelta):
         value = value.total_seconds()
@@ -54,14 +54,14 @@ def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
 def seconds_or_none(
     of: str, name: str, value: Optional[Seconds], span: Span = ANY
 ) -> Optional[float]:
-    """Return a time in seconds, or ``None``."""
+    """Check a time that may be ``None``, and return it in seconds."""
     if value is None:
         return None
     return seconds(of, name, value, span._replace(text=f"{span.text}, or None"))
 
 
 def whole_seconds(of: str, name: str, value: Seconds) -> int:
-    """Return a time in whole seconds."""
+    """Check a time and return it in whole seconds."""
     given = seconds(of, name, value)
     if given != int(given):
         _refuse(ValueError, of, name, value, "whole seconds")
@@ -69,7 +69,7 @@ def whole_seconds(of: str, name: str, value: Seconds) -> int:
 
 
 def count(of: str, name: str, value: Optional[int], *, least: int) -> None:
-    """Check a number of things; ``None`` is any number."""
+    """Check a count; ``None`` stands for any number."""
     wanted = f"a whole number from {least} up, or None"
     if value is None:
         return
@@ -79,7 +79,7 @@ def count(of: str, name: str, value: Optional[int], *, least: int) -> None:
 
 
 def flag(of: str, name: str, value: object) -> None:
-    """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
+    """Check a flag; only a ``bool`` will do, because ``"no"`` would count as true."""
     if not isinstance(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
 
@@ -87,7 +87,7 @@ def flag(of: str, name: str, value: object) -> None:
 def word(
     of: str, name: str, value: object, words: tuple[str, ...], or_else: str = ""
 ) -> None:
-    """Check that it is one of these words."""
+    """Check that a value is one of these words."""
     wanted = f"one of {', '.join(map(repr, words))}{or_else}"
     if not isinstance(value, str):
         _refuse(TypeError, of, name, value, wanted)

@@ -1,9 +1,10 @@
-"""What the functions take for a connection, and how they refuse what is none.
+"""Which objects the functions accept as a connection, and how they refuse others.
 
-Theory of operation. ``inwards.py`` finds the connection in what a program holds. What
-leads nowhere is refused with whose TLS it is, where that is another library's, or with
-the expression that does work, where an object keeps a connection in private: what it
-stores is then searched, breadth first, and nothing is called.
+Theory of operation. ``inwards.py`` finds the connection inside the object that a
+program holds. If it finds none, the object is refused. If the TLS is another library's,
+the refusal says whose. If the object keeps a connection private, the refusal gives the
+expression that works: a breadth-first search looks at what the object stores, and calls
+nothing.
 """
 
 import socket
@@ -21,8 +22,8 @@ from .signals import is_of_signal_handler
 def find(conn: object, function: str) -> Connection:
     """Return the connection inside ``conn``; errors name ``function``.
 
-    Raises ``NotATLSConnectionError`` for what carries no TLS, or TLS that is not of
-    Python's ``ssl``, and ``ConnectionClosedError`` for what has no connection now.
+    Raises ``NotATLSConnectionError`` for an object without TLS, or with TLS that is not
+    Python's ``ssl``, and ``ConnectionClosedError`` for one without a connection now.
     """
     walk = Walk()
     found = walk.follow(conn)
@@ -43,7 +44,7 @@ def find(conn: object, function: str) -> Connection:
 
 
 def name_of(value: object) -> str:
-    """Return repr(value), whatever a class of the user's makes of it."""
+    """Return repr(value), even if the user's class raises in it."""
     try:
         return repr(value)
     except Exception as error:
@@ -53,7 +54,7 @@ def name_of(value: object) -> str:
 
 
 def call(function: str, conn: object) -> str:
-    """Return how errors name a call."""
+    """Return a call as errors name it."""
     return f"{function}({name_of(conn)})"
 
 
@@ -64,10 +65,10 @@ _WITH_ITS_OWN_IO = (
 
 
 def refuse_to_send(conn: object, connection: Connection, function: str) -> NoReturn:
-    """Refuse what neither ``aio`` nor a function that blocks can have sent."""
+    """Refuse a carrier that neither ``aio`` nor a blocking function can make send."""
     remedy = _WITH_ITS_OWN_IO
     for way, part in _private_parts(conn):
-        found = Walk().follow(part)  # it is taken already; this is who sends for it
+        found = Walk().follow(part)  # same TLS object; looks for what sends for it
         if found and found.tls is connection.tls and is_awaited(found.carrier):
             remedy = f"pass `{way}` to `pykeyupdate.aio.{function}()`"
             break
@@ -81,7 +82,7 @@ _THEIRS = "its TLS is {}'s, not the ssl module's"
 
 
 def _why_not(end: End) -> Optional[str]:
-    """Return why an object leads no further, where that can be said."""
+    """Return why an object leads no further, if the reason is known."""
     owner = foreign(end.value)
     if owner:
         return _THEIRS.format(owner)
@@ -110,7 +111,7 @@ def _remedy(conn: object) -> str:
     )
 
 
-# Whose methods are asked for a hint; no stranger's is.
+# To find a hint, only methods of these packages are called.
 _STREAMS = {"_asyncio", "anyio", "asyncio", "httpcore", "trio", "uvloop"}
 
 
@@ -120,7 +121,8 @@ def _known_inside(part: object) -> Optional[Connection]:
     return None
 
 
-# What libraries are built on; their own packages, and these, are looked into.
+# Packages that libraries are built on. The search enters objects of these and of the
+# library's own packages.
 _BUILDING_BLOCKS = {
     "aiormq",
     "amqp",
@@ -139,14 +141,15 @@ _BUILDING_BLOCKS = {
     "urllib3_future",
 }
 _NOT_ENTERED = (str, bytes, int, float, type(None), type, ModuleType, FunctionType)
-_MOST_HINTED = 1000  # objects that are looked at, some milliseconds
+_MOST_HINTED = 1000  # objects that are looked at; takes some milliseconds
 
 
 def _private_parts(conn: object) -> Iterator[tuple[str, object]]:
-    """Give what an object keeps in dicts, slots and containers, the nearest first.
+    """Yield what an object keeps in dicts, slots and containers, nearest first.
 
-    Each with the expression that leads to it. Other people's objects beside it (an
-    event loop, the program's own) are not entered: what they hold is not its.
+    Each comes with the expression that leads to it. The search does not enter other
+    objects that it meets (an event loop, the program's own): what they hold does not
+    belong to this object.
     """
     houses = {*packages(conn), *_BUILDING_BLOCKS} - {"asyncio", "threading"}
     queue, seen = deque([("conn", conn)]), {id(conn): conn}

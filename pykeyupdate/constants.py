@@ -17,20 +17,20 @@ class KeyUpdateType(enum.IntEnum):
     NOT_REQUESTED = 0
     """Only the sender's keys change."""
     REQUESTED = 1
-    """The receiver shall answer with a key update of its own."""
+    """The receiver must answer with a key update of its own."""
 
 
 OP_ALLOW_CLIENT_RENEGOTIATION = 1 << 8
 """For a server's ``SSLContext.options``: let clients begin a renegotiation.
 
-OpenSSL 3.0 and later refuse it without this option, and the connection then ends.
-OpenSSL 1.1.1 allows it always (unless ``ssl.OP_NO_RENEGOTIATION`` is set) and ignores
-this bit. See SSL_CTX_set_options(3).
+Without this option, OpenSSL 3.0 and later refuse, and the connection then ends. OpenSSL
+1.1.1 always allows it (unless ``ssl.OP_NO_RENEGOTIATION`` is set) and ignores this bit.
+See SSL_CTX_set_options(3).
 """
 
 OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION = 1 << 16
-"""For a server's ``SSLContext.options``: a renegotiation is always a full handshake.
+"""For a server's ``SSLContext.options``: make every renegotiation a full handshake.
 
-With it a client's ``renegotiate_abbreviated()`` does the same as ``renegotiate()``.
-See SSL_CTX_set_options(3).
+With this option, a client's ``renegotiate_abbreviated()`` does the same as
+``renegotiate()``. See SSL_CTX_set_options(3).
 """

@@ -1,14 +1,15 @@
-"""What can go wrong, by what a program should do about it.
+"""The exceptions, grouped by what a program should do about them.
 
-``PyKeyUpdateError`` is the base of everything pykeyupdate raises by itself. Below it
-two classes tell the two reactions apart: ``NotNowError`` (try again after the next
-I/O) and ``NotPossibleError`` (never on this connection). A refused call leaves the
+``PyKeyUpdateError`` is the base of everything that pykeyupdate raises by itself. Below
+it, two classes stand for two reactions: ``NotNowError`` (try again after the next I/O)
+and ``NotPossibleError`` (never on this connection). A refused call leaves the
 connection as it was. ``PeerLimitError`` is neither: the connection has ended.
 
-Most of them are not ``OSError`` (and so not ``ssl.SSLError``) on purpose: code around
-sockets catches those and closes the connection, and here nothing is wrong with it.
-What OpenSSL itself refused for good is an ``ssl.SSLError``, and so is what ends a
-managed connection, ``PeerLimitError`` and ``RekeyImpossibleError``.
+Most classes are deliberately not ``OSError`` (and so not ``ssl.SSLError``): code around
+sockets catches those and closes the connection, and here nothing is wrong with it. The
+exceptions are ``RefusedByOpenSSLError``, where OpenSSL itself refused for good, and
+``PeerLimitError`` and ``RekeyImpossibleError``, which end a managed connection: they
+are ``ssl.SSLError``.
 """
 
 import ssl
@@ -20,7 +21,7 @@ class PyKeyUpdateError(Exception):
 
 
 class NotATLSConnectionError(PyKeyUpdateError, TypeError):
-    """The argument is no connection of Python's ``ssl`` module."""
+    """The argument is not a connection of Python's ``ssl`` module."""
 
 
 class InvalidKeyUpdateTypeError(PyKeyUpdateError, ValueError):
@@ -28,15 +29,15 @@ class InvalidKeyUpdateTypeError(PyKeyUpdateError, ValueError):
 
 
 class WrongLoopError(PyKeyUpdateError, RuntimeError):
-    """The connection belongs to another event loop, or thread, than the caller's."""
+    """The connection belongs to an event loop or thread that is not the caller's."""
 
 
 class NotNowError(PyKeyUpdateError):
-    """The connection is fine, the moment is not: try again after the next I/O."""
+    """The connection is fine, the moment is wrong: try again after the next I/O."""
 
 
 class HandshakeNotDoneError(NotNowError, ValueError):
-    """The first handshake is not complete; ``do_handshake()`` comes first."""
+    """The first handshake is not complete; call ``do_handshake()`` first."""
 
 
 class AlreadyPendingError(NotNowError):
@@ -44,18 +45,18 @@ class AlreadyPendingError(NotNowError):
 
 
 class WritePendingError(NotNowError):
-    """A send raised ``SSLWantWriteError`` and has not been repeated to its end.
+    """A send raised ``SSLWantWriteError`` and has not been repeated until complete.
 
-    Not of a managed ``SSLSocket``, whose messages follow that data.
+    A managed ``SSLSocket`` does not raise it: its messages follow that data.
     """
 
 
 class ReadPendingError(NotNowError):
-    """Received data is waiting, over which new keys would break the connection."""
+    """Received data is unread; new keys now would break the connection."""
 
 
 class NotPossibleError(PyKeyUpdateError):
-    """The connection cannot do it, now or later."""
+    """The connection cannot do this, now or later."""
 
 
 class ConnectionClosedError(NotPossibleError, ValueError):
@@ -67,7 +68,7 @@ class ConnectionFailedError(NotPossibleError):
 
 
 class CloseNotifyError(NotPossibleError):
-    """A close_notify alert has been sent, or received where that forbids the call."""
+    """A close_notify was sent, or one was received and that forbids the call."""
 
 
 class WrongProtocolVersionError(NotPossibleError):
@@ -87,7 +88,7 @@ class KernelTLSError(NotPossibleError):
 
 
 class WrongRoleError(NotPossibleError):
-    """Only a server can do this, and this end is the client."""
+    """Only a server can do this, and this side is the client."""
 
 
 class NoPostHandshakeAuthError(NotPossibleError):
@@ -95,18 +96,18 @@ class NoPostHandshakeAuthError(NotPossibleError):
 
 
 class SharedConnectionError(NotPossibleError):
-    """Another thread is always reading, beside which this cannot be done."""
+    """Another thread is always reading the connection, so this cannot be done."""
 
 
 class NotManagedError(NotPossibleError):
-    """The connection is not a managed one (``manage()``, ``install()``)."""
+    """The connection is not managed (see ``manage()`` and ``install()``)."""
 
 
 class RekeyImpossibleError(NotPossibleError, ssl.SSLError):
     """A ``RekeyPolicy`` wants new keys, and this connection cannot have them.
 
-    An ``ssl.SSLError``: nothing more can be sent under the policy, and code around
-    sockets closes the connection.
+    It is an ``ssl.SSLError``, so that code around sockets closes the connection:
+    nothing more can be sent under the policy.
     """
 
     library: Optional[str] = None  # type: ignore[assignment]
@@ -116,7 +117,7 @@ class RekeyImpossibleError(NotPossibleError, ssl.SSLError):
 class PeerLimitError(PyKeyUpdateError, ssl.SSLError):
     """The peer has exceeded ``PeerLimits`` and was cut off; close the connection.
 
-    An ``ssl.SSLError``, so that code around sockets does.
+    It is an ``ssl.SSLError``, so that code around sockets does that.
     """
 
     library: Optional[str] = None  # type: ignore[assignment]
@@ -124,7 +125,7 @@ class PeerLimitError(PyKeyUpdateError, ssl.SSLError):
 
 
 class UnsupportedByLibraryError(NotPossibleError, NotImplementedError):
-    """The TLS library of the ``ssl`` module does not have this function."""
+    """The ``ssl`` module's TLS library does not have this function."""
 
 
 class RefusedByOpenSSLError(NotPossibleError, ssl.SSLError):
@@ -140,8 +141,9 @@ class RefusedByOpenSSLError(NotPossibleError, ssl.SSLError):
 class DeferredByOpenSSLError(NotNowError):
     """OpenSSL refused for a reason that may pass: try again after the next I/O.
 
-    ``library``, ``reason``, ``args`` (number and text) and what it prints are as in the
-    ``ssl`` module's own errors. It is none of them, as the connection is fine.
+    ``library``, ``reason``, ``args`` (number and text) and the printed text are as in
+    the ``ssl`` module's own errors. It is not one of them, because the connection is
+    fine.
     """
 
     library: Optional[str] = None
@@ -156,4 +158,4 @@ class DeferredByOpenSSLError(NotNowError):
 
 
 class PatchWarning(RuntimeWarning):
-    """``install()`` or ``uninstall()`` met a method or class that is not ours."""
+    """``install()`` or ``uninstall()`` found a method or class that is not ours."""

@@ -1,9 +1,9 @@
-"""What happens on managed connections, told to the program and to the log.
+"""Events on managed connections, reported to the program and to the log.
 
 The extension notes what OpenSSL does and calls ``happened()`` afterwards, in the thread
-that read or wrote, when the call is over: a handler may use the connection. What it
-raises hurts nobody, but ``SystemExit``, ``KeyboardInterrupt`` and what a signal handler
-raises meanwhile: these come out of the call.
+that read or wrote, when the call is over. So a handler may use the connection. What a
+handler raises is logged, except ``SystemExit``, ``KeyboardInterrupt`` and what a signal
+handler raises meanwhile: these come out of the call.
 """
 
 import enum
@@ -21,34 +21,35 @@ _log = logging.getLogger("pykeyupdate")
 
 
 class EventKind(enum.Enum):
-    """What has happened on a connection, since the last time one was told of it."""
+    """What has happened on a connection since the last report."""
 
     KEY_UPDATE_SENT = "sends under new keys"
-    """A KeyUpdate message of ours has been made; what follows it has a new key."""
+    """This side has made a KeyUpdate message; data after it is under a new key."""
     KEY_UPDATE_RECEIVED = "receives under new keys"
     """A KeyUpdate message has been received."""
     RENEGOTIATED = "has renegotiated"
-    """A renegotiation is complete (TLS 1.2 and below): both directions' keys."""
+    """A renegotiation is complete (TLS 1.2 and below), with new keys both ways."""
     RENEGOTIATION_REFUSED = "has refused its peer a renegotiation"
-    """The peer asked for a renegotiation and got a no_renegotiation alert, over which
-    most peers close. ``PeerLimits.renegotiation`` and the context's options decide."""
+    """The peer asked for a renegotiation and got a no_renegotiation alert; most peers
+    then close. ``PeerLimits.renegotiation`` and the context's options decide this."""
     DEFERRED = "has to wait for new keys"
-    """New keys are due, but not now (``min_interval_seconds``, or OpenSSL's state)."""
+    """New keys are due, but not possible now (``min_interval_seconds``, or OpenSSL's
+    state)."""
     CUT_OFF = "was cut off, as its peer exceeds PeerLimits (close it, or raise them)"
     """The peer has exceeded ``PeerLimits``; the next call raises."""
     IMPOSSIBLE = "cannot have the new keys that its RekeyPolicy wants (on_impossible)"
-    """New keys are due and cannot be had: ``RekeyPolicy.on_impossible`` decides what
-    each write does from now on. Told once a connection."""
+    """New keys are due and impossible: ``RekeyPolicy.on_impossible`` decides what each
+    write does from now on. Reported once per connection."""
 
 
 class Event(NamedTuple):
-    """Something that has happened, once or more often, on a connection."""
+    """Something that has happened, once or several times, on a connection."""
 
     kind: EventKind
     connection: Any
     """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
-    """Of ``CUT_OFF``: what there was too much of, and the limit's name. Of
+    """For ``CUT_OFF``: what the peer sent too much of, and the limit's name. For
     ``IMPOSSIBLE``: why keys cannot be changed."""
 
 
@@ -62,28 +63,30 @@ _LEVELS = {
     EventKind.IMPOSSIBLE: logging.WARNING,
 }
 _registered: dict[object, Handler] = {}
-_handlers: tuple[Handler, ...] = ()  # the same, for those who tell and take no lock
+_handlers: tuple[Handler, ...] = ()  # the same, read without the lock
 _lock = make_lock()
 
 
 def on_event(handler: Handler) -> Callable[[], None]:
-    """Have ``handler(Event)`` called for what happens on managed connections.
+    """Call ``handler(Event)`` for what happens on managed connections.
 
-    For all of the process; the event says on which. Called in the thread that reads or
-    writes the connection, when that call is over: it may use the connection, and it
-    delays that thread. (Of an ``SSLObject`` under uvloop, or anyio on asyncio, it is
-    called in the loop's next turn, so that it can use the transport as well.) What it
-    raises is logged under ``pykeyupdate`` and goes no further, but for ``SystemExit``
-    and ``KeyboardInterrupt``, which come out of the call that read or wrote; so does
-    what a signal handler raises meanwhile. Several handlers are called in the order in
-    which they were added, and one that was added twice is called twice.
+    The handler gets the events of the whole process; each event names its connection.
+    It is called in the thread that reads or writes the connection, when that call is
+    over: it may use the connection, and it delays that thread. (For an ``SSLObject``
+    under uvloop, or anyio on asyncio, it is called in the loop's next turn, so that it
+    can use the transport as well.) What it raises is logged under ``pykeyupdate`` and
+    goes no further. Only ``SystemExit``, ``KeyboardInterrupt`` and what a signal
+    handler raises meanwhile come out of the call that read or wrote. Several handlers
+    are called in the order in which they were added; a handler that was added twice is
+    called twice.
 
-    An ``SSLObject`` does not know its peer's address: its transport or stream does (of
-    asyncio's, ``get_extra_info("ssl_object")`` is the event's ``connection``).
+    An ``SSLObject`` does not know its peer's address, but its transport or stream does
+    (on asyncio, ``get_extra_info("ssl_object")`` of the transport is the event's
+    ``connection``).
 
-    Returns a function that takes this registration back, and no other; calling it again
-    changes nothing. Raises ``TypeError`` for what cannot be called. On the wire:
-    nothing. Thread-safe.
+    Returns a function that removes this registration and no other; calling it again
+    changes nothing. Raises ``TypeError`` for an object that is not callable. On the
+    wire: nothing. Thread-safe.
     """
     if not callable(handler):
         raise TypeError(f"on_event() takes a function, not {handler!r}")
@@ -108,10 +111,10 @@ def _publish() -> None:
 def happened(
     conn: Any, events: int, why_cut: Optional[str], why_impossible: str
 ) -> None:
-    """Tell of events, given as the extension's bits.
+    """Report events, given as the extension's bits.
 
-    Of an ``SSLObject`` in an event loop it is told in the loop's next turn: its
-    transport is in the middle of a read or write, where it cannot be used. (asyncio's
+    For an ``SSLObject`` in an event loop this happens in the loop's next turn, because
+    its transport is in the middle of a read or write and cannot be used. (asyncio's
     can: see ``ext/streams/object.c``.)
     """
     details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
@@ -132,7 +135,7 @@ def _is_usable_now(conn: Any) -> bool:
 
 
 def _running_loop() -> Any:
-    """Return the running event loop of asyncio's or uvloop's, or None."""
+    """Return the running asyncio or uvloop event loop, or None."""
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
     return None if loop is None or loop.is_closed() else loop
@@ -161,10 +164,10 @@ def _call(handler: Handler, event: Event) -> None:
 def _note(
     level: int, text: str, *values: object, failure: Optional[Exception] = None
 ) -> None:
-    """Log it.  A handler of the log that raises does no more harm than an event's.
+    """Log a message; an exception of a logging handler goes no further.
 
-    It would come out of a read, whose data is lost then. So it is shown as
-    ``logging.Handler.handleError()`` shows what handlers catch themselves.
+    It would come out of a read, whose data would then be lost. So it is printed, as
+    ``logging.Handler.handleError()`` prints the errors that handlers catch themselves.
     """
     try:
         _log.log(level, text, *values, exc_info=failure)

@@ -1,20 +1,20 @@
-"""What a context makes its connections of, and whether that can be a managed class.
+"""Which class a context makes connections of, and whether that can be a managed one.
 
-Theory of operation. ``ssl`` documents two hooks: a context makes sockets of its
-``sslsocket_class`` and objects of its ``sslobject_class``. Other projects put classes
-of their own in the place of ``ssl``'s, and then a hook may lead nowhere:
+Theory of operation. ``ssl`` documents two hooks: a context makes its sockets from its
+``sslsocket_class`` and its objects from its ``sslobject_class``. Other projects replace
+``ssl``'s classes with their own, and then a hook may have no effect:
 
-- gevent and eventlet replace ``ssl.SSLSocket``. ``ssl``'s own code, which looks the
-  name up at each call, then fails to make any other socket: neither its own nor ours.
-- Their contexts, and others, have a ``wrap_socket()`` that never looks at the hook.
-- truststore's have a second context inside, with classes of its own in the hooks, and
-  that one makes all connections.
+- gevent and eventlet replace ``ssl.SSLSocket``. ``ssl``'s own code looks the name up at
+  each call and then fails to make any other socket, whether its own or ours.
+- Their contexts, and others, have a ``wrap_socket()`` that ignores the hook.
+- A truststore context has a second context inside, with classes of its own in the
+  hooks, and the second one makes all connections.
 
-A subclass in the place of ``ssl.SSLContext`` is no matter by itself: it inherits what
-``ssl``'s class has. So the classes that ``ssl`` came with are remembered here, whatever
-stands in their place, and the rest is found out by asking. A context whose
-``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s is asked for one connection, on
-which nothing is sent. It tells its class, and the context that really made it.
+A subclass in place of ``ssl.SSLContext`` does no harm by itself: it inherits what
+``ssl``'s class has. So this module remembers the classes that ``ssl`` came with,
+whatever has replaced them, and finds out the rest by asking. It asks a context whose
+``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s for one connection, on which it
+sends nothing. The connection reveals its class and the context that really made it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from .sockets import SSLObject, SSLSocket
 
 
 def _original(name: str, *candidates: type) -> Any:
-    """Return the class that ssl came with, from those derived from it."""
+    """Return the class that ssl came with, given candidates that derive from it."""
     return next(
         cls
         for candidate in candidates
@@ -44,11 +44,11 @@ OBJECT = _original("SSLObject", ssl.SSLObject, CONTEXT.sslobject_class)
 
 
 class UnmanageableError(Exception):
-    """A hook does not lead, or cannot be made to lead, to managed connections."""
+    """A hook does not, and cannot be made to, produce managed connections."""
 
 
 class NoAnswerError(UnmanageableError):
-    """A class that is not ssl's could not be asked."""
+    """A class that is not ssl's could not make a connection when asked."""
 
 
 class Hook(NamedTuple):
@@ -58,13 +58,13 @@ class Hook(NamedTuple):
     theirs: type
     ours: type
     method: str
-    """The method of a context that looks there."""
+    """The method of a context that uses the hook."""
     sample: Callable[..., Any]
-    """Have that method make a connection; return it."""
+    """A function that has this method make a connection and returns it."""
 
 
 class Maker(NamedTuple):
-    """Who makes the connections that a context gives out."""
+    """The context that really makes a context's connections, and their class."""
 
     context: Any
     made: type
@@ -92,7 +92,7 @@ HOOKS = (
 def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
     """Return which class to put into which hook of which context.
 
-    That context is the given one, or the one inside it. Raises ``UnmanageableError``.
+    This is the given context or the one inside it. Raises ``UnmanageableError``.
     """
     _check_sockets()
     found = []
@@ -103,10 +103,10 @@ def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
 
 
 def check_all_contexts() -> None:
-    """Raise ``UnmanageableError`` where the hooks of all contexts are of no use.
+    """Raise ``UnmanageableError`` if the hooks of all contexts would have no effect.
 
-    They are where another class is there already, or where the class that is
-    ``ssl.SSLContext`` now would not look at them.
+    That is so if another class is in a hook already, or if the class that is
+    ``ssl.SSLContext`` now would ignore the hooks.
     """
     _check_sockets()
     for hook in HOOKS:
@@ -119,9 +119,9 @@ def check_all_contexts() -> None:
 
 
 def unreached() -> list[str]:
-    """Describe the other classes of contexts that do not look at these hooks.
+    """Describe the other context classes that ignore these hooks.
 
-    Of those that there are now, and as far as they can be asked.
+    Only classes that exist now, and that answer when asked, are included.
     """
     found = []
     for cls in _subclasses(CONTEXT):
@@ -141,14 +141,14 @@ def _subclasses(cls: Any) -> list[Any]:
 
 
 def _is_plain(cls: type) -> bool:
-    """Return whether a class has nothing of its own where connections are made."""
+    """Return whether a context class overrides nothing that makes connections."""
     names = {name for hook in HOOKS for name in (hook.name, hook.method)}
     own = cls.__mro__[: cls.__mro__.index(CONTEXT)]
     return not any(names & vars(each).keys() for each in own)
 
 
 def _check_class(cls: Callable[[Any], Any], name: str) -> None:
-    """Raise where contexts of a class do not look at the hooks of all contexts."""
+    """Raise if contexts of a class ignore the hooks of all contexts."""
     context = _asked(cls, ssl.PROTOCOL_TLS_CLIENT)
     for hook in HOOKS:
         maker = _maker(context, hook)
@@ -169,7 +169,7 @@ def _check_sockets() -> None:
 
 
 def _as_it_is(cls: Any) -> str:
-    """Say what does work."""
+    """Return the part of a message that says what does work."""
     return (
         f"rekey(), the other functions and install() without management work with "
         f"connections of {getattr(cls, '__module__', cls)} as they are; SSLObjects "
@@ -191,7 +191,7 @@ def _maker(context: Any, hook: Hook) -> Maker:
 
 
 class _Asking(threading.local):
-    """Contexts that this thread is asking: one may call ``manage()`` for itself."""
+    """The contexts that this thread is asking: one may call ``manage()`` on itself."""
 
     contexts: tuple[Any, ...] = ()
 
@@ -201,7 +201,7 @@ class _Asking(threading.local):
 
     @contextlib.contextmanager
     def of(self, context: Any) -> Iterator[None]:
-        """Say that a context is being asked, for the length of a block."""
+        """Mark a context as being asked, for the length of a block."""
         before = self.contexts
         self.contexts = (*before, context)
         try:
@@ -214,7 +214,7 @@ _asking = _Asking()
 
 
 def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what is not ssl's."""
+    """Call code that is not ssl's, and turn its exceptions into a NoAnswerError."""
     try:
         return function(*args, **kwargs)
     except RecursionError:
@@ -245,10 +245,11 @@ def _managed(context: ssl.SSLContext, maker: Maker, hook: Hook) -> type:
 
 
 def _derived(theirs: type, ours: type) -> type:
-    """Derive a class from that of a context inside another, and from ours.
+    """Derive a class from ours and from the class of a context inside another.
 
-    That class belongs to the outer context, whose checks it may make (truststore's
-    verifies the certificate): its methods come first, and their ``super()`` is ours.
+    The inner context's class belongs to the outer context, and may do its checks
+    (truststore's verifies the certificate). So its methods come first, and their
+    ``super()`` is ours.
     """
     space = {"__module__": theirs.__module__}
     return type(f"Managed{theirs.__name__}", (theirs, ours), space)
@@ -267,7 +268,7 @@ def _foreign(whose: str, hook: Hook, there: Any) -> str:
 
 
 def _is_reached(maker: Maker, hook: Hook) -> bool:
-    """Return whether the hook of all contexts decides here, or what does is ours."""
+    """Return whether the hook of all contexts decides, or our class is used anyway."""
     mro = type(maker.context).__mro__
     return _derives(maker.made, hook.ours) or (
         maker.made is getattr(CONTEXT, hook.name)

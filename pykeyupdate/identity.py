@@ -1,4 +1,4 @@
-"""Values beside objects of other people's classes, kept for as long as these live."""
+"""A map from other people's objects to values that does not keep the objects alive."""
 
 import weakref
 from typing import Any, Generic, Optional, TypeVar
@@ -7,12 +7,12 @@ Value = TypeVar("Value")
 
 
 class IdentityMap(Generic[Value]):
-    """A ``weakref.WeakKeyDictionary`` that goes by identity, and calls nobody.
+    """A ``weakref.WeakKeyDictionary`` that compares by identity and has no callbacks.
 
-    A class of the user's may have an ``__eq__()`` and no ``__hash__()``. And the code
-    that a weak reference calls when its object dies is one in which a signal handler
-    may run, whose exception is then lost: here what is dead goes when more is added.
-    Thread-safe: every change is one operation on a dict.
+    By identity, because a user's class may have an ``__eq__()`` and no ``__hash__()``.
+    Without callbacks, because a signal handler may run in the callback of a weak
+    reference, and its exception is then lost: dead entries are removed when more are
+    added. Thread-safe: every change is one operation on a dict.
     """
 
     _FEW = 64
@@ -22,23 +22,23 @@ class IdentityMap(Generic[Value]):
         self._many = self._FEW
 
     def set(self, key: Any, value: Value) -> None:
-        """Put a value beside an object."""
+        """Set an object's value."""
         self._entries[id(key)] = (weakref.ref(key), value)
         if len(self._entries) >= self._many:
             self._forget_the_dead()
             self._many = max(self._FEW, 2 * len(self._entries))
 
     def get(self, key: Any) -> Optional[Value]:
-        """Return what was put beside an object, or None."""
+        """Return an object's value, or None."""
         entry = self._entries.get(id(key))
         return entry[1] if entry is not None and entry[0]() is key else None
 
     def remove(self, key: Any) -> None:
-        """Take it away, if there is any."""
+        """Remove an object's value, if it has one."""
         self._entries.pop(id(key), None)
 
     def keys(self) -> list[Any]:
-        """Return the objects that there are."""
+        """Return the objects that are still alive."""
         keys = [reference() for reference, _ in list(self._entries.values())]
         return [key for key in keys if key is not None]
 

@@ -1,6 +1,6 @@
-"""What happens when the extension cannot be imported.
+"""Handles a failed import of the extension.
 
-Nothing of the package is imported from here: this must work where the rest does not.
+This module imports nothing else of the package: it must work when the rest does not.
 """
 
 import sys
@@ -18,8 +18,8 @@ NOT_BUILT = (
 def reraise(error: ImportError) -> None:
     """Raise the ImportError of ``import pykeyupdate``, with cause and remedy.
 
-    Return instead where ``python -m pykeyupdate`` is what imports the package: its
-    ``doctor`` is there to explain this very error.
+    Return instead if ``python -m pykeyupdate`` imports the package: its ``doctor``
+    command explains this very error.
     """
     if is_main_program():
         return
@@ -33,8 +33,8 @@ def reraise(error: ImportError) -> None:
 def is_main_program() -> bool:
     """Return whether this import serves ``python -m pykeyupdate``.
 
-    ``-m`` imports a package before it runs the package's ``__main__``, from a frame of
-    ``runpy`` that holds the name it was given.
+    ``-m`` imports a package before it runs the package's ``__main__``. It does so from
+    a frame of ``runpy`` that holds the name given on the command line.
     """
     frame = sys._getframe()
     while frame.f_back is not None:

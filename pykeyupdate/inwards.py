@@ -1,22 +1,22 @@
-"""From any connection inwards to the object of ``ssl``, and to what sends for it.
+"""Finds the ``ssl`` object inside any connection, and what sends for it.
 
 Theory of operation. Hardly any program holds an ``ssl.SSLSocket``: it holds a stream, a
-response, a protocol client. All of these give away what they wrap, by a few attributes
-and methods that their projects document, the same few in many of them. So nothing is
-imported: a walk looks whether an object has one of these, takes that step inwards and
-looks again, until it meets an object of ``ssl``.
+response, a protocol client. All of these expose what they wrap, by a few attributes and
+methods that their projects document, and many projects use the same few. So this module
+imports none of them. A walk checks whether an object has one of these attributes or
+methods, takes that step inwards and repeats, until it reaches an object of ``ssl``.
 
-What an object has is looked up on its type and in its dict (``looking.py``), so that a
-proxy, a lazy object or a mock is asked nothing. A method is called only where the type
-has it, under a name or beside others that make the class known; a property is read only
-if it is one of ``_PROPERTIES``.
+Attributes are looked up on an object's type and in its dict (``looking.py``), so that
+no code of a proxy, a lazy object or a mock runs. A method is called only if the type
+has it, and if its name or the methods beside it make the class known. A property is
+read only if it is one of ``_PROPERTIES``.
 
-On the way the walk keeps what moves the bytes. An ``ssl.SSLSocket`` does that itself.
+On the way the walk notes what moves the bytes. An ``ssl.SSLSocket`` does that itself.
 An ``ssl.SSLObject`` only encrypts, and the transport or stream around it must be told
 to send (``aio.py``).
 
-For objects of other projects there is one open protocol: a method
-``__tls_connection__()`` that returns anything accepted here.
+Other projects' objects can use one open protocol: a method ``__tls_connection__()``
+that returns anything accepted here.
 """
 
 import functools
@@ -40,24 +40,24 @@ from .looking import (
 )
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
-_MOST = 100  # objects that are looked at; hypercorn's `send` is eight from its socket
+_MOST = 100  # objects to look at; hypercorn's `send` is eight steps from its socket
 
 
 class Connection(NamedTuple):
-    """What was found."""
+    """The connection that a walk has found."""
 
     tls: Any
-    """An ``ssl.SSLSocket`` or ``ssl.SSLObject`` (or what behaves as one)."""
+    """An ``ssl.SSLSocket`` or ``ssl.SSLObject`` (or an object that acts as one)."""
     carrier: Any
-    """What sends for an SSLObject: an asyncio StreamWriter or transport, or a stream of
-    trio, anyio, httpcore or urllib3. None where nothing is known to."""
+    """The object that sends for an SSLObject: an asyncio StreamWriter or transport, or
+    a stream of trio, anyio, httpcore or urllib3. None if no sender is known."""
     read_elsewhere: bool
-    """Whether a thread of its library's own is always in recv(), which is no matter on
-    a managed socket."""
+    """Whether the library's own thread is always in recv(). False for a managed socket,
+    where it does no harm."""
 
 
 def holds_tls(value: object) -> bool:
-    """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
+    """Return whether an object is ssl's, or has an _sslobj as ssl's do (gevent's)."""
     if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
         return True
     try:
@@ -71,17 +71,17 @@ def _is_inner(value: object) -> bool:
 
 
 def is_socket(tls: Any) -> bool:
-    """Return whether it moves its bytes itself."""
+    """Return whether a TLS object moves its own bytes."""
     return hasattr(tls, "gettimeout")
 
 
 def _is_shared(tls: Any) -> bool:
-    """Return whether it is a socket that any number of threads may use."""
+    """Return whether a TLS object is a socket that any number of threads may use."""
     return kind(getattr(tls, "_sslobj", None)) == _DUPLEX
 
 
 def _owner(tls: Any) -> Any:
-    """Return the SSLSocket or SSLObject of an _SSLSocket, where there is one."""
+    """Return the SSLSocket or SSLObject around an _SSLSocket, if there is one."""
     owner = tls.owner if _is_inner(tls) else None
     return tls if owner is None else owner
 
@@ -90,13 +90,13 @@ def _owner(tls: Any) -> Any:
 
 
 class _Inside(NamedTuple):
-    """What a step has led to."""
+    """The result of one step inwards."""
 
     value: Any
     is_sent_for: bool = False
-    """Whether the object around it sends for it, if it is an SSLObject."""
+    """Whether the object around ``value`` sends for it, if it is an SSLObject."""
     or_no_tls: bool = False
-    """Whether nothing (None) means that there is no TLS, not no connection."""
+    """Whether a ``value`` of None means "no TLS" and not "no connection"."""
 
 
 class End(NamedTuple):
@@ -133,7 +133,7 @@ class Walk:
 
 
 def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
-    """Add to what was found inside an object what that object does for it."""
+    """Add what an object does for the connection that was found inside it."""
     tls, carrier, read_elsewhere = found
     if sends and carrier is None and not is_socket(tls):
         carrier = value
@@ -142,7 +142,7 @@ def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
 
 
 def _insides(value: Any) -> Iterator[_Inside]:
-    """Give what an object's documented attributes and methods lead to."""
+    """Yield what an object's documented attributes and methods lead to."""
     if is_a(value, type, ModuleType, socket.socket):
         return
     if has_methods(value, "__tls_connection__"):
@@ -160,8 +160,8 @@ def _insides(value: Any) -> Iterator[_Inside]:
 
 # -- the steps -------------------------------------------------------------------------
 
-# Where libraries keep what they wrap: in an attribute of one of these names, which is
-# read where that runs no code. The packages below have names of their own.
+# The attributes in which libraries keep what they wrap. They are read only if that runs
+# no code. The packages below have names of their own.
 _KEPT = ("transport", "raw", "connection", "sock", "socket", "stream", "writer")
 
 _KEPT_UNDER = {
@@ -171,16 +171,16 @@ _KEPT_UNDER = {
     "http": ("sock", "connection", "fp"),  # fp: of a response
     "hypercorn": ("send", "writer", "stream"),
     "kombu": ("_connection",),  # `connection` would connect
-    "redis": (),  # a client's `connection` is None, as it has a pool
+    "redis": (),  # a client's `connection` is None, because it has a pool
     "socket": ("_sock",),  # SocketIO, which makefile() makes
     "socketserver": ("request",),
     "tornado": ("ws_connection", "request", "connection", "stream", "socket"),
-    # a response outlives its connection where the server says `Connection: close`
+    # a response outlives its connection if the server says `Connection: close`
     "urllib3": ("connection", "sock", "_original_response"),
     "urllib3_future": ("connection", "sock", "_original_response"),
 }
 
-# Properties that do nothing but give it.
+# Properties that only return the attribute.
 _PROPERTIES = {
     ("aiohttp", "connection"),
     ("aiohttp", "transport"),
@@ -195,7 +195,7 @@ def _names_for(value: object) -> Iterator[str]:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    """Return an attribute, or NOTHING where a stranger's code would have to run."""
+    """Return an attribute, or NOTHING if unknown code would have to run."""
     held = stored(value, name)
     if held is NOTHING:
         cls, _ = on_type(value, name)
@@ -225,7 +225,7 @@ def _network_stream(response: Any) -> _Inside:
 
 
 _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
-    # asyncio: what open_connection() returns
+    # asyncio: the pair that open_connection() returns
     (
         lambda value: is_a(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
         lambda value: _Inside(tuple.__getitem__(value, 1)),
@@ -264,7 +264,7 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     ),
 ]
 
-# Libraries that read in a thread of their own, and where they keep it.
+# Libraries that read in their own thread, and the attribute that holds the thread.
 _READERS = {
     "paho": "_thread",  # of loop_start()
     "stomp": "create_thread_fc",
@@ -277,7 +277,7 @@ def _has_a_reader(value: object) -> bool:
     return any(stored(value, name) not in (None, NOTHING) for name in kept)
 
 
-# Packages whose TLS is none of Python's ssl, and whose it is.
+# Packages whose TLS is not Python's ssl, and the library that provides it.
 _FOREIGN = {
     "M2Crypto": "M2Crypto",
     "OpenSSL": "pyOpenSSL",
@@ -293,14 +293,14 @@ _FOREIGN = {
 
 
 def foreign(value: object) -> Optional[str]:
-    """Return whose TLS it is, where it is another library's than ssl's."""
+    """Return the library whose TLS an object uses, if that is not ssl."""
     return next((_FOREIGN[name] for name in packages(value) if name in _FOREIGN), None)
 
 
 # -- who sends for an SSLObject --------------------------------------------------------
 
-# What sends, what receives, and what tells such a stream from others: trio's, anyio's
-# and httpcore's.
+# The method that sends, the one that receives, and one that tells such a stream from
+# others: trio's, anyio's and httpcore's.
 _STREAMS = (
     ("send_all", "receive_some"),
     ("send", "receive", "extra"),
@@ -309,12 +309,12 @@ _STREAMS = (
 
 
 def is_asyncio(carrier: object) -> bool:
-    """Return whether it is a transport or StreamWriter, of any loop."""
+    """Return whether a carrier is a transport or StreamWriter, of any loop."""
     return has_methods(carrier, "writelines")
 
 
 def is_awaited(carrier: object) -> bool:
-    """Return whether ``aio`` can have it send."""
+    """Return whether ``aio`` can make a carrier send."""
     return is_asyncio(carrier) or any(
         has_methods(carrier, *names)
         and inspect.iscoroutinefunction(on_type(carrier, names[0])[1])

@@ -1,4 +1,4 @@
-"""Locks of the process that signal handlers and forks may meet."""
+"""Process-wide locks that are safe with signal handlers and forks."""
 
 import os
 import threading
@@ -7,8 +7,8 @@ import threading
 def make_lock() -> "threading.RLock":
     """Return a lock that is reentrant, and free in a child process.
 
-    A signal handler may come while this very thread has it, and a thread that has it
-    while another forks does not exist in the child.
+    A signal handler may run while its own thread holds the lock. And if one thread
+    holds it while another forks, the holder does not exist in the child.
     """
     lock = threading.RLock()
     if hasattr(os, "register_at_fork"):

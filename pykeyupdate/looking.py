@@ -1,11 +1,11 @@
-"""Looking at objects of other people's classes without running their code.
+"""Inspects objects of other people's classes without running their code.
 
-Theory of operation. ``getattr()`` asks whatever answers: a property that connects, a
-``__getattr__`` that makes a call to another machine (xmlrpc's proxies), a mock that has
-every attribute there is; ``isinstance()`` asks ``__class__``, which a lazy object makes
-itself for. Here an attribute is looked up where it stands, on the classes of the type
-and in the dict or the slot of the object, as ``inspect.getattr_static()`` does, and
-only what Python itself keeps there is taken out.
+Theory of operation. ``getattr()`` may run any code: a property that connects, a
+``__getattr__`` that calls another machine (xmlrpc's proxies), a mock that has every
+attribute. ``isinstance()`` reads ``__class__``, and a lazy object creates itself to
+answer that. This module looks an attribute up where it is stored, as
+``inspect.getattr_static()`` does: on the classes of the type, and in the dict or the
+slot of the object. It takes out only what Python itself keeps there.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 NOTHING = object()
 
-# what a metaclass may have put in their place is passed over
+# these bypass whatever a metaclass may have put in their place
 _bases = type.__dict__["__mro__"].__get__
 _names = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
@@ -25,11 +25,11 @@ _name = type.__dict__["__name__"].__get__
 
 _items: Any = dict.items
 _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
-_LARGEST = 100  # how much of a container is looked at: a pool of connections, or two
+_LARGEST = 100  # items of a container to look at: one or two pools of connections
 
 
 def on_type(value: object, name: str) -> tuple[Optional[type], Any]:
-    """Return the class that gives an object an attribute, and what stands there."""
+    """Return the class that defines an object's attribute, and the raw attribute."""
     for cls in _bases(type(value)):
         if name in _names(cls):
             return cls, _names(cls)[name]
@@ -42,35 +42,35 @@ def has(value: object, name: str) -> bool:
 
 
 def has_methods(value: object, *names: str) -> bool:
-    """Return whether an object's type has all of these, and none is a property."""
+    """Return whether an object's type has all of these as methods, not properties."""
     return all(has(on_type(value, name)[1], "__call__") for name in names)
 
 
 def is_a(value: object, *classes: type) -> bool:
-    """Return ``isinstance()``, by the type alone."""
+    """Do what ``isinstance()`` does, by the type alone."""
     return issubclass(type(value), classes)
 
 
 def kind(value: object) -> tuple[object, str]:
-    """Return the module and the name that an object's class says it has."""
+    """Return the module and the name of an object's class."""
     return _module(type(value)), _name(type(value))
 
 
 def package(cls: type) -> str:
-    """Return the name of the top-level package that a class says it is of."""
+    """Return the name of the top-level package of a class."""
     module = _module(cls)
     return module.partition(".")[0] if type(module) is str else ""
 
 
 def packages(value: object) -> list[str]:
-    """Return the packages of an object's class and of its bases."""
+    """Return the packages of an object's class and of the class's bases."""
     return [package(cls) for cls in _bases(type(value))]
 
 
 def stored(value: object, name: str) -> Any:
-    """Return what stands in an object's dict or slot, or as it is on its type.
+    """Return what an object's dict, slot or type stores under a name.
 
-    ``NOTHING`` where there is nothing, or where code would have to run for it.
+    Return ``NOTHING`` if nothing is there, or if code would have to run to get it.
     """
     held = _instance_dict(value).get(name, NOTHING)
     if held is not NOTHING:
@@ -82,16 +82,17 @@ def stored(value: object, name: str) -> Any:
 
 
 def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
-    """Give all that stands in an object, each with the expression that leads to it.
+    """Yield everything that an object stores, with the expression that leads to it.
 
-    ``way`` is the expression for the object. Of a copy, as other threads go on.
+    ``way`` is the expression for the object. Containers are copied first, because other
+    threads may change them.
     """
-    if type(value) is not FunctionType:  # its globals are the program's
+    if type(value) is not FunctionType:  # a function's globals are the program's
         for name, held in (*_slots(value), *_start_of(_instance_dict(value).items())):
             yield f"{way}.{name}", held
     else:
         for number, cell in enumerate(value.__closure__ or ()):
-            with contextlib.suppress(ValueError):  # an empty one
+            with contextlib.suppress(ValueError):  # an empty cell
                 yield f"{way}.__closure__[{number}].cell_contents", cell.cell_contents
     for kind in _SEQUENCES:
         if is_a(value, kind):
@@ -120,7 +121,7 @@ def _slots(value: object) -> Iterator[tuple[str, Any]]:
 def _instance_dict(value: object) -> dict[str, Any]:
     slot = on_type(value, "__dict__")[1]
     held = slot.__get__(value) if type(slot) is GetSetDescriptorType else {}
-    return held if type(held) is dict else {}  # a class has none
+    return held if type(held) is dict else {}  # a class has a mappingproxy
 
 
 def _in_slot(value: object, slot: Any) -> Any:
@@ -131,7 +132,7 @@ def _in_slot(value: object, slot: Any) -> Any:
 
 
 def _is_plain(key: object) -> bool:
-    """Return whether repr() of it runs nobody's code."""
+    """Return whether repr() of a key runs only Python's own code."""
     if type(key) is tuple:
         return all(map(_is_plain, key))
     return type(key) in {str, int, bytes, bool, type(None)}

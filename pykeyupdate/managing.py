@@ -1,4 +1,4 @@
-"""What a program asks of managed connections: new keys, and exceptions to the rules."""
+"""Requests to managed connections: new keys, and exceptions to the rules."""
 
 import contextlib
 import time
@@ -12,25 +12,25 @@ from .sockets import SSLSocket, all_sockets
 from .stats import totals
 
 _PER_SECOND = 1000.0
-_FASTEST = 1e6  # connections a second; what is above counts as this
+_FASTEST = 1e6  # connections a second; any number above counts as this
 _BREATH = 0.02  # seconds between two batches
 
 
 def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     """Have a managed connection get new keys with its next read or write.
 
-    For other threads than the one that owns the connection: it sets a mark, and the
+    This is for threads other than the connection's owner. It sets a mark, and the
     owner's next call does what ``RekeyPolicy`` does when a limit is reached, with or
-    without a policy. Where that cannot be now (``min_interval_seconds``, a write half
-    done) it stays wanted. ``request_peer`` asks for the peer's new keys too (default
-    ``False``, as for ``rekey()``). TLS 1.2 and below: only where the policy says
-    ``renegotiate=True``.
+    without a policy. If that is not possible yet (``min_interval_seconds``, a write
+    half done), the request stays pending. ``request_peer`` also asks for the peer's new
+    keys (default ``False``, as for ``rekey()``). TLS 1.2 and below: only if the policy
+    says ``renegotiate=True``.
 
-    An owner that neither reads nor writes takes no notice. (Of an ``SSLSocket`` any
+    Nothing happens while the owner neither reads nor writes. (On an ``SSLSocket`` any
     thread may call ``rekey()`` instead.)
 
     Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
-    ``TypeError``); ``TypeError`` for a ``request_peer`` that is no ``bool``. On the
+    ``TypeError``); ``TypeError`` for a ``request_peer`` that is not a ``bool``. On the
     wire: nothing by itself. Thread-safe.
     """
     checks.flag("request_rekey()", "request_peer", request_peer)
@@ -39,25 +39,26 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
 
 def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) -> int:
-    """Get new keys on all managed connections that can; return how many those are.
+    """Get new keys on all managed connections that can have them; return their number.
 
-    For an incident. A managed ``SSLSocket`` gets them here and now, idle or not, as
-    far as its send buffer takes the message (27 bytes) at once; an ``SSLObject`` with
-    its owner's next read or write, as in ``request_rekey()``, which says more. It takes
-    on ``per_second`` connections a second (1000.0: their peers may be one machine) and
-    returns when all have been asked; connections that are opened meanwhile, or in their
-    first handshake, have new keys anyway.
+    This is for an incident. A managed ``SSLSocket`` gets new keys here and now, idle or
+    not, if its send buffer takes the message (27 bytes) at once. An ``SSLObject`` gets
+    them with its owner's next read or write; ``request_rekey()`` has the details. The
+    call handles ``per_second`` connections a second (1000.0: their peers may be one
+    machine) and returns when all have been asked. Connections that are opened
+    meanwhile, or are in their first handshake, have new keys anyway.
 
-    What cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes on as it is
-    and is not counted: close it. Passed over and not counted is also what is closed,
-    and what a forked process has from its parent and has not used.
+    A connection that cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
+    on as it is and is not counted: close it. The call also skips, and does not count,
+    closed connections and those that a forked process inherited and has not used.
 
-    So 10,000 connections take ten seconds, in which this thread mostly sleeps: beside
-    an event loop, call it with ``asyncio.to_thread()`` or the like.
+    So 10,000 connections take ten seconds, during which this thread mostly sleeps.
+    Beside an event loop, call it with ``asyncio.to_thread()`` or the like.
 
-    Of sub-interpreters the sockets are this one's, the objects all. Any thread may call
-    it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less,
-    ``TypeError`` for one that is no number and a ``request_peer`` that is no ``bool``.
+    With sub-interpreters, it covers this interpreter's sockets and all interpreters'
+    objects. Any thread may call it, and so may a signal handler. Raises ``ValueError``
+    for a ``per_second`` of 0 or less; ``TypeError`` for one that is not a number, and
+    for a ``request_peer`` that is not a ``bool``.
     """
     checks.flag("rekey_all()", "request_peer", request_peer)
     checks.number(
@@ -94,8 +95,8 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 
 def _can_renew(sock: SSLSocket) -> bool:
-    """Return of a socket what ``ext/keys/ledger.c`` knows of all: ``can_renew``."""
-    cipher = sock.cipher()  # names the version in the middle of a handshake, too
+    """Return for a socket what ``can_renew`` in ``ext/keys/ledger.c`` returns."""
+    cipher = sock.cipher()  # unlike version(), it has the version during a handshake
     policy = sock._rules.policy
     return cipher is not None and (
         cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)
@@ -103,7 +104,7 @@ def _can_renew(sock: SSLSocket) -> bool:
 
 
 class _Pace:
-    """So many a second, in small batches."""
+    """Limits work to so many items a second, in small batches."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = per_second
@@ -122,14 +123,15 @@ class _Pace:
 def allow_renegotiation(conn: Any) -> Iterator[None]:
     """Let the peer of a managed connection renegotiate for the length of a block.
 
-    TLS 1.2 and below. Inside, ``PeerLimits``' ``renegotiation`` and the context's
-    options count as ``"freely"`` (``OP_NO_RENEGOTIATION`` off, and on
-    ``OP_ALLOW_CLIENT_RENEGOTIATION``); afterwards they are as before. How often it may
-    is still limited. A renegotiation that has begun is not ended by the block's end.
-    Blocks may nest.
+    TLS 1.2 and below. Inside the block, renegotiation is allowed as with ``"freely"``,
+    whatever ``PeerLimits.renegotiation`` and the context's options say
+    (``OP_NO_RENEGOTIATION`` is off, ``OP_ALLOW_CLIENT_RENEGOTIATION`` is on).
+    Afterwards they are as before. ``PeerLimits.renegotiations`` still limits how often
+    the peer may renegotiate. The end of the block does not end a renegotiation that has
+    begun. Blocks may nest.
 
     Raises ``NotManagedError``, ``ConnectionClosedError``, ``NotATLSConnectionError`` (a
-    ``TypeError``). On the wire: nothing. Threads: as ``rekey()``.
+    ``TypeError``). On the wire: nothing. Threads: as for ``rekey()``.
     """
     _keyupdate.allow(conn, "allow_renegotiation", 1)
     try:

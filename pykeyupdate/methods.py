@@ -1,4 +1,4 @@
-"""The functions as methods: what ``install()`` adds, and what ``SSLSocket`` has."""
+"""The functions as methods, which ``install()`` adds and the managed classes have."""
 
 from typing import Any, Callable, Literal, Optional, Union
 
@@ -9,7 +9,7 @@ from .performing import ClientCertificate
 
 
 class Methods:
-    """Each method is the function of the same name."""
+    """Each method calls the function of the same name."""
 
     def key_update(
         self: Any,

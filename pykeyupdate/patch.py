@@ -1,23 +1,23 @@
-"""The controls as methods of ``ssl``'s classes, and managed ones behind its hooks.
+"""The controls as methods of ``ssl``'s classes, and managed classes in its hooks.
 
 Theory of operation. ``install()`` adds attributes to the two classes and does nothing
-else: no class is replaced, no name is rebound and no method of ``ssl`` is overwritten.
-So every connection has the methods, those opened before and those of subclasses, and
-it does not matter which module imported what first. ``uninstall()`` takes back exactly
-what was added, so that ``vars(cls)`` is as it was.
+else: it replaces no class, rebinds no name and overwrites no method of ``ssl``. So
+every connection has the methods, including those opened before and those of subclasses,
+and import order does not matter. ``uninstall()`` removes exactly what was added, so
+that ``vars(cls)`` is as it was.
 
-Two things can stand in the way, and neither is destroyed: a method of the same name
-that is already there (a future Python's own, say) is left alone, and one that somebody
-put in place of ours afterwards is left there. Both are named in a ``PatchWarning``.
+Two things can be in the way, and neither is destroyed. A method of the same name that
+is already there (a future Python's own, say) is left alone. A method that somebody put
+in place of ours afterwards is left there. A ``PatchWarning`` names both.
 
-Where somebody has put another class in the place of ``ssl``'s (gevent), that one gets
-the methods too, as does the next with the next ``install()``: all that have got any are
-remembered, because ``uninstall()`` may find yet another there.
+If somebody has replaced ``ssl``'s class with another (gevent), that class gets the
+methods too, and so does the next replacement with the next ``install()``. All classes
+that got methods are remembered, because ``uninstall()`` may find yet another in place.
 
-Managed connections come by the hook that ``ssl`` documents for it: a context makes
-sockets of its ``sslsocket_class`` and objects of its ``sslobject_class``. ``manage()``
-sets those of one context, ``install()`` the ones that all contexts have by default. So
-that nothing is left half done, both ask ``hooks.py`` first whether that will do.
+Managed connections use the hooks that ``ssl`` documents: a context makes its sockets
+from its ``sslsocket_class`` and its objects from its ``sslobject_class``. ``manage()``
+sets the hooks of one context, ``install()`` the defaults of all contexts. Both first
+ask ``hooks.py`` whether that will work, so that nothing is left half done.
 """
 
 import contextlib
@@ -50,31 +50,32 @@ def install(
 ) -> None:
     """Make the controls methods of every ``ssl.SSLSocket`` and ``ssl.SSLObject``.
 
-    For applications: ``sock.key_update()`` is then ``pykeyupdate.key_update(sock)``, on
-    connections that are already open too. Libraries should call the functions and
+    For applications: ``sock.key_update()`` then calls ``pykeyupdate.key_update(sock)``,
+    also on connections that are already open. Libraries should call the functions and
     leave other people's classes alone.
 
     With a ``policy``, ``limits`` or ``managed=True``, all contexts make managed
-    connections from now on, as ``manage()`` has one context do (not by default, because
-    it changes how every connection of the process is read and written). Where one of
-    the two is not given, it is ``RekeyPolicy()`` or ``PeerLimits()``; ``None`` is none.
-    A context that ``manage()`` was called for keeps what it was given. Connections that
-    are open stay as they are.
+    connections from now on, as one context does after ``manage()``. (This is not the
+    default, because it changes how every connection of the process is read and
+    written.) ``policy`` defaults to ``RekeyPolicy()`` and ``limits`` to
+    ``PeerLimits()``; ``None`` means none. A context for which ``manage()`` was called
+    keeps its own rules. Open connections stay as they are.
 
-    Nothing of ``ssl`` is replaced. Calling it again changes nothing but the rules of
-    new connections, where it gives some, and adds the methods to a class that has come
-    in the place of ``ssl``'s since (gevent's). A method that is already there under one
-    of the names and is not pykeyupdate's stays, with a ``PatchWarning``.
+    ``install()`` replaces nothing of ``ssl``. Calling it again changes only the rules
+    of new connections, if rules are given, and adds the methods to a class that has
+    replaced ``ssl``'s since (gevent's). An existing method of one of these names that
+    is not pykeyupdate's stays, with a ``PatchWarning``.
 
-    Where connections cannot be managed because other classes are in the place of
-    ``ssl``'s (gevent, eventlet, truststore) or in its hooks, it does nothing at all and
-    says why in a ``PatchWarning``. Other classes of contexts that make connections in
-    ways of their own are named in one each. Those that come afterwards it cannot
-    notice before the next ``install()``: patch first, then install.
+    If connections cannot be managed because other classes have replaced ``ssl``'s
+    (gevent, eventlet, truststore) or are in its hooks, ``install()`` does nothing at
+    all and gives the reason in a ``PatchWarning``. One more ``PatchWarning`` names each
+    other context class that makes connections in its own way. ``install()`` cannot
+    notice a class that comes later until it is called again: patch first, then install.
 
-    Raises ``TypeError`` for what is no ``RekeyPolicy``, no ``PeerLimits`` or, of
-    ``managed``, no ``bool``, and where what is in the place of ``ssl``'s class takes no
-    attributes; nothing is then done. On the wire: nothing now. Thread-safe.
+    Raises ``TypeError`` for a ``policy`` that is not a ``RekeyPolicy``, ``limits`` that
+    are not ``PeerLimits`` or a ``managed`` that is not a ``bool``, and if a class that
+    has replaced ``ssl``'s takes no attributes; nothing is done then. On the wire:
+    nothing now. Thread-safe.
     """
     checks.flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
@@ -88,7 +89,7 @@ def install(
 
 
 def _install(managed: bool, wanted: Optional[Rules]) -> list[str]:
-    """Do all of it, or nothing; return what there is to say."""
+    """Install everything or nothing; return the warnings to give."""
     global _for_good  # noqa: PLW0603
     why_not = _why_not_managed() if managed or _is_hooked() else None
     if managed and why_not:
@@ -107,13 +108,13 @@ def _install(managed: bool, wanted: Optional[Rules]) -> list[str]:
 
 
 def uninstall() -> None:
-    """Take the methods away again, whoever installed them, and the managed classes.
+    """Remove the methods, whoever installed them, and the managed classes.
 
     ``vars()`` of ``ssl.SSLSocket``, ``ssl.SSLObject`` and ``ssl.SSLContext`` are then
-    as before ``install()``, and so are those of the classes that were in their place
-    at an ``install()``, whatever is there now. A method or class that somebody has put
-    in place of ours stays, with a ``PatchWarning`` that names it. What ``manage()`` was
-    called for stays managed, and so do connections that are open. Calling it again
+    as before ``install()``. So are those of the classes that had replaced them at an
+    ``install()``, whatever is in their place now. A method or class that somebody put
+    in place of ours stays, and a ``PatchWarning`` names it. Contexts for which
+    ``manage()`` was called stay managed, and so do open connections. Calling it again
     changes nothing. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
@@ -125,10 +126,10 @@ def uninstall() -> None:
 
 
 def is_installed() -> bool:
-    """Return whether the methods are on both of ``ssl``'s classes now.
+    """Return whether both of ``ssl``'s present classes have the methods.
 
-    So ``False`` after gevent has put another in their place, until the next
-    ``install()``. Whether connections are managed, ``stats()`` says of each.
+    So it returns ``False`` after gevent has replaced a class, until the next
+    ``install()``. To find out whether a connection is managed, call ``stats()`` on it.
     """
     with _lock:
         return all(
@@ -139,11 +140,11 @@ def is_installed() -> bool:
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Have the methods for the length of a ``with`` block, for tests above all.
+    """Install the methods for the length of a ``with`` block, mainly for tests.
 
-    Blocks may nest and overlap, in several threads too: the methods go when the last
-    of them ends, unless ``install()`` has been called. The classes are the whole
-    process's, so other threads see the methods as well.
+    Blocks may nest and overlap, also in several threads: the methods are removed when
+    the last block ends, unless ``install()`` has been called. The whole process shares
+    the classes, so other threads see the methods as well.
     """
     global _contexts  # noqa: PLW0603
     with _lock:
@@ -165,34 +166,36 @@ def manage(
     policy: Optional[RekeyPolicy] = DEFAULT.policy,
     limits: Optional[PeerLimits] = DEFAULT.limits,
 ) -> None:
-    """Have a context make managed connections from now on.
+    """Make a context create managed connections from now on.
 
-    Its sockets are ``pykeyupdate.SSLSocket``, which any number of threads may use at
-    the same time, and its objects (asyncio, uvloop, trio, anyio)
+    Its sockets are then ``pykeyupdate.SSLSocket``, which any number of threads may use
+    at the same time, and its objects (asyncio, uvloop, trio, anyio) are
     ``pykeyupdate.SSLObject``.
     Both look after their keys as ``policy`` says (``RekeyPolicy()``, because RFC 9846
     section 5.5 demands that much; ``None`` for no policy), hold their peer to
-    ``limits`` (``PeerLimits()``; ``None`` for none), and have ``stats()``. They are
-    ``ssl.SSLSocket`` and ``ssl.SSLObject`` in every other way.
+    ``limits`` (``PeerLimits()``; ``None`` for none), and have ``stats()``. In every
+    other way they are ``ssl.SSLSocket`` and ``ssl.SSLObject``.
 
-    Connections that it has made before stay as they are. Calling it again gives new
-    connections new rules. Libraries may call it for contexts of their own.
+    Connections that the context made before stay as they are. Calling ``manage()``
+    again gives new connections new rules. Libraries may call it for their own contexts.
 
-    A context that has another make its connections (truststore's) is followed: the
-    context inside then makes classes that derive from its own and from these two. To
-    find out, any context with a ``wrap_socket()`` or ``wrap_bio()`` of its own is asked
-    for a connection, on which nothing is sent (and which ``totals()`` counts if it is
-    managed already).
+    If another context inside makes this one's connections (truststore's does),
+    ``manage()`` follows it: the context inside then uses classes that derive from its
+    own and from these two. To find out, ``manage()`` asks any context with its own
+    ``wrap_socket()`` or ``wrap_bio()`` for a connection. It sends nothing on that
+    connection (which ``totals()`` counts if it is managed already).
 
     On the wire: nothing now; see ``RekeyPolicy``. To undo it:
-    ``del context.sslsocket_class, context.sslobject_class`` (not of a followed one).
+    ``del context.sslsocket_class, context.sslobject_class`` (not for a context that
+    was followed).
 
-    Raises ``TypeError`` for what is no ``ssl.SSLContext``, no ``RekeyPolicy`` or no
-    ``PeerLimits``, and for a context whose connections are made by another class than
-    ``ssl``'s: derive that one from ``pykeyupdate.SSLSocket`` or ``SSLObject``. With
-    gevent or eventlet in ``ssl``'s place no sockets can be managed and every context is
-    refused; ``context.sslobject_class = pykeyupdate.SSLObject`` manages its objects.
-    The context is then as it was. Thread-safe.
+    Raises ``TypeError`` for an argument that is not an ``ssl.SSLContext``,
+    ``RekeyPolicy`` or ``PeerLimits``, and for a context whose connections are of
+    another class than ``ssl``'s: derive that class from ``pykeyupdate.SSLSocket`` or
+    ``SSLObject``. If gevent or eventlet has replaced ``ssl``'s classes, sockets cannot
+    be managed and every context is refused;
+    ``context.sslobject_class = pykeyupdate.SSLObject`` manages its objects. A refused
+    context is as it was. Thread-safe.
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
@@ -227,7 +230,7 @@ def _set_hooks() -> None:
 
 
 def _reset_hooks() -> list[str]:
-    """Put back what was there; return what is neither that nor ours."""
+    """Restore ``ssl``'s classes in the hooks; return classes that are not ours."""
     strangers = []
     for hook in hooks.HOOKS:
         there = vars(hooks.CONTEXT).get(hook.name)
@@ -239,13 +242,13 @@ def _reset_hooks() -> list[str]:
 
 
 def _classes() -> list[Any]:
-    """Return ssl's own two, those in their place now, and those that were."""
+    """Return ssl's own two classes, and those that have or had replaced them."""
     now = ssl.SSLSocket, ssl.SSLObject
     return list(dict.fromkeys((hooks.SOCKET, hooks.OBJECT, *now, *_touched)))
 
 
 def _add() -> list[str]:
-    """Add what is missing, or nothing; return what is in the way."""
+    """Add all missing methods or none; return the methods that are in the way."""
     strangers = []
     added: list[tuple[Any, str]] = []
     try:
@@ -266,7 +269,7 @@ def _add() -> list[str]:
 
 
 def _remove() -> list[str]:
-    """Remove what is ours; return what is no longer."""
+    """Remove our methods; return those that somebody put in their place."""
     strangers = []
     for cls in _classes():
         for name, method in METHODS.items():
@@ -286,6 +289,6 @@ def _describe(cls: type, name: str, there: object) -> str:
 
 
 def _warn(text: str, strangers: list[str], frames: int = 3) -> None:
-    """Warn at the caller's line; contextlib puts a frame in between."""
+    """Warn at the user's line; contextlib adds a frame in between."""
     for stranger in strangers:
         warnings.warn(text.format(stranger), PatchWarning, stacklevel=frames)

@@ -1,13 +1,13 @@
-"""What rekey() and its like do to the TLS side of a connection, whoever does the I/O.
+"""What rekey() and its siblings do to the TLS side of a connection, without the I/O.
 
 ``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
-module knows what to do. A step takes ``conn``, as the user gave it and errors shall
-name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of the
+module knows what to do. A step takes ``conn``, the object that the user passed and that
+errors name; ``tls``, the ``ssl`` object inside it; and ``function``, the name of the
 user's call.
 
-Over memory (an ``SSLObject``, a managed socket) all of it is one call of the extension,
-in which nothing comes between (``ext/calls/rekeying.c``). What is here step by step is for
-sockets whose bytes OpenSSL itself moves: their ``do_handshake()`` waits.
+Over memory (an ``SSLObject``, a managed socket) all of it is one uninterrupted call of
+the extension (``ext/calls/rekeying.c``). The steps here are for sockets whose bytes
+OpenSSL moves itself: their ``do_handshake()`` waits.
 """
 
 import enum
@@ -28,11 +28,11 @@ from .errors import (
 from .identity import IdentityMap
 
 DATA = 0
-"""What ``_keyupdate.advance()`` returns where application data came first."""
+"""The value that ``_keyupdate.advance()`` returns if application data came first."""
 
 
 class ToSend(enum.IntEnum):
-    """What a connection has to send beside application data (ext/calls/rekeying.c)."""
+    """What a connection has to send besides application data (ext/calls/rekeying.c)."""
 
     NOTHING = 0
     KEY_UPDATE = 1
@@ -43,31 +43,31 @@ class ToSend(enum.IntEnum):
 
 
 class ClientCertificate(NamedTuple):
-    """What ``request_client_certificate()`` brought."""
+    """The result of ``request_client_certificate()``."""
 
     certificate: Optional[bytes]
-    """The certificate in DER, verified; ``None`` where the client gave none. (A client
-    that declines on TLS 1.3 keeps the certificate that it gave before, if any.)"""
+    """The verified certificate in DER; ``None`` if the client sent none. (A TLS 1.3
+    client that declines keeps the certificate that it sent before, if any.)"""
     changed: bool
-    """Whether it is another one than before the request."""
+    """Whether the certificate differs from the one before the request."""
 
 
 class Request(NamedTuple):
-    """A certificate request under way: what there was before it."""
+    """A certificate request under way: the state before it."""
 
     certificate: Optional[bytes]
     peer_finished: int
 
 
-# A request may outlive the call that made it (a timeout, data that came first); the
-# next call then waits for its answer instead of asking again.
+# A request may outlive the call that made it (after a timeout, or if data came first).
+# The next call then waits for its answer instead of asking again.
 _requests: "IdentityMap[Request]" = IdentityMap()
 
 
 def rekey(
     conn: Any, function: str, perform: Callable[[], None], *, request_peer: bool
 ) -> None:
-    """Schedule new keys and perform it, or finish what has been begun."""
+    """Schedule new keys and send the message, or finish one that has begun."""
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.KEY_UPDATE, ToSend.RENEGOTIATION_UNSENT):
         scheduled = _keyupdate.get_key_update_type(conn)
@@ -75,7 +75,7 @@ def rekey(
         if not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED:
             return
     elif kind == ToSend.OTHER_MESSAGE or (kind == ToSend.ANSWER and request_peer):
-        perform()  # a request of ours may not replace the answer that is owed
+        perform()  # our request must not replace the answer that this side owes
     _schedule(conn, function, request_peer=request_peer)
     perform()
 
@@ -85,26 +85,27 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
     try:
         return _keyupdate.key_update(conn, wanted)
     except WrongProtocolVersionError:
-        pass  # which is no part of an error that follows
+        pass  # raise outside, so that later errors do not have it as their context
     refuse_beside_a_reader(conn, function)
     _refuse_over_unread_data(conn, function)
     return _keyupdate.renegotiate(conn)
 
 
-# The functions of ssl.py that stand between OpenSSL and a callback of the program's.
+# The functions of ssl.py between OpenSSL and the program's callback.
 _SHIMS = ("inner", "shim_cb")
 
 
 def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
-    """Refuse to call OpenSSL in the middle of another call of this connection's.
+    """Refuse to call OpenSSL in the middle of another call on this connection.
 
-    Of a managed connection the extension knows. Of others the call stack tells: below
-    a callback that OpenSSL has called stands a function of ssl's, which was given the
-    connection, and below that the method of the connection that is in OpenSSL.
+    For a managed connection the extension knows. For others the call stack shows it:
+    below a callback from OpenSSL is a function of ssl.py that was given the connection,
+    and below that is the connection's method that called OpenSSL.
 
-    A signal handler stands on that method itself. Where it waits the handler may go on:
-    who is waiting in OpenSSL asks it again. Where nothing waits it may not: _ssl runs
-    handlers between OpenSSL's answer and reading it, and that would be another's.
+    A signal handler runs directly on that method. If the method waits, the handler may
+    go on: _ssl calls OpenSSL again after the wait. If it does not wait, the handler may
+    not: _ssl runs handlers between OpenSSL's return and its reading of the result, and
+    would then read the result of the handler's call.
     """
     if _is_managed(tls):
         return
@@ -128,7 +129,7 @@ def _is_managed(tls: Any) -> bool:
 
 
 def _is_of(tls: Any, frame: FrameType, waits: bool) -> bool:
-    """Return whether a function of ssl's is in OpenSSL with this connection."""
+    """Return whether a frame of ssl.py is in OpenSSL with this connection."""
     if frame.f_code.co_name not in _SHIMS:
         return not waits and frame.f_locals.get("self") is tls
     within = [*frame.f_locals.values()]
@@ -138,7 +139,7 @@ def _is_of(tls: Any, frame: FrameType, waits: bool) -> bool:
 
 
 def refuse_beside_a_reader(conn: Any, function: str) -> None:
-    """Refuse a handshake in this thread while another is always in SSL_read()."""
+    """Refuse a handshake in this thread if another is always in SSL_read()."""
     if find(conn, function).read_elsewhere:
         raise SharedConnectionError(
             f"{call(function, conn)}: its library reads it in a thread of its own, and "
@@ -148,7 +149,7 @@ def refuse_beside_a_reader(conn: Any, function: str) -> None:
 
 
 def _refuse_over_unread_data(conn: Any, function: str) -> None:
-    """Refuse what OpenSSL would not send before the received data has been read."""
+    """Refuse a renegotiation that OpenSSL would not send before data has been read."""
     if _keyupdate.has_unread(conn, function):
         raise ReadPendingError(
             f"{call(function, conn)}: received data is waiting, and a renegotiation "
@@ -157,7 +158,7 @@ def _refuse_over_unread_data(conn: Any, function: str) -> None:
 
 
 def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -> None:
-    """Send what is scheduled or owed; ``advance`` takes a renegotiation further."""
+    """Send what is scheduled or owed; ``advance`` advances a renegotiation."""
     kind = _keyupdate.to_send(conn, function)
     if kind in (ToSend.RENEGOTIATION, ToSend.RENEGOTIATION_UNSENT):
         advance()
@@ -168,10 +169,10 @@ def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -
 
 
 def _send_answer(conn: Any, tls: Any) -> None:
-    """Send the answer that is owed; OpenSSL itself does so with a write alone.
+    """Send the answer that this side owes; OpenSSL itself sends it only with a write.
 
-    An update of our own that asks for none is the same message, and its preconditions
-    are known.
+    A key update of our own that requests none is the same message, and its
+    preconditions are known to hold.
     """
     _keyupdate.key_update(conn)
     tls.do_handshake()
@@ -180,14 +181,14 @@ def _send_answer(conn: Any, tls: Any) -> None:
 def request_certificate(
     conn: Any, tls: Any, function: str, ask: Callable[[bool], object]
 ) -> Request:
-    """Request the client's certificate, or go on with a request under way.
+    """Request the client's certificate, or continue a request under way.
 
-    ``ask`` asks and sends, or (``True``) goes on. Return the request whose answer is to
-    be waited for, by any number of callers.
+    ``ask(False)`` makes and sends a request, ``ask(True)`` continues one. Return the
+    request whose answer the caller must wait for; several callers may do so.
     """
     under_way = _requests.get(tls)
     if under_way is None:
-        # In the middle of a handshake there is none to see; it is refused below.
+        # During a handshake there is no certificate to see; ask() refuses that case.
         before = tls.getpeercert(True) if tls.version() else None
         request = Request(before, _keyupdate.peer_finished(conn, function))
     elif is_answered(conn, tls, under_way, function):
@@ -199,7 +200,7 @@ def request_certificate(
         ask(under_way is not None)
     except PyKeyUpdateError:
         if under_way is None:
-            _requests.remove(tls)  # what is refused is not under way
+            _requests.remove(tls)  # a refused request is not under way
         raise
     return request
 
@@ -207,20 +208,20 @@ def request_certificate(
 def request_step_by_step(
     conn: Any, tls: Any, function: str, advance: Callable[[], object], under_way: bool
 ) -> None:
-    """Request the client's certificate, of a socket that is not managed."""
+    """Request the client's certificate on a socket that is not managed."""
     if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
-        _send_answer(conn, tls)  # or it would go out in place of the request
+        _send_answer(conn, tls)  # otherwise it would go out instead of the request
     _keyupdate.request_certificate(conn, function, under_way)
     if _keyupdate.to_send(conn, function) == ToSend.NOTHING:
-        tls.do_handshake()  # TLS 1.3 does not say that it has something to send
+        tls.do_handshake()  # on TLS 1.3 to_send() does not see the request
     perform(conn, tls, function, advance)
 
 
 def is_answered(conn: Any, tls: Any, request: Request, function: str) -> bool:
     """Return whether the client has answered the request that is under way.
 
-    Its Finished message ends the answer, on TLS 1.3 and below; ``version()`` is None
-    in the middle of a handshake.
+    The client's Finished message ends the answer, on TLS 1.3 and below. ``version()``
+    is None in the middle of a handshake.
     """
     finished = _keyupdate.peer_finished(conn, function)
     return finished != request.peer_finished and tls.version() is not None
@@ -229,7 +230,7 @@ def is_answered(conn: Any, tls: Any, request: Request, function: str) -> bool:
 def take_answer(
     conn: Any, tls: Any, request: Request, function: str
 ) -> Optional[ClientCertificate]:
-    """Return what the request has brought, or None where it is not answered."""
+    """Return the result of the request, or None if it has not been answered."""
     if not is_answered(conn, tls, request, function):
         return None
     try:
@@ -242,7 +243,7 @@ def take_answer(
 
 
 def refuse_in_front_of_data(conn: Any, function: str) -> None:
-    """Refuse to wait where application data stands in front of the handshake."""
+    """Refuse to wait when application data precedes the handshake message."""
     raise ReadPendingError(
         f"{call(function, conn)}: application data came before the peer's handshake "
         "message and would be lost; recv() it, then call again to go on (the handshake "

@@ -1,12 +1,11 @@
 """When keys change, how much a peer may make us do, and where the numbers come from.
 
-Theory of operation. OpenSSL never changes keys by itself, and processes as many key
+Theory of operation. OpenSSL never changes keys by itself, and it processes as many key
 updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` say what
-a managed connection does about it; they are numbers, and the extension keeps them
-beside each connection (``ext/keys/ledger.c``) and looks at them just before a write and
-after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs where
-nothing is due. ``impossible()`` is what the extension asks where keys must be changed
-and cannot be.
+a managed connection does about that. They are numbers. The extension keeps them with
+each connection (``ext/keys/ledger.c``) and checks them just before a write and after a
+read, in the thread that does either (``ext/keys/policy.c``). No Python code runs while
+nothing is due. The extension calls ``impossible()`` when keys must change and cannot.
 """
 
 import dataclasses
@@ -32,86 +31,87 @@ _ACTIONS = ("raise", "close", "ignore")
 class RekeyPolicy:
     """When a managed connection gets new keys by itself. ``None`` turns a limit off.
 
-    Times are in seconds, or a ``datetime.timedelta``.
+    Times are numbers of seconds or ``datetime.timedelta`` objects.
 
-    Each direction of a TLS 1.3 connection has keys of its own, and only the sender
-    changes them. So a policy acts twice: before a write that would use *our* keys
-    beyond a limit, a KeyUpdate message goes in front of it; and where the *peer* uses
-    its keys for too long, our next KeyUpdate asks it for one (``update_requested``).
-    The writer moves first: the peer is asked only when it lags, and one request is
-    outstanding at a time (RFC 9846 section 4.7.3).
+    Each direction of a TLS 1.3 connection has its own keys, and only the sender changes
+    them. So a policy does two things. Before a write that would use *our* keys beyond a
+    limit, it sends a KeyUpdate message. When the *peer* uses its keys for too long, our
+    next KeyUpdate asks it for one (``update_requested``). The writer moves first: the
+    peer is asked only when it lags, and one request is outstanding at a time (RFC 9846
+    section 4.7.3).
 
-    Never more than so much goes out under one key, exactly; ``min_interval_seconds``
-    alone comes before these limits, and the cipher suite's own comes before that. (On
-    TLS 1.2 they are not exact everywhere: see ``renegotiate``.)
+    Limits on what this side sends are exact. Only ``min_interval_seconds`` overrides
+    them, and only the cipher suite's own limit overrides that. (On TLS 1.2 they are not
+    exact everywhere: see ``renegotiate``.)
 
     sent_records, sent_bytes
-        How many records, and bytes of data, go out under one key (``None``).
+        How many records, or bytes of data, may be sent under one key (``None``).
     received_records, received_bytes
-        How many come in under one key before the peer is asked (``None``). Choose more
-        than what the peer does by itself (``anssi()``: a sixth more). On a connection
-        that only receives, a peer with BoringSSL, AWS-LC or rustls ends it after 32
-        such requests, as no data comes in between.
+        How many may be received under one key before the peer is asked (``None``).
+        Choose more than the peer's own limit (``anssi()`` takes a sixth more). On a
+        connection that only receives, a BoringSSL, AWS-LC or rustls peer ends the
+        connection after 32 such requests, because no data comes in between.
     age_seconds
-        How old a key may be when data goes out or comes in (``None``). The peer is
-        asked after a sixth more, when it sends data under such a key.
+        How old a key may be when data is sent or received under it (``None``). The peer
+        is asked after a sixth more, when it sends data under such a key.
     idle_seconds
-        After so long without data the next write begins with a new key (``None``).
+        After so long without data, the next write begins with a new key (``None``).
     min_interval_seconds
-        The least time between two updates of ours (1.0, because peers are fragile:
+        The shortest time between two updates of ours (1.0, because peers are fragile:
         GnuTLS ends a connection on more than 8 in a second, BoringSSL and rustls on
-        more than 32 in a row). Until then data goes on under the present key.
+        more than 32 in a row). Until it is over, data goes on under the present key.
     request_peer
-        Ask for the peer's new key with each update (``False``: RFC 9846 has each side
-        keep its own limits). Behind a request no update goes before the peer has
-        answered, whatever the limits, but at the suite's own (an OpenSSL peer in the
-        middle of a write would end the connection over it); a peer that never writes
-        never answers. ``stats().request_outstanding`` tells, and ``request_rekey()``
-        and ``rekey_all()`` do not wait for it.
+        Ask for the peer's new key with each update (``False``: in RFC 9846 each side
+        keeps its own limits). After a request, no update is sent until the peer has
+        answered, whatever the limits except the suite's own (an OpenSSL peer in the
+        middle of a write would end the connection). A peer that never writes never
+        answers. ``stats().request_outstanding`` says whether an answer is missing;
+        ``request_rekey()`` and ``rekey_all()`` do not wait for it.
     jitter
-        The part of the limits of our own keys (``sent_*``, ``age_seconds``, the
-        suite's) that is left to chance, from 0 to less than 1 (0.0, as a limit is
-        mostly meant to be that number): with 0.1 it is 90 to 100 % of what is given
-        here, another one for each key, so that a fleet that was started together does
+        The fraction of the limits of our own keys (``sent_*``, ``age_seconds``, the
+        suite's) that is random, from 0 to less than 1 (0.0, because a limit is mostly
+        meant to be that number). With 0.1, each key gets a limit of its own, 90 to
+        100 % of the number given here, so that a fleet that was started together does
         not rekey together.
     aead_limit
-        Keep what RFC 9846 section 5.5 demands (``True``): AES-GCM is good for 2^24.5
-        full records, AES-CCM is taken to be for 2^23 (RFC 9147 section 4.5.3), and
-        ChaCha20-Poly1305 needs no limit. Every record counts as a full one. Ours is
-        changed at 3/4 of that and the peer asked at 7/8, as NSS does.
+        Enforce what RFC 9846 section 5.5 demands (``True``): AES-GCM allows 2^24.5 full
+        records, AES-CCM is taken to allow 2^23 (RFC 9147 section 4.5.3), and
+        ChaCha20-Poly1305 needs no limit. Every record counts as a full one. Our key is
+        changed at 3/4 of the limit and the peer is asked at 7/8, as in NSS.
     renegotiate
         On TLS 1.2 and below, renegotiate (``False``, because a peer may answer a
         renegotiation by closing; OpenSSL 3 servers do, and ``PeerLimits`` at the other
-        end allows 3 in ten minutes). A server can only ask for it and goes on
-        meanwhile; a client that is an ``SSLObject`` begins with its next read; and no
-        write of an ``SSLObject`` is divided: such limits are not exact. A client of
-        ``ssl``'s own that follows and writes while our data is on its way to it loses
+        end allows 3 in ten minutes). Such limits are not exact: a server can only ask
+        for a renegotiation and goes on sending meanwhile; a client ``SSLObject`` begins
+        with its next read; and no write of an ``SSLObject`` is split. An unmanaged
+        ``ssl`` client that follows and writes while our data is on its way to it loses
         the connection (UNEXPECTED_RECORD; a managed one does not). A write of an
-        ``SSLObject`` meanwhile raises ``ssl.SSLWantReadError`` until what came first
-        has been read: let another task read. Below TLS 1.3 the AEAD's limit counts with
-        this alone.
+        ``SSLObject`` meanwhile raises ``ssl.SSLWantReadError`` until the data that came
+        first has been read: let another task read. Below TLS 1.3 the AEAD's limit
+        counts only with ``renegotiate=True``.
     on_impossible
-        What to do where a limit is reached and keys cannot be changed (TLS 1.2 without
-        ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``): ``"raise"``
-        (default) has the write raise ``RekeyImpossibleError``, and the connection stay
-        as it is (of a write that reaches the limit in its middle, the beginning has
-        gone out); ``"close"`` sends a close_notify before that; ``"ignore"`` goes on; a
-        function is called as ``f(connection, error)`` in the thread that writes: to
-        return is to ignore, from then on, and what it raises the write raises, each
-        time. It may do anything with the connection but write to it: that write comes
-        first (on a socket another is ``AlreadyPendingError``, on an ``SSLObject``
-        ``ssl.SSLWantReadError``, over which a transport keeps the data for later; under
-        uvloop close it by ``loop.call_soon(transport.close)``).
-        Whatever it is: the first time on a connection is counted (``impossible``), told
-        (``EventKind.IMPOSSIBLE``) and logged, a warning. (asyncio gives up a connection
-        on any error of a write, without sending what is left: there ``"close"`` is as
-        ``"raise"``.)
+        What to do when a limit is reached and keys cannot be changed (TLS 1.2 without
+        ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``).
+        ``"raise"`` (default): the write raises ``RekeyImpossibleError``, and the
+        connection stays as it is. (If a write reaches the limit in its middle, its
+        beginning has gone out.) ``"close"``: the same, after a close_notify is sent.
+        ``"ignore"``: the write goes on. A function: it is called as
+        ``f(connection, error)`` in the thread that writes. If it returns, the limit is
+        ignored from then on; if it raises, the write raises that, each time. It may do
+        anything with the connection except write to it, because the present write comes
+        first. (Another write raises ``AlreadyPendingError`` on a socket and
+        ``ssl.SSLWantReadError`` on an ``SSLObject``, so that a transport keeps the data
+        for later. Under uvloop, close with ``loop.call_soon(transport.close)``.)
+        Whatever the value, the first time on a connection is counted (``impossible``),
+        reported (``EventKind.IMPOSSIBLE``) and logged as a warning. (asyncio gives up a
+        connection on any error of a write, without sending what is left: there
+        ``"close"`` has the effect of ``"raise"``.)
 
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
 
-    Raises ``TypeError`` for what is of another type, ``ValueError`` for what is out of
-    range. It never changes: any thread may use it, for any number of contexts.
+    Raises ``TypeError`` for a value of another type, ``ValueError`` for one out of
+    range. A policy is immutable: any thread may use it, for any number of contexts.
 
     Source: RFC 9846 sections 4.7.3 and 5.5, SSL_key_update(3).
     """
@@ -167,8 +167,8 @@ class RekeyPolicy:
     def rfc9846(cls, **others: Any) -> "RekeyPolicy":
         """Return what RFC 9846 section 5.5 demands, and nothing else: the default.
 
-        Here and in the presets below, ``others`` are arguments of ``RekeyPolicy``, in
-        addition or in the place of the preset's.
+        Here and in the presets below, ``others`` are arguments of ``RekeyPolicy`` that
+        add to the preset's or override them.
         """
         return cls(**others)
 
@@ -176,9 +176,9 @@ class RekeyPolicy:
     def anssi(cls, **others: Any) -> "RekeyPolicy":
         """Return "every hour and every 100 GB" (ANSSI, DAT-NT-003, on IPsec).
 
-        What it does not give: that text wants new keys from a new key exchange, and a
-        KeyUpdate derives them from the old ones. Who has an old secret has the later
-        ones. Only new connections give forward secrecy.
+        What it does not give: ANSSI wants new keys from a new key exchange, and a
+        KeyUpdate derives them from the old ones. Whoever has an old secret has the
+        later ones, too. Only new connections give forward secrecy.
         """
         return cls._hourly(100 * 10**9, others)
 
@@ -186,9 +186,9 @@ class RekeyPolicy:
     def niap(cls, **others: Any) -> "RekeyPolicy":
         """Return "one hour and one gigabyte", NIAP's thresholds for SSH (TD0281).
 
-        What it does not give: NIAP has no such threshold for TLS, so this fulfils no
-        requirement of its; it is the same rotation for those who want one rule. As in
-        ``anssi()``, keys are derived and not exchanged.
+        What it does not give: NIAP has no such threshold for TLS, so this meets no NIAP
+        requirement. It is the same rotation, for those who want one rule everywhere. As
+        in ``anssi()``, keys are derived and not exchanged.
         """
         return cls._hourly(10**9, others)
 
@@ -196,9 +196,9 @@ class RekeyPolicy:
     def tiny(cls, **others: Any) -> "RekeyPolicy":
         """Return limits that a test reaches at once: 4 records or 64 KiB, any age.
 
-        New keys as often as that, and without an interval: for tests of a program
-        against peers of one's own. Others end the connection, and so does a managed one
-        with ``PeerLimits`` after some 480 updates: ``limits=None`` at the other end.
+        It changes keys that often, without a minimum interval. Use it to test a program
+        against your own peers: other peers end the connection. So does a managed peer
+        with ``PeerLimits`` after some 480 updates; give it ``limits=None``.
         """
         tiny = {
             "sent_records": 4,
@@ -222,36 +222,37 @@ class RekeyPolicy:
 class PeerLimits:
     """How much a peer may make a managed connection do. ``None`` turns a limit off.
 
-    OpenSSL takes any number of KeyUpdate messages (10 to 50 microseconds each, and an
-    answer where one is requested) and, where renegotiation is allowed at all, any
-    number of handshakes. A peer that exceeds a limit is cut off in the middle of the
-    ``SSL_read()`` that takes its messages: OpenSSL reads no further record, the next
-    read or write raises ``PeerLimitError`` (an ``ssl.SSLError``), the log has one
-    warning, and all that is left is to close. What had been received before is still
+    OpenSSL processes any number of KeyUpdate messages (10 to 50 microseconds each, and
+    an answer if one is requested) and, if renegotiation is allowed at all, any number
+    of handshakes. A peer that exceeds a limit is cut off in the middle of the
+    ``SSL_read()`` that processes its messages: OpenSSL reads no further record, the
+    next read or write raises ``PeerLimitError`` (an ``ssl.SSLError``), one warning is
+    logged, and the connection can only be closed. Data received before is still
     returned.
 
     key_updates, key_update_window_seconds
-        How many KeyUpdate messages may come in such a time (480 in 60 s: GnuTLS' 8 in a
-        second, over a minute, so that bursts pass). It is a bucket: who keeps to the
-        limit is never cut, and so many at once are let through after a pause. Answers
-        to our own requests do not count.
+        How many KeyUpdate messages may arrive in the window (480 in 60 s: GnuTLS's 8 in
+        a second, over a minute, so that bursts pass). It is a bucket: a peer that keeps
+        to the limit is never cut off, and after a pause that many may arrive at once.
+        Answers to our own requests do not count.
     key_updates_in_a_row
-        How many of these may come without data in between, theirs or ours, in such a
-        time (32: BoringSSL, AWS-LC and rustls have the same, for theirs alone).
+        How many of these may arrive in the same window without data in between, theirs
+        or ours (32: BoringSSL, AWS-LC and rustls have the same limit, but only the
+        peer's data resets it).
     renegotiations, renegotiation_window_seconds
-        How often the peer may begin a renegotiation (TLS 1.2 and below) in such a time,
-        refused ones included (3 in 600 s: Node.js' defaults).
+        How many renegotiations (TLS 1.2 and below) the peer may begin in the window,
+        refused ones included (3 in 600 s: Node.js's defaults).
     renegotiation
-        ``"freely"`` (default) leaves what the context's options say and the limit
-        above; ``"once"`` forbids it after the peer's first; ``"never"`` forbids it from
-        the beginning. It is then forbidden for both sides, a policy's ``renegotiate``
-        included, as with ``ssl.OP_NO_RENEGOTIATION``. A peer that is refused gets the
-        warning alert no_renegotiation, over which OpenSSL's closes the connection.
-        ``allow_renegotiation()`` makes an exception.
+        ``"freely"`` (default) keeps to the context's options and the limit above;
+        ``"once"`` forbids renegotiation after the peer's first; ``"never"`` forbids it
+        from the beginning. It is then forbidden for both sides, a policy's
+        ``renegotiate`` included, as with ``ssl.OP_NO_RENEGOTIATION``. A peer that is
+        refused gets the warning alert no_renegotiation, and an OpenSSL peer then closes
+        the connection. ``allow_renegotiation()`` makes an exception.
 
-    On the wire: nothing but those alerts. Raises ``TypeError`` for what is of another
-    type, ``ValueError`` for what is out of range (a window has a second at least, and
-    may be a ``datetime.timedelta``). Any thread may use it, as it never changes.
+    On the wire: nothing but those alerts. Raises ``TypeError`` for a value of another
+    type, ``ValueError`` for one out of range (a window is at least a second, and may be
+    a ``datetime.timedelta``). It is immutable: any thread may use it.
 
     Source: RFC 9846 section 4.7.3, RFC 5246 section 7.2.2, SSL_set_options(3).
     """
@@ -285,16 +286,16 @@ class PeerLimits:
 
 
 class Rules(NamedTuple):
-    """What a managed connection is made with."""
+    """The rules that a managed connection is created with."""
 
     policy: Optional[RekeyPolicy]
     limits: Optional[PeerLimits]
     numbers: dict[str, float]
-    """Both as the extension wants them (``parse_rules()``, ext/calls/managed.c)."""
+    """Both in the form that the extension takes (``parse_rules()``, managed.c)."""
 
 
 def rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
-    """Return both in one, checked."""
+    """Check both and return them as one."""
     for name, value, cls in (
         ("policy", policy, RekeyPolicy),
         ("limits", limits, PeerLimits),
@@ -328,7 +329,7 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
 
 
 def impossible(conn: Any, function: str, reason: str) -> None:
-    """Return where data may go on under keys that cannot be changed, or raise."""
+    """Return if data may go on under keys that cannot be changed, otherwise raise."""
     action = (conn._rules.policy or _NO_POLICY).on_impossible
     if action == "ignore":
         return

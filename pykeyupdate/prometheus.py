@@ -7,10 +7,11 @@
 
     prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
 
-Not in prometheus_client's multiprocess mode (several processes behind one endpoint, as
-under gunicorn): its ``MultiProcessCollector`` adds up files that its own metrics write,
-and asks no collector. There give each process an endpoint of its own, or have each set
-a ``Gauge`` of prometheus_client's from ``pykeyupdate.totals()``.
+This does not work in prometheus_client's multiprocess mode (several processes behind
+one endpoint, as under gunicorn): ``MultiProcessCollector`` adds up files that
+prometheus_client's own metrics write, and calls no collector. There, give each process
+its own endpoint, or have each process set a prometheus_client ``Gauge`` from
+``pykeyupdate.totals()``.
 """
 
 import os
@@ -31,12 +32,12 @@ except ImportError as _error:
 _HELP = {
     "key_updates_sent": "TLS 1.3 key updates sent",
     "key_updates_received": "TLS 1.3 key updates received",
-    "requests_sent": "Key updates sent that asked the peer for one",
-    "requests_received": "Key updates received that asked for one",
-    "renegotiations": "Renegotiations begun by this side, complete",
-    "peer_renegotiations": "Renegotiations begun by the peer, complete",
-    "refused": "Renegotiations that the peer was refused",
-    "deferred": "Changes of keys that had to wait",
+    "requests_sent": "Key updates sent that requested one from the peer",
+    "requests_received": "Key updates received that requested one",
+    "renegotiations": "Completed renegotiations begun by this side",
+    "peer_renegotiations": "Completed renegotiations begun by the peer",
+    "refused": "Refused renegotiations of the peer",
+    "deferred": "Key changes that had to wait",
     "cut_off": "Connections whose peer exceeded PeerLimits",
     "impossible": "Connections that cannot have the new keys their RekeyPolicy wants",
 }
@@ -48,9 +49,9 @@ _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client/values.py
 class Collector(_Collector):
     """Exports ``pykeyupdate_..._total`` and ``pykeyupdate_connections``.
 
-    The numbers are the whole process's, read when Prometheus asks. Register one: a
-    second in the same registry is a ``ValueError`` of ``register()``, as Prometheus
-    would refuse the same metrics twice.
+    The numbers cover the whole process and are read when Prometheus scrapes. Register
+    only one: for a second one in the same registry, ``register()`` raises
+    ``ValueError``, because Prometheus would refuse the same metrics twice.
 
     Raises ``RuntimeError`` in multiprocess mode (``PROMETHEUS_MULTIPROC_DIR`` is set),
     where nothing would be exported. Thread-safe.
@@ -66,7 +67,7 @@ class Collector(_Collector):
             )
 
     def describe(self) -> Iterator[Metric]:
-        """Return the metrics, by whose names a registry knows a second collector."""
+        """Return the metrics; their names let a registry detect a second collector."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:

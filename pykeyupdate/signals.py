@@ -1,15 +1,15 @@
-"""Exceptions of signal handlers, which no code of the package may keep to itself."""
+"""Exceptions of signal handlers, which the package must never swallow."""
 
 import signal
 
 
 def is_of_signal_handler(error: BaseException) -> bool:
-    """Return whether an exception has come out of a signal handler of the program's.
+    """Return whether an exception was raised by a signal handler of the program.
 
-    Python runs a handler between any two bytecodes of the main thread, so that what it
-    raises comes out of whatever code stands there: here that may be an ``except
-    Exception`` which is about something else. The traceback tells: a function that is
-    a signal's handler is in it.
+    Python runs a handler between any two bytecodes of the main thread, so its exception
+    comes out of whatever code is running. An ``except Exception`` that is meant for
+    other errors may catch it. The traceback shows the difference: it contains a
+    function that is a signal's handler.
     """
     codes = _codes_of_handlers()
     trace = error.__traceback__
@@ -24,7 +24,7 @@ def _codes_of_handlers() -> set[object]:
     codes = set()
     for number in signal.valid_signals():
         handler = signal.getsignal(number)
-        # a function, a method, or an object that can be called
+        # a function, a method, or a callable object
         for called in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004
             codes.add(getattr(called, "__code__", None))
     return codes - {None}

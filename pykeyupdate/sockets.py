@@ -1,21 +1,21 @@
 """The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-Both have the extension keep a record beside them (``ext/keys/ledger.c``), with the rules
-that their context was given: when to change keys, and what the peer may do. An
-``SSLObject`` is ``ssl.SSLObject`` with a ``read()`` and ``write()`` in C that look
-there. An ``SSLSocket`` is more: any number of threads may use it.
+For each of them the extension keeps a ledger (``ext/keys/ledger.c``) with the rules of
+its context: when to change keys, and what the peer may do. An ``SSLObject`` is an
+``ssl.SSLObject`` whose ``read()`` and ``write()``, in C, apply these rules. An
+``SSLSocket`` is more: any number of threads may use it.
 
 Theory of operation of the socket. OpenSSL allows one thread at a time in a connection.
 The ``ssl`` module gives OpenSSL the socket itself, so a thread that waits for data
-waits *inside* OpenSSL, and another that sends meanwhile is inside as well: that works
-until a key changes, a session ticket comes or the socket has a timeout.
+waits *inside* OpenSSL, and another thread that sends meanwhile is inside as well. That
+works until a key changes, a session ticket arrives or the socket has a timeout.
 
-Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how reading,
-writing and waiting go together). All of that is in an object that stands where ``ssl``
-keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()``,
-``do_handshake()`` and all the rest are ``ssl.SSLSocket``'s own code, of whatever Python
-this runs on. This file puts that object there, and closes it while other threads are
-in it.
+Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how
+reading, writing and waiting work together). All of that is in an object that replaces
+``ssl``'s own in ``_sslobj``. So ``recv()``, ``sendall()``, ``makefile()``,
+``do_handshake()`` and all other methods are ``ssl.SSLSocket``'s own code, of whatever
+Python this runs on. This file installs that object, and closes it while other threads
+are in it.
 """
 
 import socket
@@ -37,13 +37,13 @@ _sockets: IdentityMap[None] = IdentityMap()
 
 
 class Defaults:
-    """What contexts that were given no rules of their own make connections with."""
+    """The rules for connections of contexts that have none of their own."""
 
     rules = DEFAULT
 
 
 def all_sockets() -> "list[SSLSocket]":
-    """Return the managed sockets that there are."""
+    """Return all living managed sockets."""
     return _sockets.keys()
 
 
@@ -55,19 +55,20 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     """An ``ssl.SSLObject`` that looks after its keys.
 
     Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
-    BIOs: see ``manage()`` and ``install()``. ``read()`` and ``write()`` may make a
-    KeyUpdate message, which is in the outgoing BIO with the data.
+    BIOs: see ``manage()`` and ``install()``. ``read()`` and ``write()`` may produce a
+    KeyUpdate message, which goes into the outgoing BIO with the data.
 
-    It is used by one thread at a time, as ``ssl.SSLObject``; here two that meet get
-    ``AlreadyPendingError`` instead of a crash, and so does a callback of ``ssl``'s that
-    reads or writes its own connection.
+    One thread at a time may use it, as with ``ssl.SSLObject``. If two threads collide,
+    one gets ``AlreadyPendingError`` instead of a crash, and so does an ``ssl`` callback
+    that reads or writes its own connection.
 
-    asyncio's own transports get some help: what is written in a renegotiation is taken
-    and kept (up to a megabyte, or one write) until that is done; ``unwrap()`` waits for
-    it (``ssl.SSLWantReadError``); ``PeerLimitError`` comes in the loop's next turn,
-    behind the data that came before; and what an event's handler or an
-    ``on_impossible`` function has its transport do in the middle of a ``read()`` or
-    ``write()`` follows that.
+    asyncio's own transports get some help. Data written during a renegotiation is
+    accepted and kept (up to a megabyte, or one write) until the renegotiation is
+    complete, and ``unwrap()`` waits for that (``ssl.SSLWantReadError``).
+    ``PeerLimitError`` is raised in the loop's next turn, after the data that came
+    before. If an event's handler or an ``on_impossible`` function makes its transport
+    do something in the middle of a ``read()`` or ``write()``, that happens after the
+    ``read()`` or ``write()``.
     """
 
     _rules: Rules
@@ -82,7 +83,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """Say which end it is: an address it does not have."""
+        """Say which side it is; an ``SSLObject`` knows no address."""
         end = "server" if self.server_side else f"client of {self.server_hostname}"
         return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
 
@@ -90,36 +91,36 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
         _keyupdate.close_notify(self, "write")
 
     def _write_backlog(self) -> bool:
-        """Have asyncio's transport write what it has been refused, as it is closing.
+        """Have asyncio's closing transport write the data that was refused before.
 
-        It would not try again, and have a close_notify in front of it.
+        It would not try again, and the close_notify would precede the data.
         """
         transport = self._transport() if self._transport is not None else None
         write = getattr(transport, "_do_write", None)
-        if write is None:  # Python before 3.11 closes behind what it has
+        if write is None:  # before Python 3.11 it closes after its backlog
             return False
         write()
         return True
 
     def _read_again_soon(self) -> bool:
-        """Have asyncio's transport look again in its loop's next turn, if it can."""
+        """Have asyncio's transport read again in the loop's next turn, if it can."""
         transport = self._transport() if self._transport is not None else None
         loop = sys.modules["asyncio"]._get_running_loop()
         if transport is None or loop is None:
             return False
         if hasattr(transport, "buffer_updated"):
             loop.call_soon(transport.buffer_updated, 0)
-        else:  # Python before 3.11, where this does not write what was held back
+        else:  # before Python 3.11, data_received() does not write the backlog
             loop.call_soon(transport.data_received, b"")
             loop.call_soon(transport._process_write_backlog)
         return True
 
 
 def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]]":
-    """Return asyncio's protocol of TLS that is having an SSLObject made, if it is one.
+    """Return the asyncio SSL protocol that is creating an SSLObject, if one is.
 
-    It calls ``wrap_bio()`` itself, before Python 3.11 by way of its ``_SSLPipe``.
-    Others (uvloop, trio, anyio, programs) need no help: see ``ext/streams/object.c``.
+    It calls ``wrap_bio()`` itself; before Python 3.11, its ``_SSLPipe`` does. Other
+    callers (uvloop, trio, anyio, programs) need no help: see ``ext/streams/object.c``.
     """
     while frame is not None and frame.f_code.co_name == "wrap_bio":
         frame = frame.f_back
@@ -134,34 +135,34 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
 class SSLSocket(Methods, ssl.SSLSocket):
     """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
 
-    Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may sit
-    in ``recv()`` while others send, change keys, ask for the certificate, ``unwrap()``
-    or ``close()``. Everything else is as in ``ssl.SSLSocket``: timeouts, non-blocking
-    sockets, exceptions, ``makefile()``, ``selectors``.
+    Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may
+    wait in ``recv()`` while others send, change keys, request the certificate,
+    ``unwrap()`` or ``close()``. Everything else is as in ``ssl.SSLSocket``: timeouts,
+    non-blocking sockets, exceptions, ``makefile()``, ``selectors``.
 
-    What to know beyond that:
+    The differences:
 
     - The data of one ``send()`` or ``sendall()`` is never mixed with another thread's.
-    - One that raises a timeout or ``SSLWantWriteError`` half-way must be repeated with
-      the same data, as with OpenSSL. Other data raises ``ssl.SSLError``
-      (``BAD_WRITE_RETRY``), where OpenSSL would send a broken stream.
+    - A call that raises a timeout or ``SSLWantWriteError`` half-way must be repeated
+      with the same data, as with OpenSSL. Other data raises ``ssl.SSLError``
+      (``BAD_WRITE_RETRY``); OpenSSL would send a broken stream.
     - ``recv()`` may return the data of several records.
-    - Renegotiation (TLS 1.2): ``send()`` waits until the new handshake is done, in
-      every thread, and no data is lost. A peer that never ends it makes it wait for
-      ever, and so does a megabyte of data in front of its answer that nobody reads:
-      give the socket a timeout. Meanwhile ``version()`` is ``None`` and
+    - Renegotiation (TLS 1.2): ``send()`` waits in every thread until the new handshake
+      is complete, and no data is lost. It waits for ever if the peer never completes
+      the handshake, or if a megabyte of data that nobody reads precedes the peer's
+      answer: give the socket a timeout. Meanwhile ``version()`` returns ``None`` and
       ``getpeercert()`` raises ``ValueError``, as in ``ssl``.
-    - ``close()`` ends the calls of other threads with ``OSError`` (``EBADF``).
-    - A callback of the context's may ask its own connection anything and close it; what
-      reads, writes or schedules is ``AlreadyPendingError`` there. Signal handlers may
-      do anything but send in the middle of a send of their own thread.
+    - ``close()`` makes other threads' calls raise ``OSError`` (``EBADF``).
+    - A callback of the context may query its own connection and close it; a call there
+      that reads, writes or schedules raises ``AlreadyPendingError``. Signal handlers
+      may do anything except send in the middle of their own thread's send.
     - A fatal error is raised again by every later call, in every thread.
-    - ``shutdown()`` leaves TLS on: what is sent afterwards is still encrypted, and
-      after ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` goes on in
+    - ``shutdown()`` leaves TLS on: data sent afterwards is still encrypted, and after
+      ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` continues in
       plaintext.)
     """
 
-    # what ssl.SSLSocket keeps and its stubs do not tell
+    # attributes of ssl.SSLSocket that its stubs do not have
     _context: Any
     _session: Any
 
@@ -170,7 +171,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
-        """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
+        """Refuse if ``ssl.SSLSocket`` was replaced: ``ssl``'s own code would fail."""
         if not issubclass(cls, ssl.SSLSocket):
             raise TypeError(
                 f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
@@ -184,7 +185,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
 
     @_sslobj.setter
     def _sslobj(self, made: Any) -> None:
-        """Take what ``ssl`` has made for a socket, and make it anew over memory."""
+        """Replace the object that ``ssl`` made for a socket with one over memory."""
         self._duplex = None if made is None else self._over_memory()
 
     def _over_memory(self) -> _keyupdate.Duplex:
@@ -207,7 +208,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
         self._renew("write")
 
     def _renew(self, function: str) -> None:
-        """Get new keys if they are due, and send what there is, without waiting."""
+        """Get new keys if they are due, and send all output, without waiting."""
         duplex = self._duplex
         if duplex is not None:
             duplex.renew(function)
@@ -220,9 +221,9 @@ class SSLSocket(Methods, ssl.SSLSocket):
 
     def _real_close(self) -> None:
         duplex = self._duplex
-        # A thread that Python has stopped at exit may be in the middle of a step.
+        # A thread that Python stopped at exit may be in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
             descriptor = self.detach()
             if descriptor >= 0:
-                duplex.close(descriptor)  # or the last of the threads in it does
+                duplex.close(descriptor)  # or the last thread inside closes it
         super()._real_close()  # type: ignore[misc]

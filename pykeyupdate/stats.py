@@ -1,4 +1,4 @@
-"""What has happened on a managed connection, and on all of the process."""
+"""Statistics of a managed connection, and of all of them in the process."""
 
 from typing import Any, NamedTuple, Optional
 
@@ -7,23 +7,23 @@ from .policy import NO_LIMIT
 
 
 class KeyUse(NamedTuple):
-    """How much the present keys of one direction have been used."""
+    """How much one direction's present keys have been used."""
 
     records: int
     """Records of application data."""
     bytes: int
-    """Application data, in bytes."""
+    """Bytes of application data."""
     age_seconds: float
-    """Since the handshake or the last change of these keys."""
+    """Seconds since the handshake or the last change of these keys."""
     most_records: Optional[int]
-    """How many records there may be before keys are changed, or the peer is asked;
-    ``None``: any number."""
+    """How many records these keys may protect before they are changed, or the peer is
+    asked; ``None`` for any number."""
     most_bytes: Optional[int]
-    """The same of bytes."""
+    """The same in bytes."""
 
 
 class Counts(NamedTuple):
-    """How often something has happened."""  # in the order of enum ku_count, record.h
+    """How often each thing has happened."""  # in the order of enum ku_count, ledger.h
 
     key_updates_sent: int
     key_updates_received: int
@@ -32,49 +32,50 @@ class Counts(NamedTuple):
     requests_received: int
     """Of the key updates received, those that asked for ours."""
     renegotiations: int
-    """Complete ones that this side began."""
+    """Completed renegotiations that this side began."""
     peer_renegotiations: int
-    """Complete ones that the peer began."""
+    """Completed renegotiations that the peer began."""
     refused: int
-    """Renegotiations that the peer was refused."""
+    """Refused renegotiations of the peer."""
     deferred: int
-    """Changes of keys that were due and had to wait."""
+    """Key changes that were due and had to wait."""
     cut_off: int
-    """Peers that have exceeded ``PeerLimits``: of one connection 0 or 1."""
+    """Peers that exceeded ``PeerLimits``: 0 or 1 for one connection."""
     impossible: int
-    """Connections whose ``RekeyPolicy`` wanted new keys that cannot be had: 0 or 1."""
+    """Connections whose ``RekeyPolicy`` wanted new keys that they cannot have: 0 or 1
+    for one connection."""
 
 
 class ConnectionStats(NamedTuple):
-    """One managed connection."""
+    """Statistics of one managed connection."""
 
     counts: Counts
     sent: KeyUse
     received: KeyUse
     answer_owed: bool
-    """Whether the peer has asked for a key update that goes out with our next write."""
+    """Whether the peer requested a key update, which goes out with our next write."""
     request_outstanding: bool
     """Whether the peer has not answered a request of ours."""
 
 
 class Totals(NamedTuple):
-    """All managed connections of the process, closed ones included."""
+    """Statistics of all managed connections of the process, closed ones included."""
 
     counts: Counts
     open: int
-    """Those that are neither closed nor, as an ``SSLObject``, deleted."""
+    """Connections that are neither closed nor (an ``SSLObject``) deleted."""
     opened: int
-    """Those that there have ever been."""
+    """All connections so far."""
 
 
 def stats(conn: Any, /) -> ConnectionStats:
-    """Return what has happened on a managed connection.
+    """Return the statistics of a managed connection.
 
-    conn is what ``manage()`` or ``install()`` has made managed, or what holds such a
-    connection (see ``rekey()``). Nothing goes on the wire.
+    conn is a connection made managed by ``manage()`` or ``install()``, or an object
+    that holds one (see ``rekey()``). On the wire: nothing.
 
     Raises ``NotManagedError`` for other connections, ``ConnectionClosedError``,
-    ``NotATLSConnectionError`` (a ``TypeError``). Threads: of an ``SSLSocket`` any, of
+    ``NotATLSConnectionError`` (a ``TypeError``). Threads: any for an ``SSLSocket``; for
     an ``SSLObject`` the one that does its I/O.
     """
     counts, sent, received, owed, outstanding = _keyupdate.usage(conn)
@@ -90,9 +91,9 @@ def _use(numbers: tuple[int, int, float, int, int]) -> KeyUse:
 
 
 def totals() -> Totals:
-    """Return what has happened on all managed connections of the process.
+    """Return the statistics of all managed connections of the process.
 
-    Thread-safe. ``pykeyupdate.prometheus`` exports it.
+    Thread-safe. ``pykeyupdate.prometheus`` exports them.
     """
     counts, there_are, ever = _keyupdate.totals()
     return Totals(Counts(*counts), there_are, ever)

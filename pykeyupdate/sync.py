@@ -1,9 +1,9 @@
-"""``rekey()`` and its like for connections whose owner moves the bytes: sockets.
+"""``rekey()`` and its siblings for connections that no event loop drives.
 
-A socket may block, have a timeout or not block, as the ``ssl`` module has it. Over
-memory BIOs (an ``ssl.SSLObject``) nothing blocks and the caller moves the bytes. A
-managed socket (``SSLSocket``) is both: steps are taken over memory, while no other
-thread is in the connection, and its own object moves the bytes.
+A socket may block, have a timeout or be non-blocking, as in the ``ssl`` module. Over
+memory BIOs (an ``ssl.SSLObject``) nothing blocks, and the caller moves the bytes. A
+managed socket (``SSLSocket``) is both: steps run over memory, while no other thread is
+in the connection, and its own object moves the bytes.
 """
 
 import functools
@@ -22,47 +22,49 @@ from .performing import DATA, ClientCertificate
 
 
 def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
-    """Get new keys now, whatever the protocol version: schedule, and send.
+    """Get new keys now, whatever the protocol version: schedule and send.
 
-    TLS 1.3: a key update. New keys for what this side sends; with ``request_peer`` the
-    peer shall update its own too (default ``False``, because some peers limit or refuse
-    what they must answer; RFC 9846 4.7.3 allows one unanswered request at a time).
-    TLS 1.2 and below: a renegotiation, for both directions, so ``request_peer`` makes
-    no difference; a client's is a full handshake, and what a server asks for is up to
-    its client (OpenSSL's resume, unless the server's context has
-    ``OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION``).
+    TLS 1.3: a key update. This side gets new sending keys; ``request_peer`` also asks
+    the peer to update its own (default ``False``, because some peers limit or refuse
+    updates that they must answer; RFC 9846 4.7.3 allows one unanswered request at a
+    time).
+    TLS 1.2 and below: a renegotiation, which changes the keys of both directions, so
+    ``request_peer`` makes no difference. A client starts a full handshake. A server
+    only asks for one, and its client decides (OpenSSL clients resume, unless the
+    server's context has ``OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION``).
 
-    conn is an ``ssl.SSLSocket``, or what holds one (``http.client``, urllib3, requests,
-    httpx, websockets' sync connections, ``smtplib``, ``imaplib``, ``ftplib``,
+    conn is an ``ssl.SSLSocket``, or an object that holds one (``http.client``, urllib3,
+    requests, httpx, websockets' sync connections, ``smtplib``, ``imaplib``, ``ftplib``,
     ``poplib``), or an ``ssl.SSLObject`` whose memory BIOs are yours. For asyncio, trio
-    and anyio: ``await pykeyupdate.aio.rekey(conn)``.
+    and anyio use ``await pykeyupdate.aio.rekey(conn)``.
 
     On the wire when it returns: the KeyUpdate message; a server's HelloRequest; a
-    client's ClientHello. A renegotiation goes on inside your next ``recv()``; or let
-    ``wait_for_renegotiation()`` end it. It does not wait for the peer.
+    client's ClientHello. It does not wait for the peer. A renegotiation goes on inside
+    your next ``recv()``, or ``wait_for_renegotiation()`` completes it.
 
-    Sockets: one that blocks blocks while the send buffer is full; one with a timeout
-    raises ``TimeoutError`` (``socket.timeout`` before Python 3.10); one that does not
-    block raises ``ssl.SSLWantWriteError``. The message is then half sent, and calling
-    again finishes that one.
+    Full send buffer: a blocking socket blocks; a socket with a timeout raises
+    ``TimeoutError`` (``socket.timeout`` before Python 3.10); a non-blocking socket
+    raises ``ssl.SSLWantWriteError``. The message is then half sent, and calling again
+    finishes that message.
 
     Raises, before anything is sent and with the connection as it was: what
-    ``key_update()`` and ``renegotiate()`` raise, without
-    ``WrongProtocolVersionError``; on a server below TLS 1.3 ``ReadPendingError`` too
-    while received data is unread; ``TypeError`` for a ``request_peer`` that is no
+    ``key_update()`` and ``renegotiate()`` raise, except
+    ``WrongProtocolVersionError``; on a server below TLS 1.3 also ``ReadPendingError``
+    while received data is unread; ``TypeError`` for a ``request_peer`` that is not a
     ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
-    server refuses its clients' by default.
+    server refuses its clients' renegotiations by default.
 
     How often: sparingly, and not before the peer has answered a request (``stats()`` of
     a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
-    request until then, and an OpenSSL peer whose non-blocking write is half-way ends
-    its own connection (``BAD_LENGTH``) over any update that follows a request.
+    request until then. An OpenSSL peer in the middle of a non-blocking write ends its
+    own connection (``BAD_LENGTH``) if any update follows a request.
 
-    Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
-    There received data is never in the way (no ``ReadPendingError``), nor is a send
-    that is half-way (no ``WritePendingError``): the message follows its data. Callbacks
-    that ``ssl`` calls for this very connection are refused (``AlreadyPendingError``),
-    signal handlers are not; a handler's exception comes out and leaves nothing locked.
+    Threads: call it from the thread that does this connection's I/O; for a managed
+    ``SSLSocket``, from any thread. On a managed socket, neither received data (no
+    ``ReadPendingError``) nor an incomplete send (no ``WritePendingError``) is in the
+    way: the message follows that send's data. A call from a callback that ``ssl`` makes
+    for this very connection is refused (``AlreadyPendingError``). A call from a signal
+    handler is not. A handler's exception propagates and leaves nothing locked.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
     checks.flag("rekey()", "request_peer", request_peer)
@@ -76,18 +78,18 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
 
 def flush(conn: Any, /) -> None:
-    """Send what is scheduled, and the answer that we owe the peer, without data.
+    """Send what is scheduled, and the answer that this side owes, without data.
 
-    A key update that the peer has requested is answered at our next write. A program
-    that only receives never writes: it calls this from time to time (there is nothing
-    to gain from calling it after every ``recv()``: one answer covers all requests that
-    came before it).
+    OpenSSL answers a key update that the peer requested with this side's next write. A
+    program that only receives never writes, so it should call this from time to time.
+    (Calling it after every ``recv()`` gains nothing: one answer covers all requests
+    that came before it.)
 
     On the wire: a KeyUpdate message if one is scheduled, half sent or owed; a scheduled
     renegotiation's first message; otherwise nothing.
 
     conn, sockets and threads: as for ``rekey()``. Raises ``WritePendingError`` while
-    a send that raised ``SSLWantWriteError`` is incomplete and an answer is owed,
+    a send that raised ``SSLWantWriteError`` is incomplete and an answer is owed;
     ``HandshakeNotDoneError``, ``ConnectionFailedError``, ``ConnectionClosedError``,
     ``NotATLSConnectionError`` (a ``TypeError``).
 
@@ -102,27 +104,28 @@ def flush(conn: Any, /) -> None:
 
 
 def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> None:
-    """Drive a renegotiation that is pending to its end, by reading.
+    """Complete a pending renegotiation by reading.
 
-    Returns at once where none is pending (TLS 1.3 has none). timeout is in seconds (or
-    a ``datetime.timedelta``; 24 days at most), for the whole; ``None`` is the socket's
-    own timeout, for each wait. A socket that does not block raises
-    ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of waiting unless a
-    timeout is given, and so does an ``ssl.SSLObject``, always.
+    Returns at once if none is pending (TLS 1.3 has none). timeout is in seconds (or a
+    ``datetime.timedelta``; 24 days at most) and covers the whole call. ``None`` applies
+    the socket's own timeout to each wait. A non-blocking socket raises
+    ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of waiting, unless a
+    timeout is given; an ``ssl.SSLObject`` always does.
 
-    Only reading survives application data that is still on its way. It is not consumed
-    here, and stays for the next ``recv()``: ``ReadPendingError`` says that it came
-    before the peer's handshake message, which cannot be reached without reading it.
-    ``recv()`` it and call again.
+    Only reading survives application data that is still on its way. This call does not
+    consume the data; it stays for the next ``recv()``. ``ReadPendingError`` means that
+    data came before the peer's handshake message, which cannot be reached without
+    reading the data: ``recv()`` it and call again.
 
-    On a server the client may ignore the HelloRequest for ever; give a timeout. After
-    a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the renegotiation is
-    still pending and calling again goes on.
+    On a server, give a timeout, because the client may ignore the HelloRequest for
+    ever. After a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the
+    renegotiation is still pending; call again to continue.
 
-    Raises ``ssl.SSLError`` where the renegotiation fails, ``ssl.SSLZeroReturnError`` or
-    ``ssl.SSLEOFError`` where the peer closes; ``ConnectionClosedError``,
-    ``NotATLSConnectionError`` (a ``TypeError``); ``TypeError`` and ``ValueError`` for a
-    timeout that is no number or out of range. Conn and threads as for ``rekey()``.
+    Raises ``ssl.SSLError`` if the renegotiation fails, ``ssl.SSLZeroReturnError`` or
+    ``ssl.SSLEOFError`` if the peer closes; ``ConnectionClosedError``,
+    ``NotATLSConnectionError`` (a ``TypeError``); ``TypeError`` for a timeout that is
+    not a number, ``ValueError`` for one out of range. conn and threads: as for
+    ``rekey()``.
 
     Source: SSL_renegotiate_pending(3), SSL_peek(3).
     """
@@ -142,25 +145,25 @@ def request_client_certificate(
     ``context.post_handshake_auth = True``). TLS 1.2 and below: a renegotiation with a
     full handshake that asks for a certificate.
 
-    Returns ``ClientCertificate(certificate, changed)``: DER or ``None``, and whether it
-    is another one than before. It is verified against what the server's context trusts
-    (``load_verify_locations()`` before; its ``verify_mode`` need not be set). A client
-    without one: ``certificate`` is ``None``, unless the context says ``CERT_REQUIRED``,
-    where the connection ends. A certificate that is not trusted ends the connection
-    with ``ssl.SSLCertVerificationError``. From here on the client is asked in every
-    renegotiation of this connection.
+    Returns ``ClientCertificate(certificate, changed)``: the certificate in DER or
+    ``None``, and whether it differs from the one before. OpenSSL verifies it against
+    what the server's context trusts (call ``load_verify_locations()`` before;
+    ``verify_mode`` need not be set). If the client has none, ``certificate`` is
+    ``None``, unless the context says ``CERT_REQUIRED``: then the connection ends. An
+    untrusted certificate ends the connection with ``ssl.SSLCertVerificationError``.
+    From then on the client is asked in every renegotiation of this connection.
 
-    On the wire: a CertificateRequest or HelloRequest; then the client's answer, which
-    comes when the client next reads, and is waited for as in
-    ``wait_for_renegotiation()``: timeout, ``ReadPendingError`` and calling again are as
-    there. An answer that comes inside your own ``recv()`` meanwhile is not lost: the
-    next call returns it.
+    On the wire: a CertificateRequest or HelloRequest, then the client's answer. The
+    client answers when it next reads. This call waits for the answer as
+    ``wait_for_renegotiation()`` does, with the same timeout, ``ReadPendingError`` and
+    way to call again. An answer that arrives inside your own ``recv()`` meanwhile is
+    not lost: the next call returns it.
 
     Raises before anything is sent: ``WrongRoleError`` on a client;
     ``NoPostHandshakeAuthError``; ``ReadPendingError`` while received data is unread;
-    ``SharedConnectionError`` where the library's own thread is always reading; and what
-    ``renegotiate()`` raises, and over a wrong timeout ``wait_for_renegotiation()``.
-    Threads as for ``rekey()``.
+    ``SharedConnectionError`` if the library's own thread is always reading; what
+    ``renegotiate()`` raises; and for a wrong timeout what ``wait_for_renegotiation()``
+    raises. Threads: as for ``rekey()``.
 
     Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
     """
@@ -191,7 +194,7 @@ def request_client_certificate(
 
 
 def _own_io(conn: Any, function: str) -> Any:
-    """Return the socket or object of ssl, unless something else moves its bytes."""
+    """Return the SSLSocket or SSLObject, unless something else moves its bytes."""
     connection = find(conn, function)
     if connection.carrier is None:
         return connection.tls
@@ -208,13 +211,13 @@ def _is_socket(tls: Any) -> bool:
 
 
 def _duplex(tls: Any) -> Optional[_keyupdate.Duplex]:
-    """Return what moves the bytes of a managed socket, None for all others."""
+    """Return the object that moves a managed socket's bytes; None for other objects."""
     inner = getattr(tls, "_sslobj", None)
     return inner if isinstance(inner, _keyupdate.Duplex) else None
 
 
 def _is_over_memory(tls: Any) -> bool:
-    """Return whether OpenSSL has no socket of its own, and never waits."""
+    """Return whether OpenSSL uses memory and no socket, and so never waits."""
     return not _is_socket(tls) or _duplex(tls) is not None
 
 
@@ -225,7 +228,7 @@ def _perform(conn: Any, tls: Any, function: str) -> None:
 
 
 def _send_handshake(conn: Any, tls: Any, function: str) -> None:
-    """Take a renegotiation as far as it goes without waiting for the peer."""
+    """Advance a renegotiation as far as possible without waiting for the peer."""
     while _advance(conn, tls, function) == ssl.SSL_ERROR_WANT_WRITE:
         _wait(tls, ssl.SSL_ERROR_WANT_WRITE, function, None)
 
@@ -237,7 +240,7 @@ def _drive(
     is_done: Callable[[], bool],
     timeout: Optional[float],
 ) -> None:
-    """Take a handshake to its end, or up to application data in front of it."""
+    """Drive a handshake to its end, or up to application data in front of it."""
     deadline = None if timeout is None else time.monotonic() + timeout
     duplex = _duplex(tls)
     if duplex is not None:
@@ -259,9 +262,9 @@ def _drive_duplex(
     is_done: Callable[[], bool],
     deadline: Optional[float],
 ) -> None:
-    """Let what is received be processed, by this thread or another, until it is done.
+    """Have received data processed, by this thread or another, until ``is_done()``.
 
-    Application data that comes is kept for ``recv()``.
+    Application data that arrives is kept for ``recv()``.
     """
     done = is_done()
     while not done:
@@ -280,7 +283,7 @@ def _drive_duplex(
 
 
 def _advance(conn: Any, tls: Any, function: str) -> int:
-    """Take one pass of the handshake; a socket does not block meanwhile."""
+    """Advance the handshake once, without blocking on a socket."""
     performing.refuse_beside_a_reader(conn, function)
     if not _is_socket(tls) or _duplex(tls):
         return _keyupdate.advance(conn, function)
@@ -293,7 +296,7 @@ def _advance(conn: Any, tls: Any, function: str) -> int:
 
 
 def _wait(tls: Any, wanted: int, function: str, deadline: Optional[float]) -> None:
-    """Wait until a socket can be read or written, as long as it or the caller says."""
+    """Wait until a socket is readable or writable, up to its timeout or a deadline."""
     reads = wanted == ssl.SSL_ERROR_WANT_READ
     limit = tls.gettimeout() if _is_socket(tls) else 0
     if deadline is not None and _is_socket(tls):

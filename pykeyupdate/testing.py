@@ -1,4 +1,4 @@
-"""For tests of programs: policies act at once, without waiting for the clock.
+"""Helpers to test programs: make policies act at once, without waiting.
 
 ``RekeyPolicy.tiny()`` has limits that a few messages reach.
 """
@@ -8,13 +8,13 @@ from .checks import Seconds
 
 
 def advance_clock(seconds: Seconds) -> None:
-    """Put the clock of ages, intervals and windows forward, for all of the process.
+    """Advance the clock of ages, intervals and windows, for the whole process.
 
-    Keys are then so much older: ``age_seconds`` and ``idle_seconds`` are reached, and
-    ``min_interval_seconds`` is over. Whole seconds, up to 100 years, or a
-    ``datetime.timedelta``. Nothing else looks at this clock, and it cannot be put back:
-    a negative number raises ``ValueError``, and so does a part of a second; what is no
-    number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
+    Keys are then that much older: they reach ``age_seconds`` and ``idle_seconds``, and
+    ``min_interval_seconds`` has passed. seconds is a whole number, up to 100 years, or
+    a ``datetime.timedelta``. Nothing else uses this clock, and it cannot be put back:
+    a negative number or a fraction of a second raises ``ValueError``; a value that is
+    not a number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
     """
     number = checks.whole_seconds("advance_clock()", "seconds", seconds)
     _keyupdate.put_forward(number)

@@ -1,7 +1,7 @@
-"""``python -m pykeyupdate``: one module a command.
+"""``python -m pykeyupdate``: one module per command.
 
-A command's module is imported only when it is chosen: ``doctor`` must run where the
-rest of the package, or even ``ssl``, cannot be imported.
+A command's module is imported only when the user chooses it: ``doctor`` must run even
+if the rest of the package, or ``ssl`` itself, cannot be imported.
 """
 
 import argparse
@@ -11,17 +11,17 @@ from typing import Optional
 from . import doctor, ending
 
 COMMANDS = {
-    "demo": "use every control on real TLS connections, show what the wire showed",
-    "doctor": "say whether and how pykeyupdate works on this interpreter",
-    "bench": "measure speed, side by side with the ssl module, ctypes and C",
+    "demo": "use every control on real TLS connections and show what went on the wire",
+    "doctor": "report whether and how pykeyupdate works on this interpreter",
+    "bench": "measure speed, compared with the ssl module, ctypes and C",
 }
 
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code.
 
-    2 says that it cannot run here, 130 that it was interrupted and 141 that nobody read
-    its output to the end; a command's own codes are its ``main()``'s.
+    2 means that the command cannot run here, 130 that it was interrupted, 141 that
+    nobody read its output to the end; other codes come from the command's ``main()``.
     """
     return ending.guarded(lambda: _main(argv))
 
@@ -35,9 +35,9 @@ def _main(argv: Optional[list[str]]) -> int:
     )
     parser.add_argument("--version", action="version", version=doctor.version_line())
     parser.add_argument(
-        "command", choices=COMMANDS, nargs="?", help="one of those below"
+        "command", choices=COMMANDS, nargs="?", help="one of the commands below"
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its own options")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its options")
     chosen = parser.parse_args(argv)
     if chosen.command is None:
         parser.print_help()

@@ -1,7 +1,7 @@
-"""Measure the calls beside what else could be called, in one run.
+"""Measure the calls beside their alternatives, in one run.
 
-A figure says little about another machine. The ratios here are between things measured
-in turns, round by round, on one OpenSSL; of each, the best round counts.
+Absolute figures say little about another machine. The ratios here compare calls that
+are measured in turns, round by round, on one OpenSSL. The best round of each counts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from .._keyupdate import libssl
 from . import bench_duplex, bench_policy, doctor, local
 
 _ROUNDS = 25
-_QUESTIONS = 5_000  # in a round
+_QUESTIONS = 5_000  # per round
 _CYCLES = 500
 
 
@@ -34,14 +34,14 @@ class Entry(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    """Run a benchmark; 0 when it ran, however fast."""
+    """Run a benchmark; return 0 if it ran, however fast."""
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
     parser.add_argument(
         "what",
         choices=["calls", "duplex", "policy"],
-        help="calls: each call, and a whole cycle; "
-        "duplex: managed sockets beside ssl.SSLSocket; "
-        "policy: managed objects beside ssl.SSLObject",
+        help="calls: each call, and a whole key update; "
+        "duplex: managed sockets compared with ssl.SSLSocket; "
+        "policy: managed objects compared with ssl.SSLObject",
     )
     what = parser.parse_args(argv).what
     if what == "calls":
@@ -67,7 +67,7 @@ def bench_calls() -> int:
 
 
 def bench_question(conn: ssl.SSLObject) -> None:
-    """Compare calls that only ask: what they cost is what calling costs."""
+    """Compare calls that only query: their cost is the cost of calling."""
     inner = conn._sslobj  # type: ignore[attr-defined]
     asked = {"get_key_update_type": get_key_update_type, "conn": conn, "inner": inner}
     compare(
@@ -84,18 +84,18 @@ def bench_question(conn: ssl.SSLObject) -> None:
 
 
 def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
-    """Return the question through ctypes: with the same contract, and bare."""
+    """Return entries for the query through ctypes: with the same checks, and bare."""
     try:
         library = ctypes.CDLL(str(libssl["path"]))
         function = library.SSL_get_key_update_type
         proof = library.SSL_get_ex_data
-    except (OSError, AttributeError):  # OpenSSL inside the executable, say
+    except (OSError, AttributeError):  # for example, OpenSSL inside the executable
         print("\nNot through ctypes: it cannot load", libssl["path"])
         return ()
     function.argtypes = [ctypes.c_void_p]
     proof.argtypes = [ctypes.c_void_p, ctypes.c_int]
     proof.restype = ctypes.c_void_p
-    # PyObject_HEAD, the socket, the SSL*: as in ext/openssl/sslobject.c
+    # PyObject_HEAD, the socket, then the SSL*, as in ext/openssl/sslobject.c
     offset = object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p)
     sslobj_type = type(conn._sslobj)  # type: ignore[attr-defined]
 
@@ -126,7 +126,7 @@ def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
 def bench_cycle(
     near: ssl.SSLObject, far: ssl.SSLObject, certificate: Any, folder: Path
 ) -> None:
-    """Compare a whole key update with a C program that does the same."""
+    """Compare a whole key update with the same in a C program."""
     program = compiled(folder)
     if program is None:
         return
@@ -173,13 +173,13 @@ def compiled(folder: Path) -> Optional[Path]:
 def timed(
     statement: str, names: dict[str, Any], target: str = "", calls: int = _QUESTIONS
 ) -> Entry:
-    """Return the entry that runs a Python statement."""
+    """Return an entry that runs a Python statement."""
     timer = timeit.Timer(statement, globals=names)
     return Entry(statement, lambda: timer.timeit(calls) / calls * 1e9, target)
 
 
 def compare(heading: str, base: Entry, *others: Entry) -> None:
-    """Measure in turns and print each as a multiple of the first."""
+    """Measure the entries in turns and print each as a multiple of the first."""
     entries = (base, *others)
     rounds = [[entry.run() for entry in entries] for _ in range(_ROUNDS)]
     best = [min(times) for times in zip(*rounds)]

@@ -1,10 +1,10 @@
 """``bench duplex``: managed sockets beside ``ssl.SSLSocket``, in one run.
 
-The far end is in another process, on a processor of its own where that can be had, and
-of the same class. Rounds are taken in turns, so what the machine does meanwhile meets
-both; what is printed is the median, of the ratios too. The other processes are this
-module too, started with ``python -m``, in a session of their own: Ctrl-C is for the
-first one, which ends them.
+The far end is in another process, on its own processor if possible, and uses the same
+class. Rounds are taken in turns, so that other load on the machine affects both. The
+figures printed are medians, and so are the ratios. The other processes run this module
+as well, started with ``python -m``, in their own session: Ctrl-C reaches only the first
+process, which ends the others.
 """
 
 import contextlib
@@ -27,29 +27,29 @@ from ..patch import manage
 from . import doctor, local
 
 _ROUNDS = 15
-_BULK = 64 << 20  # bytes in a round
-_CHUNK = 1 << 16  # written and asked for at once
-_TURNS = 2000  # of a ping-pong in a round
+_BULK = 64 << 20  # bytes per round
+_CHUNK = 1 << 16  # bytes per write and read
+_TURNS = 2000  # turns of a ping-pong per round
 _IDLE = 1000
-_MOST_OPEN = 1 << 14  # files, asked of the system
-_ORDER = struct.Struct("!4sII")  # what the far end shall do, size, how often
+_MOST_OPEN = 1 << 14  # open files, requested from the system
+_ORDER = struct.Struct("!4sII")  # a command to the far end, size, how often
 _SEND, _TAKE, _BOTH, _ECHO, _STAY, _STOP = (
     b"send", b"take", b"both", b"echo", b"stay", b"stop",
 )  # fmt: skip
 
 
 class Measurement(NamedTuple):
-    """One thing to measure on a connection: a round, and what it counts."""
+    """One measurement on a connection: a round, and the amount of work in it."""
 
     label: str
-    run: Callable[[ssl.SSLSocket], float]  # seconds of a round
+    run: Callable[[ssl.SSLSocket], float]  # returns the seconds of a round
     amount: float
     unit: str
     target: str
 
 
 def main(version: ssl.TLSVersion) -> int:
-    """Measure and print; 0 when it ran."""
+    """Measure and print; return 0 if it ran."""
     local.need_loopback()
     authority = local.trustme().CA()
     certificate = authority.issue_cert(local.NAME)
@@ -91,7 +91,7 @@ def _compare(what: Measurement, stock: ssl.SSLSocket, managed: ssl.SSLSocket) ->
 
 @contextlib.contextmanager
 def _far_end(pem: Path, kind: str) -> Iterator[tuple[str, int]]:
-    """Start a far end and give its address."""
+    """Start a far end and yield its address."""
     command = [sys.executable, "-m", __spec__.name, "serve", str(pem), kind]
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -114,7 +114,7 @@ def _connect(
 def _wrapped(
     context: ssl.SSLContext, kind: str, plain: socket.socket, **kwargs: Any
 ) -> ssl.SSLSocket:
-    """Return a socket of that kind, whatever the context makes for others."""
+    """Return a socket of this kind, whatever the context was set to make."""
     context.sslsocket_class = ssl.SSLSocket
     if kind == "managed":
         manage(context)
@@ -155,7 +155,7 @@ def _sending(conn: ssl.SSLSocket) -> float:
 
     def work() -> None:
         _give(conn, _BULK)
-        conn.recv(1)  # it has it all
+        conn.recv(1)  # the far end confirms that it has all data
 
     return _timed(work)
 
@@ -199,7 +199,7 @@ MEASUREMENTS = [
 
 
 def _compare_memory(pem: Path, trusted: Path) -> None:
-    """Print what idle connections cost: handshake and some data behind them."""
+    """Print the memory that idle connections take after a handshake and some data."""
     command = [sys.executable, "-m", __spec__.name, "idle", str(pem), str(trusted)]
     ours, stock = (
         float(
@@ -224,7 +224,7 @@ def idle(pem: str, trusted: str, kind: str, number: str) -> None:
     allow_descriptors(int(number) + 100)
     client = ssl.create_default_context(cafile=trusted)
     with _far_end(Path(pem), kind) as address, contextlib.ExitStack() as stack:
-        for count in (50, int(number)):  # what the first ones bring is not theirs
+        for count in (50, int(number)):  # the first ones also pay for shared state
             gc.collect()
             before = resident()
             for _ in range(count):
@@ -237,7 +237,7 @@ def idle(pem: str, trusted: str, kind: str, number: str) -> None:
 
 
 def resident() -> float:
-    """Return the bytes of memory that this process has; nan where nothing tells."""
+    """Return the resident memory of this process in bytes; nan if unknown."""
     try:
         import resource
 
@@ -248,14 +248,14 @@ def resident() -> float:
 
 
 def take_processor(number: int) -> None:
-    """Stay on one processor, where the system lets a process choose."""
+    """Stay on one processor, if the system lets a process choose."""
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {allowed[number % len(allowed)]})
 
 
 def allow_descriptors(number: int) -> None:
-    """Ask the system for so many open files, where it has such a limit."""
+    """Raise the system's limit of open files to this number, if there is a limit."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -268,13 +268,13 @@ def allow_descriptors(number: int) -> None:
 
 
 def serve(pem: str, kind: str) -> None:
-    """Do what the near end says, on any number of connections."""
+    """Do what the near end commands, on any number of connections."""
     threading.Thread(target=_end_with_near_end, daemon=True).start()
     take_processor(-1)
     allow_descriptors(_MOST_OPEN)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    context.num_tickets = 0  # which two threads of a stock socket could not stand
+    context.num_tickets = 0  # tickets would break a stock socket with two threads
     idle = []
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         print(listener.getsockname()[1], flush=True)
@@ -288,7 +288,7 @@ def serve(pem: str, kind: str) -> None:
 
 
 def _end_with_near_end() -> None:
-    """Exit when standard input does, whose other end the near end's process has."""
+    """Exit when standard input ends, whose other end the near end's process holds."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(0)
 

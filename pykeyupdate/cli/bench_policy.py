@@ -1,13 +1,13 @@
 """``bench policy``: managed objects beside ``ssl.SSLObject``, in one run.
 
-What it costs that ``read()`` and ``write()`` look after the keys, by the default
-``RekeyPolicy`` and ``PeerLimits``. Over memory BIOs, with both ends in one thread:
-there is no system and no other process in it, which leaves the most for a cost to be
-seen in. Rounds are short and taken in turns, so what the machine does meanwhile meets
-both; what is printed is the median, of the ratios too.
+It measures the cost of ``read()`` and ``write()`` looking after the keys with the
+default ``RekeyPolicy`` and ``PeerLimits``. It works over memory BIOs, with both ends in
+one thread: without system calls or other processes, the cost shows most clearly. Rounds
+are short and taken in turns, so that other load on the machine affects both. The
+figures printed are medians, and so are the ratios.
 
-Memory is that of all there is beside a connection, in a process for each kind. It is
-this module, started with ``python -m``.
+Memory is everything that a connection takes, measured in one process for each kind,
+which runs this module with ``python -m``.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ from ..patch import manage
 from . import bench_duplex, doctor, local
 
 _CONNECTIONS = 40  # of each kind
-_ROUNDS = 20  # on each; an even number
-_BULK = 1 << 20  # bytes in a round
-_TURNS = 100  # of a ping-pong in a round
+_ROUNDS = 20  # on each connection; an even number
+_BULK = 1 << 20  # bytes per round
+_TURNS = 100  # turns of a ping-pong per round
 _OPEN = 2000  # connections, of two ends each
-_MOST_MEMORY = 512  # bytes of a managed one on top
+_MOST_MEMORY = 512  # bytes that a managed one may take more
 _NAMES = {"managed": "ours", "stock": "ssl.SSLObject"}
 
 Ends = tuple[ssl.SSLObject, ssl.SSLObject]
@@ -39,7 +39,7 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
 class Measurement(NamedTuple):
-    """One thing to measure on a connection: a round, and what it counts."""
+    """One measurement on a connection: a round, and the amount of work in it."""
 
     label: str
     run: Callable[[ssl.SSLObject, ssl.SSLObject], None]
@@ -48,7 +48,7 @@ class Measurement(NamedTuple):
 
 
 def main(version: ssl.TLSVersion) -> int:
-    """Measure and print; 0 when it ran."""
+    """Measure and print; return 0 if it ran."""
     authority = local.trustme().CA()
     certificate = authority.issue_cert(local.NAME)
     contexts = {
@@ -72,7 +72,7 @@ def main(version: ssl.TLSVersion) -> int:
 
 
 def _contexts(kind: str, client: ssl.SSLContext, server: ssl.SSLContext) -> Contexts:
-    """Have both make objects of that kind, whatever they make for others."""
+    """Make both contexts create objects of this kind."""
     for context in (client, server):
         context.sslobject_class = ssl.SSLObject
         if kind == "managed":
@@ -86,8 +86,8 @@ def _contexts(kind: str, client: ssl.SSLContext, server: ssl.SSLContext) -> Cont
 def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
     """Measure in turns and print.
 
-    Where in memory a connection lies can make a tenth of its speed: so many are made,
-    and of each kind the first as often.
+    A connection's place in memory can make a tenth of its speed. So many connections
+    are made, and each kind is made first equally often.
     """
     times: dict[str, list[float]] = {kind: [] for kind in _NAMES}
     order = list(_NAMES)
@@ -143,14 +143,14 @@ MEASUREMENTS = [
 
 
 def _compare_memory(authority: Any, certificate: Any, folder: Path) -> None:
-    """Print what connections cost that are open."""
+    """Print the memory that open connections take."""
     pem, trusted = folder / "server.pem", folder / "authority.pem"
     certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
     authority.cert_pem.write_to_path(str(trusted))
     command = [sys.executable, "-m", __spec__.name, str(pem), str(trusted), str(_OPEN)]
     environment = dict(os.environ)
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-        environment["PYTHONMALLOC"] = "malloc"  # for _in_use() to see Python's as well
+        environment["PYTHONMALLOC"] = "malloc"  # so that _in_use() sees Python's memory
     ours, stock = (
         float(
             subprocess.run(
@@ -171,14 +171,14 @@ def _compare_memory(authority: Any, certificate: Any, folder: Path) -> None:
 
 
 def occupy(pem: str, trusted: str, number: str, kind: str) -> None:
-    """Print the bytes of memory that each end of so many connections takes here."""
+    """Print the bytes of memory that each end of this many connections takes."""
     client = ssl.create_default_context(cafile=trusted)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(pem)
     contexts = _contexts(kind, client, server)
     measure = _in_use() or bench_duplex.resident
     there_are = []
-    for count in (50, int(number)):  # what the first ones bring is not theirs
+    for count in (50, int(number)):  # the first ones also pay for shared state
         gc.collect()
         before = measure()
         there_are += [local.memory_connection(*contexts) for _ in range(count)]
@@ -187,8 +187,8 @@ def occupy(pem: str, trusted: str, number: str, kind: str) -> None:
 
 
 def _in_use() -> Optional[Callable[[], float]]:
-    """Return what counts the bytes that malloc() has given out; glibc's alone can."""
-    fields = (  # of struct mallinfo2; two of them are wanted
+    """Return a function that counts the bytes malloc() has handed out (glibc only)."""
+    fields = (  # of struct mallinfo2; only hblkhd and uordblks are used
         ("others", ctypes.c_size_t * 4),
         ("hblkhd", ctypes.c_size_t),
         ("more", ctypes.c_size_t * 2),

@@ -1,9 +1,10 @@
 """Use every control on real TLS connections and show what goes over the wire.
 
-A client and a server in this process talk over TCP on loopback, TLS 1.3 and then 1.2.
-Each call is printed with its time, its result and the handshake messages that both ends
-sent or received meanwhile, as OpenSSL reports them (``SSLContext._msg_callback``). The
-exit code is 0 only if every call did what OpenSSL's manual says.
+A client and a server in this process talk over TCP on loopback, first with TLS 1.3 and
+then with 1.2. The demo prints each call with its time, its result and the handshake
+messages that both ends sent or received meanwhile, as OpenSSL reports them
+(``SSLContext._msg_callback``). The exit code is 0 only if every call did what OpenSSL's
+manual says.
 """
 
 import argparse
@@ -42,7 +43,7 @@ _NOT_REQUESTED, _REQUESTED = _REQUESTS.values()
 
 
 def main(argv: list[str]) -> int:
-    """Run the demonstration; 0 if every call held, 1 if not."""
+    """Run the demo; return 0 if every call did what it should, otherwise 1."""
     argparse.ArgumentParser(prog="python -m pykeyupdate demo").parse_args(argv)
     local.need_loopback()
     authority = local.trustme().CA()
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> int:
 
 
 class Stage:
-    """Two connected ends, what they say to each other, and whether it is right."""
+    """Two connected ends, the messages between them, and the checks of both."""
 
     def __init__(self) -> None:
         self.calls = self.held = 0
@@ -86,9 +87,9 @@ class Stage:
         return callback
 
     def open(self, client: ssl.SSLSocket, server: ssl.SSLSocket) -> None:
-        """Take a new pair of ends and print what they are."""
+        """Take a new pair of ends and print their version and cipher."""
         self.ends = {"client": client, "server": server}
-        server.sendall(b"!")  # behind the session tickets, which recv() takes first
+        server.sendall(b"!")  # after the session tickets, which recv() processes first
         client.recv(1)
         self._wire.clear()
         cipher = client.cipher()
@@ -103,9 +104,9 @@ class Stage:
         wire: tuple[str, ...] = (),
         meanwhile: Optional[Callable[[], object]] = None,
     ) -> None:
-        """Call a method, print what came of it, and compare with what should.
+        """Call a method, print its result, and compare that with the expected result.
 
-        ``meanwhile`` runs in a thread of its own: the other end's part in it.
+        ``meanwhile`` is the other end's part; it runs in a thread of its own.
         """
         with ThreadPoolExecutor(1) as pool:
             others_part = pool.submit(meanwhile) if meanwhile else None
@@ -129,7 +130,7 @@ class Stage:
 
 
 def play_key_updates(stage: Stage) -> None:
-    """TLS 1.3, each end in turn."""
+    """Play TLS 1.3 key updates, each end in turn."""
     call = stage.call
     for end, peer in (("client", "server"), ("server", "client")):
         call(end, "get_key_update_type", gives=KeyUpdateType.NONE)
@@ -179,7 +180,7 @@ _REQUESTED_BY_SERVER = (
 
 
 def play_renegotiations(stage: Stage) -> None:
-    """TLS 1.2: a client's, full and abbreviated, then a server's."""
+    """Play TLS 1.2 renegotiations: the client's, full and abbreviated, the server's."""
     call = stage.call
     server = stage.ends["server"]
     call("client", "secure_renegotiation", gives=True)
@@ -217,7 +218,7 @@ def play_renegotiations(stage: Stage) -> None:
 
 
 def _drive(server: ssl.SSLSocket) -> None:
-    """Read until the client has followed, as a server's receive loop does."""
+    """Read until the client has renegotiated, as a server's receive loop does."""
     timeout = server.gettimeout()
     server.setblocking(False)
     while server.renegotiate_pending():  # type: ignore[attr-defined]
@@ -242,5 +243,5 @@ def _result(method: Callable[..., object], arguments: tuple[object, ...]) -> obj
 
 
 def _shown(value: object) -> str:
-    """Return an enum member or class by its name, other values as Python would."""
+    """Return the name of an enum member or class, and the repr() of other values."""
     return str(getattr(value, "name", None) or getattr(value, "__name__", repr(value)))

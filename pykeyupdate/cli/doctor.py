@@ -1,7 +1,7 @@
 """Say whether and how pykeyupdate works on this interpreter, on one screen.
 
-It must run where the extension cannot be imported, so it imports it by itself and
-keeps what it hears.
+It must run even if the extension cannot be imported, so it imports the extension itself
+and keeps the error.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _CONTROLS = (
 
 
 class Hazard(NamedTuple):
-    """Something to know about a range of versions: first <= version < fixed."""
+    """A known problem of a range of versions: first <= version < fixed."""
 
     first: int
     fixed: int
@@ -61,24 +61,24 @@ _PYTHON_HAZARDS = (
     Hazard(
         0x030D0600,
         0x030D0700,
-        "Python 3.13.6 deadlocks when a thread waits in recv() and another calls any "
-        "method of the same connection, do_handshake() too.",
+        "Python 3.13.6 deadlocks when one thread waits in recv() and another calls any "
+        "method of the same connection, including do_handshake().",
     ),
     Hazard(
         0x03100000,
         _NEVER,
-        "This Python is newer than what pykeyupdate was tested on (3.9 to 3.15); the "
-        "layout of its connections was proved at import all the same.",
+        "This Python is newer than those that pykeyupdate was tested on (3.9 to 3.15); "
+        "the layout of its connections was still proved at import.",
     ),
 )
 _TWO_THREADS = (
     "Two threads in one connection, one in recv() and one in send(): OpenSSL forbids "
-    "it, and a key update, the peer's included, can crash the process then. "
-    "pykeyupdate.manage(context) makes sockets that are safe for it."
+    "this, and any key update, even the peer's, can then crash the process. "
+    "pykeyupdate.manage(context) makes sockets for which this is safe."
 )
 _NO_RULES = (
-    "OpenSSL never changes keys by itself, and takes as many key updates as a peer "
-    "sends. pykeyupdate.install(managed=True), or manage(context), looks after both."
+    "OpenSSL never changes keys by itself, and it processes as many key updates as a "
+    "peer sends. pykeyupdate.install(managed=True), or manage(context), handles both."
 )
 _KERNEL_TLS = (
     "With OP_ENABLE_KTLS a peer's key update ends the connection (this OpenSSL or this "
@@ -87,9 +87,9 @@ _KERNEL_TLS = (
 
 
 def main(argv: list[str]) -> int:
-    """Print the report; 0 if pykeyupdate works here, 1 if not."""
+    """Print the report; return 0 if pykeyupdate works here, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate doctor")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     arguments = parser.parse_args(argv)
     report = examine()
     print(json.dumps(report, indent=2) if arguments.json else render(report))
@@ -102,7 +102,7 @@ def version_line() -> str:
 
 
 def examine() -> dict[str, Any]:
-    """Return what there is to know, as plain data."""
+    """Return all findings as plain data."""
     extension, error = _import("pykeyupdate._keyupdate")
     ssl, ssl_error = _import("ssl")
     libssl = dict(extension.libssl) if extension else None
@@ -138,7 +138,7 @@ def hazards(libssl: dict[str, Any], python: int) -> list[str]:
 
 
 def render(report: dict[str, Any]) -> str:
-    """Return the report for a person."""
+    """Return the report as text."""
     gil = ", free-threaded" if report["free_threaded"] else ""
     lines = [
         f"pykeyupdate  {report['pykeyupdate']}",
@@ -170,7 +170,7 @@ def _fold(text: str) -> str:
 
 
 def _import(name: str) -> tuple[Any, Any]:
-    """Return (module, None) or (None, why not)."""
+    """Return (module, None), or (None, reason) if the import failed."""
     try:
         return importlib.import_module(name), None
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""How a command ends that cannot come to its own end: in one line, and by a number.
+"""Ends a command that cannot finish: with one line of text and an exit code.
 
-A traceback says that a program is wrong. None is where somebody presses Ctrl-C, reads
-no further (``| head``), has a full disk or no network.
+A traceback means a bug in the program. It would be wrong when somebody presses Ctrl-C,
+stops reading the output (``| head``), or has a full disk or no network.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ _NAME = "python -m pykeyupdate"
 
 
 class CannotRun(Exception):  # noqa: N818
-    """A command cannot run on this machine; its text says why, and the remedy."""
+    """A command cannot run on this machine; the text gives the reason and remedy."""
 
 
 class _OutputError(Exception):
@@ -22,7 +22,7 @@ class _OutputError(Exception):
 
 
 class _Output:
-    """Standard output whose errors are not taken for those of a command's sockets."""
+    """Standard output whose errors cannot be taken for those of a command's sockets."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -48,7 +48,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code, or the one that its early end has."""
+    """Run a command and return its exit code, or that of its early end."""
     try:
         return _run(command)
     except CannotRun as error:
@@ -63,13 +63,13 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _run(command: Callable[[], int]) -> int:
-    if sys.stdout is None:  # closed from the beginning: print() does nothing
+    if sys.stdout is None:  # closed from the start: print() does nothing
         return command()
     with contextlib.redirect_stdout(_Output(sys.stdout)) as output:
         try:
             return command()
         finally:
-            output.flush()  # or Python does at its exit, where nobody can catch it
+            output.flush()  # or Python flushes at exit, where nobody can catch errors
 
 
 def _say(text: str, exit_code: int) -> int:
@@ -78,13 +78,13 @@ def _say(text: str, exit_code: int) -> int:
 
 
 def _nobody_reads(error: object) -> bool:
-    # Windows calls it an invalid argument
+    # Windows reports an invalid argument
     return isinstance(error, BrokenPipeError) or (
         sys.platform == "win32" and isinstance(error, OSError)
     )
 
 
 def _forget_output() -> None:
-    """Have Python, which tries once more at its exit, write what is left to nowhere."""
+    """Discard the rest of the output, which Python tries to write again at exit."""
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

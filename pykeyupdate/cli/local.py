@@ -1,6 +1,6 @@
 """A TLS client and server in this process, for the commands that need both.
 
-The server's certificate is made on the spot, by trustme (the extra ``[demo]``).
+trustme (the extra ``[demo]``) makes the server's certificate on the spot.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from ..constants import OP_ALLOW_CLIENT_RENEGOTIATION
 from .ending import CannotRun
 
 NAME = "localhost"
-_TIMEOUT = 30.0  # seconds; on loopback nothing takes one
+_TIMEOUT = 30.0  # seconds; on loopback nothing takes even one
 
 
 def trustme() -> Any:
-    """Return the module trustme, or say how to get it."""
+    """Return the module trustme, or raise CannotRun with the way to install it."""
     try:
         import trustme
     except ImportError:
@@ -30,7 +30,7 @@ def trustme() -> Any:
 
 
 def need_loopback() -> None:
-    """Make sure that this process can talk to itself over TCP."""
+    """Raise CannotRun unless this process can talk to itself over TCP."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             socket.create_connection(listener.getsockname(), _TIMEOUT).close()
@@ -59,7 +59,7 @@ def contexts(
 def tcp_connection(
     client: ssl.SSLContext, server: ssl.SSLContext
 ) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
-    """Connect over TCP on loopback and give both ends, after their handshake."""
+    """Connect over TCP on loopback and yield both ends, after their handshake."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         near = stack.enter_context(socket.create_connection(listener.getsockname()))
@@ -77,13 +77,13 @@ def tcp_connection(
 def memory_connection(
     client: ssl.SSLContext, server: ssl.SSLContext
 ) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Connect over memory BIOs and give both ends, after their handshake."""
+    """Connect over memory BIOs and return both ends, after their handshake."""
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     near = client.wrap_bio(to_client, to_server, server_hostname=NAME)
     far = server.wrap_bio(to_server, to_client, server_side=True)
     for end in (near, far, near, far):
         with contextlib.suppress(ssl.SSLWantReadError):
             end.do_handshake()
-    far.write(b"!")  # behind the session tickets, which near reads before it
+    far.write(b"!")  # after the session tickets, which near reads first
     near.read(1)
     return near, far
