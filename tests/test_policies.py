@@ -281,6 +281,45 @@ def test_one_request_is_outstanding_at_a_time(make_wire):
     assert pykeyupdate.stats(wire.end).counts.requests_sent == 2
 
 
+@pytest.mark.parametrize(
+    "wish",
+    [
+        lambda end: pykeyupdate.request_rekey(end, request_peer=True),
+        lambda end: pykeyupdate.rekey_all(request_peer=True),
+    ],
+    ids=["request_rekey", "rekey_all"],
+)
+def test_a_wish_for_both_sides_keys_asks_no_second_time(make_wire, role, wish):
+    """Before the answer, that is; new keys of our own there are each time."""
+    witness = Witness()
+    wire = make_wire(at_once(), witness=witness)
+    witness.wire.clear()
+    for _ in range(3):
+        wish(wire.end)
+        wire.write(b"data")
+    assert witness.said(role) == [REQUESTED, NOT_REQUESTED, NOT_REQUESTED]
+    wire.peer_writes(b"data")  # brings the answer
+    assert witness.said(role, "received") == [NOT_REQUESTED]
+    wish(wire.end)
+    wire.write(b"data")
+    assert witness.said(role)[3:] == [REQUESTED]
+
+
+def test_a_peer_that_never_answers_is_read_all_the_same(make_wire, role):
+    """RFC 9846 5.5: a receiver should not enforce the limits."""
+    witness = Witness()
+    wire = make_wire(at_once(received_records=5, received_bytes=100), witness=witness)
+    witness.wire.clear()
+    for number in range(100):
+        wire.peer.write(b"%02d" % number)  # and does not read
+        wire.carry()
+        assert wire.read_all() == b"%02d" % number
+    assert witness.said(role) == [REQUESTED]
+    assert witness.said(role, "received") == []
+    wire.carry()
+    assert wire.write(b"data") == b"data"
+
+
 def test_an_answer_that_is_owed_is_not_replaced_by_a_request(make_wire):
     wire = make_wire(at_once(sent_records=2, request_peer=True))
     wire.write(b"data")

@@ -93,6 +93,23 @@ def test_server_call_schedules_a_request(tls12, call):
 
 
 @BOTH_CALLS
+@pytest.mark.parametrize(
+    "perform",
+    [lambda c: c.do_handshake(), lambda c: c.read(1), lambda c: c.write(b"x")],
+    ids=["do_handshake", "read", "write"],
+)
+def test_a_server_asks_at_the_next_io(tls12, call, perform):
+    call(tls12.server)
+    tls12.server.pending()
+    assert tls12.wire == []
+    with contextlib.suppress(ssl.SSLWantReadError):
+        perform(tls12.server)
+    assert tls12.said("server") == ["HelloRequest"]
+    tls12.settle()
+    assert tls12.talks()
+
+
+@BOTH_CALLS
 def test_client_follows_a_request_by_resuming(tls12, call):
     """For a server both calls are the same: the client decides, and OpenSSL resumes."""
     call(tls12.server)
@@ -124,6 +141,31 @@ def test_client_pending_from_the_servers_request_to_the_end(tls12):
     assert pykeyupdate.renegotiate_pending(tls12.client) is True
     tls12.settle()
     assert pykeyupdate.renegotiate_pending(tls12.client) is False
+
+
+def test_reading_takes_up_what_the_peer_has_begun(make_link, role):
+    """Other functions pass it by, and go on with it afterwards."""
+    link = make_link("tls12")
+    end, peer = link.end(role), link.peer(role)
+    pykeyupdate.renegotiate(peer)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.do_handshake()
+    end.do_handshake()
+    assert end.write(b"data") == 4
+    assert link.said(role) == []
+    with pytest.raises(ssl.SSLWantReadError):
+        end.read(1)
+    assert (
+        link.said(role)[0] == {"client": "ClientHello", "server": "ServerHello"}[role]
+    )
+    assert peer.read(4) == b"data"
+    for _ in range(3):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.read(1)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    assert pykeyupdate.renegotiate_pending(end) is False
+    assert link.talks()
 
 
 def test_data_in_flight_survives_a_renegotiation_driven_by_reading(tls12):

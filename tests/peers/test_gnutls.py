@@ -4,6 +4,9 @@ gnutls-serv --echo sends back what it gets. gnutls-cli --inline-commands takes
 ^rekey^ (an update that requests one), ^rekey1^ (one that does not) and ^renegotiate^.
 """
 
+import contextlib
+import ssl
+
 import pytest
 from link import NOT_REQUESTED, REQUESTED
 
@@ -140,3 +143,19 @@ def test_gnutls_cli_without_rfc_5746_is_not_asked(gnutls_cli, read_until, call):
     client.type("as before")
     read_until(server, lambda data: b"as before" in data)
     assert witness.wire == []
+
+
+def test_gnutls_serv_without_rfc_5746_is_refused(gnutls_serv):
+    """What it asks for, as OP_NO_RENEGOTIATION says: by a warning, and no more."""
+    server, client, witness = gnutls_serv(
+        "tls12",
+        priority=WITHOUT_RFC_5746,
+        allow=OP_LEGACY_SERVER_CONNECT | ssl.OP_NO_RENEGOTIATION,
+    )
+    witness.wire.clear()
+    client.sendall(b"**REHANDSHAKE**\n")
+    with contextlib.suppress(OSError):
+        while client.recv(100):  # it hangs up, in some way
+            pass
+    assert witness.wire == [("client", "received", "HelloRequest")]
+    server.wait_for("A TLS warning alert has been received")
