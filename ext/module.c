@@ -203,16 +203,9 @@ static int
 module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     ku_state *state = PyModule_GetState(module);
-    Py_VISIT(state->sslobject_type);
-    Py_VISIT(state->ssl);
-    Py_VISIT(state->errors);
-    Py_VISIT(state->find);
-    Py_VISIT(state->partial);
-    Py_VISIT(state->fileno);
-    Py_VISIT(state->gettimeout);
-    Py_VISIT(state->impossible);
-    Py_VISIT(state->happened);
-    Py_VISIT(state->duplex_type);
+#define KU_VISIT(type, name) Py_VISIT(state->name);
+    KU_STATE_OBJECTS(KU_VISIT)
+#undef KU_VISIT
     for (int i = 0; i < 3; i++) {
         Py_VISIT(state->update_types[i]);
     }
@@ -223,18 +216,9 @@ static int
 module_clear(PyObject *module)
 {
     ku_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->sslobject_type);
-    Py_CLEAR(state->sslobj_name);
-    Py_CLEAR(state->ssl);
-    Py_CLEAR(state->errors);
-    Py_CLEAR(state->find);
-    Py_CLEAR(state->partial);
-    Py_CLEAR(state->fileno);
-    Py_CLEAR(state->gettimeout);
-    Py_CLEAR(state->impossible);
-    Py_CLEAR(state->happened);
-    Py_CLEAR(state->read_length);
-    Py_CLEAR(state->duplex_type);
+#define KU_CLEAR(type, name) Py_CLEAR(state->name);
+    KU_STATE_OBJECTS(KU_CLEAR)
+#undef KU_CLEAR
     for (int i = 0; i < 3; i++) {
         Py_CLEAR(state->update_types[i]);
     }

@@ -10,23 +10,30 @@
 
 #include "openssl/libssl.h"
 
+/* clang-format off */
+#define KU_STATE_OBJECTS(X)                                                     \
+    X(PyTypeObject, sslobject_type) /* _ssl._SSLSocket of this interpreter */   \
+    X(PyObject, sslobj_name)        /* the string "_sslobj" */                  \
+    X(PyObject, ssl)                /* module ssl, as it was at import */       \
+    X(PyObject, errors)             /* module pykeyupdate.errors */             \
+    X(PyObject, find)               /* pykeyupdate.connections.find */          \
+    X(PyObject, partial)            /* functools.partial */                     \
+    X(PyObject, fileno)             /* _socket.socket.fileno */                 \
+    X(PyObject, gettimeout)         /* _socket.socket.gettimeout */             \
+    X(PyObject, impossible)         /* pykeyupdate.policy.impossible */         \
+    X(PyObject, happened)           /* pykeyupdate.events.happened */           \
+    X(PyObject, read_length)        /* 1024 */                                  \
+    X(PyTypeObject, duplex_type)    /* Duplex */
+/* clang-format on */
+
 typedef struct {
-    PyTypeObject *sslobject_type; /* _ssl._SSLSocket of this interpreter */
-    PyObject *sslobj_name;        /* the string "_sslobj" */
-    PyObject *ssl;                /* module ssl, as it was at import */
-    PyObject *errors;             /* module pykeyupdate.errors */
-    PyObject *find;               /* pykeyupdate.connections.find */
-    PyObject *partial;            /* functools.partial */
-    PyObject *fileno;             /* _socket.socket.fileno */
-    PyObject *gettimeout;         /* _socket.socket.gettimeout */
-    PyObject *impossible;         /* pykeyupdate.policy.impossible */
-    PyObject *happened;           /* pykeyupdate.events.happened */
-    PyObject *read_length;        /* 1024 */
-    PyTypeObject *duplex_type;    /* Duplex */
-    BIO_METHOD *bio_method;       /* of managed sockets; never freed */
-    PyObject *update_types[3];    /* KeyUpdateType(-1), (0), (1) */
-    int keeps_gil;                /* OpenSSL may be called with the GIL */
-    Py_ssize_t head;              /* sizeof(PyObject) in this interpreter */
+#define KU_MEMBER(type, name) type *name;
+    KU_STATE_OBJECTS(KU_MEMBER)
+#undef KU_MEMBER
+    PyObject *update_types[3]; /* KeyUpdateType(-1), (0), (1) */
+    BIO_METHOD *bio_method;    /* of managed sockets; never freed */
+    int keeps_gil;             /* OpenSSL may be called with the GIL */
+    Py_ssize_t head;           /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;
 } ku_state;
 
