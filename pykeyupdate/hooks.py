@@ -11,8 +11,8 @@ of their own in the place of ``ssl``'s, and then a hook may lead nowhere:
   that one makes all connections.
 
 A subclass in the place of ``ssl.SSLContext`` is no matter by itself: it inherits what
-``ssl``'s class has. So the classes that ``ssl`` came with are remembered here, whatever
-stands in their place, and the rest is found out by asking. A context whose
+``ssl``'s class has. So this goes by the classes that ``ssl`` came with, whatever stands
+in their place, and the rest is found out by asking. A context whose
 ``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s is asked for one connection, on
 which nothing is sent. It tells its class, and the context that really made it.
 """
@@ -25,30 +25,14 @@ from collections.abc import Iterator
 from types import MethodType
 from typing import Any, Callable, NamedTuple
 
+from .connections import name_of
+from .looking import bases, is_a, names
+from .originals import CONTEXT, OBJECT, SOCKET, derived
 from .sockets import SSLObject, SSLSocket
-
-
-def _original(name: str, *candidates: type) -> Any:
-    """Return the class that ssl came with, from those derived from it."""
-    return next(
-        cls
-        for candidate in candidates
-        for cls in candidate.__mro__
-        if (cls.__module__, cls.__name__) == ("ssl", name)
-    )
-
-
-CONTEXT = _original("SSLContext", ssl.SSLContext)
-SOCKET = _original("SSLSocket", ssl.SSLSocket, CONTEXT.sslsocket_class)
-OBJECT = _original("SSLObject", ssl.SSLObject, CONTEXT.sslobject_class)
 
 
 class UnmanageableError(Exception):
     """A hook does not lead, or cannot be made to lead, to managed connections."""
-
-
-class NoAnswerError(UnmanageableError):
-    """A class that is not ssl's could not be asked."""
 
 
 class Hook(NamedTuple):
@@ -105,66 +89,72 @@ def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
 def check_all_contexts() -> None:
     """Raise ``UnmanageableError`` where the hooks of all contexts are of no use.
 
-    They are where another class is there already, or where the class that is
-    ``ssl.SSLContext`` now would not look at them.
+    They are where another class is there already, or where what is ``ssl.SSLContext``
+    now makes contexts that do not look at them: it is asked for one, as any program
+    would.
     """
     _check_sockets()
     for hook in HOOKS:
         there = getattr(CONTEXT, hook.name)
         if there is not hook.theirs and not _derives(there, hook.ours):
             raise UnmanageableError(_foreign("ssl.SSLContext.", hook, there))
-    cls = ssl.SSLContext
-    if cls is not CONTEXT:
-        _check_class(cls, f"ssl.SSLContext is {cls!r}, which")
+    if ssl.SSLContext is not CONTEXT:
+        _check_replaced(ssl.SSLContext)
 
 
-def unreached() -> list[str]:
-    """Describe the other classes of contexts that do not look at these hooks.
-
-    Of those that there are now, and as far as they can be asked.
-    """
-    found = []
-    for cls in _subclasses(CONTEXT):
-        if cls is not ssl.SSLContext and not _is_plain(cls):
-            try:
-                _check_class(cls, repr(cls))
-            except NoAnswerError:
-                pass
-            except UnmanageableError as error:
-                found.append(str(error))
-    return found
-
-
-def _subclasses(cls: Any) -> list[Any]:
-    found: list[Any] = cls.__subclasses__()
-    return found + [deeper for each in found for deeper in _subclasses(each)]
-
-
-def _is_plain(cls: type) -> bool:
-    """Return whether a class has nothing of its own where connections are made."""
-    names = {name for hook in HOOKS for name in (hook.name, hook.method)}
-    own = cls.__mro__[: cls.__mro__.index(CONTEXT)]
-    return not any(names & vars(each).keys() for each in own)
-
-
-def _check_class(cls: Callable[[Any], Any], name: str) -> None:
-    """Raise where contexts of a class do not look at the hooks of all contexts."""
-    context = _asked(cls, ssl.PROTOCOL_TLS_CLIENT)
+def _check_replaced(make: Callable[[Any], Any]) -> None:
+    """Raise where what is ``ssl.SSLContext`` now does not look at the hooks."""
+    context = _asked(make, ssl.PROTOCOL_TLS_CLIENT)
+    if not is_a(context, CONTEXT):
+        raise UnmanageableError(
+            f"ssl.SSLContext is {name_of(make)}, which makes {name_of(type(context))}"
+        )
     for hook in HOOKS:
         maker = _maker(context, hook)
         if not _is_reached(maker, hook):
             raise UnmanageableError(
-                f"{name} makes {maker.made!r} by itself; manage() each of its "
-                f"contexts, which follows that or says why not"
+                f"ssl.SSLContext is {name_of(make)}, which makes {maker.made!r} by "
+                f"itself; {_EACH}"
             )
 
 
+_EACH = "manage() each of its contexts, which follows that or says why not"
+
+
+def unreached() -> list[str]:
+    """Describe the other classes of contexts that may not look at these hooks.
+
+    Of those that there are now, and by what they have of their own where connections
+    are made: no context of a stranger's class is made to find out.
+    """
+    found = []
+    for cls in derived(CONTEXT):
+        ways = _own_ways(cls) if cls is not ssl.SSLContext else []
+        if ways:
+            found.append(f"{name_of(cls)} has a {', '.join(ways)} of its own; {_EACH}")
+    return found
+
+
+def _own_ways(cls: type) -> list[str]:
+    """Return what a class has of its own where connections are made."""
+    mro = bases(cls)
+    own = [names(each) for each in mro[: mro.index(CONTEXT)]]
+    ways = []
+    for hook in HOOKS:
+        there = [each[hook.name] for each in own if hook.name in each]
+        if there and not _derives(there[0], hook.ours):
+            ways.append(hook.name)
+        if any(hook.method in each for each in own):
+            ways.append(f"{hook.method}()")
+    return ways
+
+
 def _check_sockets() -> None:
-    if ssl.SSLSocket is not SOCKET or not issubclass(SSLSocket, SOCKET):
+    if ssl.SSLSocket is not SOCKET:
         raise UnmanageableError(
-            f"ssl.SSLSocket is {ssl.SSLSocket!r}, and no managed sockets can be made "
-            f"while another class is in its place (or was when pykeyupdate was "
-            f"imported). {_as_it_is(ssl.SSLSocket)}"
+            f"ssl.SSLSocket is {name_of(ssl.SSLSocket)}, and no managed sockets can be "
+            f"made while that is in the place of ssl's class. "
+            f"{_as_it_is(ssl.SSLSocket)}"
         )
 
 
@@ -220,7 +210,7 @@ def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except RecursionError:
         raise
     except Exception as error:
-        raise NoAnswerError(
+        raise UnmanageableError(
             f"its class makes connections in a way of its own, and asked for one it "
             f"raises {error!r}. If these are of its sslsocket_class and "
             f"sslobject_class, put pykeyupdate's classes there; if another context "
