@@ -22,8 +22,8 @@ For objects of other projects there is one open protocol: a method
 import functools
 import inspect
 import socket
-import ssl
 import sys
+from _ssl import _SSLSocket  # type: ignore[attr-defined]
 from collections.abc import Iterator
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Callable, NamedTuple, Optional
@@ -38,6 +38,7 @@ from .looking import (
     packages,
     stored,
 )
+from .originals import connections
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
 _MOST = 100  # objects that are looked at; hypercorn's `send` is eight from its socket
@@ -58,16 +59,15 @@ class Connection(NamedTuple):
 
 def holds_tls(value: object) -> bool:
     """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
-    if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
-        return True
-    try:
-        return _is_inner(object.__getattribute__(value, "_sslobj"))  # as sslobject.c
-    except AttributeError:
-        return False
+    return (
+        is_a(value, *connections())
+        or _is_inner(value)
+        or _is_inner(stored(value, "_sslobj"))  # as sslobject.c
+    )
 
 
 def _is_inner(value: object) -> bool:
-    return kind(value) in (("_ssl", "_SSLSocket"), _DUPLEX)
+    return type(value) is _SSLSocket or kind(value) == _DUPLEX
 
 
 def is_socket(tls: Any) -> bool:

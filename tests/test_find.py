@@ -270,10 +270,30 @@ class Properties:
     transport = raw = connection = sock = socket = stream = property(tell)
     extensions = pending = get_extra_info = extra = recv_events_thread = property(tell)
     extra_attributes = send_all = unwrap = property(tell)
+    _sslobj = _connected = owner = property(tell)
 
 
 class Made(metaclass=Meta):
     pass
+
+
+class Text(str):
+    __slots__ = ()
+    __eq__ = __hash__ = partition = split = tell
+
+
+class Comparing:
+    __eq__ = __hash__ = tell
+
+
+Nameless = eval('type("Nameless", (), {})', {})  # of no module
+
+
+class Unconnected:
+    """One that has no connection now, if it is what it looks like."""
+
+    _connected = property(tell)
+    _sslobj = None
 
 
 class Pair(tuple):
@@ -303,6 +323,10 @@ STRANGERS = {  # not made before they are looked at: pytest looks at parameters
     "dict": lambda: Dict(a=1),
     "list": lambda: List([1]),
     "key": lambda: {Key(): object()},
+    "module": of(Text("http.client"), __getattr__=tell),
+    "no module": of(Comparing(), __getattr__=tell),
+    "nameless": Nameless,
+    "unconnected": Unconnected,
     "urllib3": of("urllib3.strange", __getattr__=tell),
     "asyncio": of("asyncio", transport=property(tell)),
     "amqp": lambda: of("amqp", transport=property(tell), sock=property(tell))(
