@@ -8,13 +8,14 @@ raises meanwhile: these come out of the call.
 
 import enum
 import logging
-import ssl
 import sys
 import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
 from .connections import name_of
 from .locks import make_lock
+from .looking import is_a
+from .originals import SOCKET
 from .signals import is_of_signal_handler
 
 _log = logging.getLogger("pykeyupdate")
@@ -128,7 +129,7 @@ def happened(
 
 
 def _is_usable_now(conn: Any) -> bool:
-    return isinstance(conn, ssl.SSLSocket) or conn._transport is not None
+    return is_a(conn, SOCKET) or conn._transport is not None
 
 
 def _running_loop() -> Any:

@@ -177,7 +177,7 @@ def _maker(context: Any, hook: Hook) -> Maker:
     with _asking.of(context):
         made = _asked(hook.sample, method, **role)
     by = _asked(getattr, made, "context")
-    return Maker(by if isinstance(by, CONTEXT) else context, type(made))
+    return Maker(by if is_a(by, CONTEXT) else context, type(made))
 
 
 class _Asking(threading.local):
@@ -245,7 +245,7 @@ def _derived(theirs: type, ours: type) -> type:
 
 
 def _derives(cls: Any, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base)
+    return is_a(cls, type) and issubclass(cls, base)
 
 
 def _foreign(whose: str, hook: Hook, there: Any) -> str:

@@ -374,6 +374,14 @@ def test_properties_that_are_known_are_read(tls13):
         pykeyupdate.rekey(of("aiohttp", transport=property(tell))())
 
 
+@pytest.mark.parametrize("of_ssl", [ssl, pykeyupdate])
+@pytest.mark.parametrize("name", ["SSLSocket", "SSLObject"])
+def test_half_made_connections_are_refused(call, of_ssl, name):
+    cls = getattr(of_ssl, name)
+    with pytest.raises(pykeyupdate.PyKeyUpdateError, match=" connection"):
+        call(cls.__new__(cls))
+
+
 def test_slots_are_read(tls13):
     class Slotted:
         __slots__ = ("sock", "transport")
