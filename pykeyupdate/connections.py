@@ -85,6 +85,11 @@ def _why_not(end: End) -> Optional[str]:
     owner = foreign(end.value)
     if owner:
         return _THEIRS.format(owner)
+    if end.is_async:
+        return (
+            f"{name_of(type(end.value))} gives a coroutine; await it, and pass what "
+            "that gives (a method __tls_connection__() must be no `async def`)"
+        )
     if end.has_no_tls:
         return f"{name_of(type(end.value))} carries no TLS"
     if is_a(end.value, socket.socket):

@@ -25,7 +25,7 @@ import socket
 import sys
 from _ssl import _SSLSocket  # type: ignore[attr-defined]
 from collections.abc import Iterator
-from types import BuiltinMethodType, MethodType, ModuleType
+from types import BuiltinMethodType, CoroutineType, MethodType, ModuleType
 from typing import Any, Callable, NamedTuple, Optional
 
 from .looking import (
@@ -105,6 +105,7 @@ class End(NamedTuple):
     value: object
     is_empty: bool = False
     has_no_tls: bool = False
+    is_async: bool = False
 
 
 class Walk:
@@ -122,6 +123,10 @@ class Walk:
             return None
         self.seen[id(value)] = value
         for inside in _insides(value):
+            if type(inside.value) is CoroutineType:
+                inside.value.close()  # or it would be said that nobody awaits it
+                self.ends.append(End(value, is_async=True))
+                continue
             if inside.value is None:
                 self.ends.append(End(value, not inside.or_no_tls, inside.or_no_tls))
                 continue

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import functools
+import gc
 import http.client
 import io
 import re
@@ -11,6 +12,7 @@ import socket
 import ssl
 import time
 import types
+import warnings
 import xmlrpc.client
 from typing import ClassVar
 from unittest import mock
@@ -103,6 +105,20 @@ def test_hook_is_looked_up_on_the_class(call):
     holder = Holding(__tls_connection__=lambda: None)
     with pytest.raises(TypeError, match="__tls_connection__"):
         call(holder)
+
+
+@pytest.mark.parametrize("name", ["__tls_connection__", "get_extra_info"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_coroutines_are_named_and_not_left(call, name, wrapped):
+    async def method(*arguments):
+        raise AssertionError
+
+    conn = type("Async", (), {name: method})()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # never awaited
+        text = refusal(Holding(transport=conn) if wrapped else conn, call)
+        gc.collect()
+    assert "Async'> gives a coroutine; await it" in text
 
 
 def test_endless_hook_is_a_type_error(call):
