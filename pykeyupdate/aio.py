@@ -67,9 +67,11 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
     It is a send: no other task may be in one on the same connection where the stream
     does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
-    asyncio the update takes place all the same; a trio or anyio stream may be unusable
-    if part of the message had gone out, as its documentation says of every send. For a
-    timeout use ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
+    asyncio the update takes place all the same; a trio or anyio stream is broken
+    afterwards, as by every send that is cancelled, whether or not part of the message
+    had gone out (and anyio's by a call in a scope that had been cancelled before, which
+    trio's survives). So prefer to let it end. For a timeout use ``asyncio.timeout()``,
+    ``trio.fail_after()``, ``anyio.fail_after()``.
 
     Raises as ``pykeyupdate.rekey()``; ``WrongLoopError`` (a ``RuntimeError``) in
     another thread or loop than the connection's; ``ConnectionClosedError`` where the

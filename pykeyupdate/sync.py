@@ -56,7 +56,8 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     How often: sparingly, and not before the peer has answered a request (``stats()`` of
     a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
     request until then, and an OpenSSL peer whose non-blocking write is half-way ends
-    its own connection (``BAD_LENGTH``) over any update that follows a request.
+    its own connection (``BAD_LENGTH``) over any update that follows a request; be it
+    our answer to one of its own that crossed it, which nobody can hold back.
 
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
     There received data is never in the way (no ``ReadPendingError``), nor is a send
