@@ -13,8 +13,9 @@ of their own in the place of ``ssl``'s, and then a hook may lead nowhere:
 A subclass in the place of ``ssl.SSLContext`` is no matter by itself: it inherits what
 ``ssl``'s class has. So this goes by the classes that ``ssl`` came with, whatever stands
 in their place, and the rest is found out by asking. A context whose
-``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s is asked for one connection, on
-which nothing is sent. It tells its class, and the context that really made it.
+``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s own code is asked for one
+connection, on which nothing is sent. It tells its class, and the context that really
+made it.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from types import MethodType
+from itertools import takewhile
+from types import FunctionType, MethodType
 from typing import Any, Callable, NamedTuple
 
 from .connections import name_of
@@ -98,11 +100,10 @@ def check_all_contexts() -> None:
         there = getattr(CONTEXT, hook.name)
         if there is not hook.theirs and not _derives(there, hook.ours):
             raise UnmanageableError(_foreign("ssl.SSLContext.", hook, there))
-    if ssl.SSLContext is not CONTEXT:
-        _check_replaced(ssl.SSLContext)
+    _check_made(ssl.SSLContext)
 
 
-def _check_replaced(make: Callable[[Any], Any]) -> None:
+def _check_made(make: Callable[[Any], Any]) -> None:
     """Raise where what is ``ssl.SSLContext`` now does not look at the hooks."""
     context = _asked(make, ssl.PROTOCOL_TLS_CLIENT)
     if not is_a(context, CONTEXT):
@@ -137,8 +138,7 @@ def unreached() -> list[str]:
 
 def _own_ways(cls: type) -> list[str]:
     """Return what a class has of its own where connections are made."""
-    mro = bases(cls)
-    own = [names(each) for each in mro[: mro.index(CONTEXT)]]
+    own = [*map(names, takewhile(lambda each: each is not CONTEXT, bases(cls)))]
     ways = []
     for hook in HOOKS:
         there = [each[hook.name] for each in own if hook.name in each]
@@ -168,9 +168,8 @@ def _as_it_is(cls: Any) -> str:
 
 
 def _maker(context: Any, hook: Hook) -> Maker:
-    method = getattr(context, hook.method)
-    is_ssls = method == MethodType(getattr(CONTEXT, hook.method), context)
-    if is_ssls or _asking.is_under_way(context):
+    method = _asked(getattr, context, hook.method)
+    if _is_ssls(method, context) or _asking.is_under_way(context):
         return Maker(context, getattr(context, hook.name))
     server = context.protocol == ssl.PROTOCOL_TLS_SERVER
     role = {"server_side": True} if server else {"server_hostname": "localhost"}
@@ -178,6 +177,14 @@ def _maker(context: Any, hook: Hook) -> Maker:
         made = _asked(hook.sample, method, **role)
     by = _asked(getattr, made, "context")
     return Maker(by if is_a(by, CONTEXT) else context, type(made))
+
+
+def _is_ssls(method: Any, context: Any) -> bool:
+    """Return whether it is ssl's own code, which is replaced in ssl's class, too."""
+    if not (is_a(method, MethodType) and method.__self__ is context):
+        return False
+    function = method.__func__
+    return is_a(function, FunctionType) and function.__globals__ is vars(ssl)
 
 
 class _Asking(threading.local):

@@ -231,10 +231,7 @@ def _set(found: list[tuple[Any, hooks.Hook, type]], wanted: Rules) -> None:
             ]
             held[RULES] = wanted
             setattr(context, hook.name, cls)
-            if getattr(context, hook.name) is not cls:
-                raise AttributeError(  # noqa: TRY301 (undone below, as any)
-                    f"its {hook.name} stays what it is"
-                )
+            _check_taken(context, hook, cls, wanted)
     except BaseException:
         for held, name, value in reversed(before):
             if value is _MISSING:
@@ -242,6 +239,13 @@ def _set(found: list[tuple[Any, hooks.Hook, type]], wanted: Rules) -> None:
             else:
                 held[name] = value
         raise
+
+
+def _check_taken(context: Any, hook: hooks.Hook, cls: type, wanted: Rules) -> None:
+    if getattr(context, hook.name) is not cls:
+        raise AttributeError(f"its {hook.name} stays what it is")
+    if vars(context).get(RULES) is not wanted:
+        raise AttributeError("its __dict__ keeps nothing")
 
 
 def _why_not_managed() -> Optional[str]:

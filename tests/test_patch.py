@@ -624,6 +624,38 @@ def test_a_context_that_makes_sockets_by_itself_is_refused(context_class, snapsh
     pykeyupdate.uninstall()
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_method_of_ssls_class_that_was_replaced_is_asked(
+    snapshot, monkeypatch, by_itself
+):
+    class Own(ssl.SSLSocket):
+        pass
+
+    ssls = ssl.SSLContext.wrap_socket
+
+    def wrap_socket(self, sock, *args, **kwargs):
+        if by_itself:
+            return Own._create(sock, *args, context=self, **kwargs)
+        return ssls(self, sock, *args, **kwargs)
+
+    context = ssl.create_default_context()
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap_socket)
+    snapshot[ssl.SSLContext] = content(ssl.SSLContext)[0]
+    if by_itself:
+        with pytest.raises(TypeError, match=r"makes .*Own.* by itself"):
+            pykeyupdate.manage(context)
+        with pytest.warns(pykeyupdate.PatchWarning, match="nothing.*Own.* by itself"):
+            pykeyupdate.install(managed=True)
+    else:
+        pykeyupdate.install(managed=True)
+        assert made_by(context) is pykeyupdate.SSLSocket
+        pykeyupdate.uninstall()
+        pykeyupdate.manage(context)
+        assert made_by(context) is pykeyupdate.SSLSocket
+    monkeypatch.undo()
+    snapshot[ssl.SSLContext] = content(ssl.SSLContext)[0]
+
+
 def test_a_class_derived_from_ours_is_reached(context_class, snapshot):
     class Derived(pykeyupdate.SSLSocket):
         pass
@@ -726,6 +758,36 @@ def test_no_context_of_a_strangers_class_is_made(context_class, snapshot, name):
     with pytest.warns(pykeyupdate.PatchWarning, match=said):
         pykeyupdate.install(managed=True)
     pykeyupdate.uninstall()
+
+
+class Meta(type(ssl.SSLContext)):
+    """One whose classes answer nothing."""
+
+    def tell(cls, *arguments):
+        raise AssertionError
+
+    __getattr__ = __eq__ = __hash__ = __repr__ = __subclasses__ = __call__ = tell
+    __instancecheck__ = __subclasscheck__ = tell
+
+
+def test_classes_that_answer_nothing_are_no_matter(snapshot):
+    cls = Meta("Odd", (ssl.SSLContext,), {"wrap_bio": None})
+    with pytest.warns(pykeyupdate.PatchWarning, match=r"a wrap_bio\(\) of its own"):
+        pykeyupdate.install(managed=True)
+    pykeyupdate.uninstall()
+    del cls
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", ["__dict__", "__getattribute__"])
+def test_a_context_that_hides_what_it_has_is_refused(context_class, name):
+    def tell(*arguments):
+        raise ZeroDivisionError
+
+    hides = {"__dict__": property(lambda self: {}), "__getattribute__": tell}
+    context = context_class(**{name: hides[name]})(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match="__dict__ keeps nothing|ZeroDivisionError"):
+        pykeyupdate.manage(context)
 
 
 class Frozen(ssl.SSLContext):
