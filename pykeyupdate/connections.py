@@ -77,6 +77,10 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
     )
 
 
+_GIVE_NOTHING = {
+    "BufferedRWPair": "a file for reading and writing gives no socket; pass that",
+    "StreamReader": "a StreamReader gives no connection; pass the StreamWriter",
+}
 _THEIRS = "its TLS is {}'s, not the ssl module's"
 
 
@@ -94,9 +98,7 @@ def _why_not(end: End) -> Optional[str]:
         return f"{name_of(type(end.value))} carries no TLS"
     if is_a(end.value, socket.socket):
         return "its socket is a plain one, without TLS"
-    if kind(end.value)[1] == "StreamReader":
-        return "a StreamReader does not give its connection; pass the StreamWriter"
-    return None
+    return _GIVE_NOTHING.get(kind(end.value)[1])
 
 
 def _remedy(conn: object) -> str:

@@ -170,6 +170,7 @@ def _insides(value: Any) -> Iterator[_Inside]:
 _KEPT = ("transport", "raw", "connection", "sock", "socket", "stream", "writer")
 
 _KEPT_UNDER = {
+    "_io": ("raw", "buffer"),  # what makefile() makes, of a SocketIO
     "aiohttp": ("transport", "connection"),
     "aioimaplib": ("protocol", "transport"),
     "amqp": ("_transport", "connection", "sock"),  # `transport` would connect

@@ -9,6 +9,7 @@ only what Python itself keeps there is taken out.
 """
 
 import contextlib
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -22,6 +23,16 @@ bases = type.__dict__["__mro__"].__get__
 names = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
 _name = type.__dict__["__name__"].__get__
+
+
+class _Probe:
+    pass
+
+
+_DESCRIBED = names(_Probe)["__dict__"].__doc__
+"""How Python describes the dict of a class that is written in it."""
+_WITH_A_DICT = BaseException, *bases(io.IOBase)
+"""Types written in C that others are derived from, and take their dict from."""
 
 _items: Any = dict.items
 _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
@@ -131,8 +142,16 @@ def _slots(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _instance_dict(value: object) -> dict[str, Any]:
+    """Return an object's dict, if Python itself keeps it.
+
+    A type of somebody's that is written in C may make what it gives for one: wrapt's
+    proxies give another object's, and the lazy ones make that object first.
+    """
     slot = on_type(value, "__dict__")[1]
-    held = slot.__get__(value) if type(slot) is GetSetDescriptorType else {}
+    is_pythons = type(slot) is GetSetDescriptorType and (
+        slot.__doc__ == _DESCRIBED or slot.__objclass__ in _WITH_A_DICT
+    )
+    held = slot.__get__(value) if is_pythons else {}
     return held if type(held) is dict else {}  # a class has none
 
 

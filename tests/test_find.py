@@ -10,6 +10,7 @@ import re
 import smtplib
 import socket
 import ssl
+import threading
 import time
 import types
 import warnings
@@ -329,6 +330,22 @@ class Key:
     __repr__ = tell
 
 
+class Local(threading.local):
+    """One that makes itself anew in each thread, when its dict is asked for."""
+
+    def __init__(self):
+        if threading.current_thread() is threading.main_thread():
+            tell()
+
+
+def made_in_a_thread(cls):
+    made = []
+    thread = threading.Thread(target=lambda: made.append(cls()))
+    thread.start()
+    thread.join()
+    return made[0]
+
+
 STRANGERS = {  # not made before they are looked at: pytest looks at parameters
     "proxy": Proxy,
     "guarded": Guarded,
@@ -343,6 +360,7 @@ STRANGERS = {  # not made before they are looked at: pytest looks at parameters
     "no module": of(Comparing(), __getattr__=tell),
     "nameless": Nameless,
     "unconnected": Unconnected,
+    "local": lambda: made_in_a_thread(Local),
     "urllib3": of("urllib3.strange", __getattr__=tell),
     "asyncio": of("asyncio", transport=property(tell)),
     "amqp": lambda: of("amqp", transport=property(tell), sock=property(tell))(
@@ -577,6 +595,9 @@ def test_tls_of_others_is_named(module, owner, call):
         ),
         lambda sock: sock.makefile("rb"),
         lambda sock: sock.makefile("wb"),
+        lambda sock: sock.makefile("rb", buffering=0),
+        lambda sock: sock.makefile("r"),
+        lambda sock: sock.makefile("w", encoding="ascii"),
     ],
 )
 def test_ways_that_are_public_are_taken(make_link, hold):
@@ -605,6 +626,14 @@ def test_libraries_with_a_reader_of_their_own(make_link, hold):
     managed = make_link("tls12", "managed")
     pykeyupdate.rekey(hold(managed.client))
     assert managed.said("client") == ["ClientHello"]
+
+
+def test_files_for_both_directions_do_not_give_their_socket(make_link, call):
+    link = make_link("tls13", "socket")
+    for mode in ("rw", "rwb"):
+        assert "for reading and writing gives no socket" in refusal(
+            link.client.makefile(mode), call
+        )
 
 
 class Stranger:
