@@ -144,6 +144,7 @@ _BUILDING_BLOCKS = {
     "requests",
     "urllib3",
     "urllib3_future",
+    "valkey",
 }
 _NOT_ENTERED = (str, bytes, int, float, type(None), type, ModuleType, FunctionType)
 _MOST_HINTED = 1000  # objects that are looked at, some milliseconds

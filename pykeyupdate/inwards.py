@@ -174,10 +174,12 @@ _KEPT_UNDER = {
     "aiohttp": ("transport", "connection"),
     "aioimaplib": ("protocol", "transport"),
     "amqp": ("_transport", "connection", "sock"),  # `transport` would connect
+    "cheroot": ("rfile", "_raw"),  # of a WSGI application's input, a file of _pyio's
     "http": ("sock", "connection", "fp"),  # fp: of a response
     "hypercorn": ("send", "writer", "stream"),
     "kombu": ("_connection",),  # `connection` would connect
     "redis": (),  # a client's `connection` is None, as it has a pool
+    "valkey": (),  # likewise
     "socket": ("_sock",),  # SocketIO, which makefile() makes
     "socketserver": ("request",),
     "tornado": ("ws_connection", "request", "connection", "stream", "socket"),

@@ -527,8 +527,9 @@ def test_sender_is_named_for_its_own_object_only(make_link):
     assert "`pykeyupdate.aio.flush()`" in refusal(conn, pykeyupdate.flush)
 
 
-def test_closed_client_says_that_it_holds_none():
-    text = refusal(of("redis.client")(connection=None, connection_pool=Holding()))
+@pytest.mark.parametrize("module", ["redis.client", "valkey.client"])
+def test_closed_client_says_that_it_holds_none(module):
+    text = refusal(of(module)(connection=None, connection_pool=Holding()))
     assert "nothing in it that pykeyupdate knows carries TLS now" in text
     assert "rekey_all()" in text
 
@@ -592,6 +593,9 @@ def test_tls_of_others_is_named(module, owner, call):
         ),
         lambda sock: of("urllib3.response", connection=property(lambda self: None))(
             _original_response=of("http.client")(fp=sock.makefile("rb"))
+        ),
+        lambda sock: of("cheroot.server")(
+            rfile=of("cheroot.makefile")(_raw=sock.makefile("rb", buffering=0))
         ),
         lambda sock: sock.makefile("rb"),
         lambda sock: sock.makefile("wb"),
