@@ -118,7 +118,17 @@ def _remedy(conn: object) -> str:
 
 
 # Whose methods are asked for a hint; no stranger's is.
-_STREAMS = {"_asyncio", "anyio", "asyncio", "httpcore", "trio", "uvloop"}
+_STREAMS = {
+    "_asyncio",
+    "_io",
+    "anyio",
+    "asyncio",
+    "cheroot",
+    "httpcore",
+    "socket",
+    "trio",
+    "uvloop",
+}
 
 
 def _known_inside(part: object) -> Optional[Connection]:

@@ -475,6 +475,8 @@ class Slots:
         lambda sock: Holding(pool={("localhost", 1): (None, sock)}),
         lambda sock: Holding(pool={object(): object(), Key(): Holding(_sock=sock)}),
         lambda sock: {"wsgi.input": sock},
+        lambda sock: {"wsgi.input": sock.makefile("rb")},
+        lambda sock: Holding(_file=sock.makefile("w")),
         Slots,
         lambda sock: lambda: sock,
         lambda sock: Holding(_writer=Holding(socket=sock)),
