@@ -7,6 +7,7 @@ A subclass of ``int``, ``float`` or ``str`` may compare, convert and print as it
 what is checked, and returned to be kept, is the plain value inside.
 """
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
@@ -86,6 +87,12 @@ def flag(of: str, name: str, value: object) -> None:
     """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
     if not is_a(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
+
+
+def is_function(value: object) -> bool:
+    """Return whether it can be called, and has done it all when it returns."""
+    called = (value, getattr(type(value), "__call__", None))  # noqa: B004
+    return callable(value) and not any(map(inspect.iscoroutinefunction, called))
 
 
 def word(

@@ -162,9 +162,13 @@ class RekeyPolicy:
         )
         for name in ("request_peer", "aead_limit", "renegotiate"):
             checks.flag(of, name, values[name])
-        if not callable(on_impossible):
+        if not checks.is_function(on_impossible):
             values["on_impossible"] = checks.word(
-                of, "on_impossible", on_impossible, _ACTIONS, ", or a function"
+                of,
+                "on_impossible",
+                on_impossible,
+                _ACTIONS,
+                ", or a function that is no `async def`",
             )
         _set(self, values)
 

@@ -6,6 +6,7 @@ What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import logging
 import os
@@ -866,6 +867,28 @@ def test_events_and_the_log(make_wire, caplog):
     assert sum("failed" in message for message in messages) == 2
     with pytest.raises(TypeError, match="takes a function"):
         pykeyupdate.on_event(None)
+
+
+def test_what_would_have_to_be_awaited_is_no_function():
+    """Its policy would be ignored, as to return is to ignore."""
+
+    async def function(*arguments):
+        raise AssertionError
+
+    class Called:
+        async def __call__(self, *arguments):
+            raise AssertionError
+
+    for wrong in (
+        function,
+        functools.partial(function, 1),
+        Called(),
+        Called().__call__,
+    ):
+        with pytest.raises(TypeError, match="takes a function, and no `async def`"):
+            pykeyupdate.on_event(wrong)
+        with pytest.raises(TypeError, match="or a function that is no `async def`"):
+            RekeyPolicy(on_impossible=wrong)
 
 
 def test_a_registration_that_is_taken_back_is_that_one(make_wire):
