@@ -30,8 +30,14 @@ from typing import Any, Callable, Optional
 from . import _keyupdate, checks, performing
 from .connections import call, find, refuse_to_send
 from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from .inwards import Connection, is_asyncio, is_awaited, is_socket
-from .looking import has
+from .inwards import (
+    Connection,
+    is_asyncio,
+    is_awaited,
+    is_socket,
+    is_stream_writer,
+)
+from .looking import has, is_a, stored
 from .performing import DATA, ClientCertificate
 
 __all__ = [
@@ -172,7 +178,7 @@ def _carried(conn: Any, function: str) -> Connection:
 
 
 def _transport(carrier: Any) -> Any:
-    return getattr(carrier, "transport", carrier)
+    return carrier.transport if is_stream_writer(carrier) else carrier
 
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
@@ -189,8 +195,10 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     with contextlib.suppress(RuntimeError):  # another framework's loop is none of these
         running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
-        loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
-        if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
+        loops = stored(holder, "_loop"), stored(holder, "loop")
+        if any(
+            is_a(it, asyncio.AbstractEventLoop) and it is not running for it in loops
+        ):
             raise WrongLoopError(
                 f"{call(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
@@ -225,7 +233,8 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     carrier = connection.carrier
     performing.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
-        await _send_through(connection, take)
+        if not await _send_through(connection, take):
+            refuse_to_send(conn, connection, function)
         return
     take()
     transport = _transport(carrier)
@@ -233,15 +242,18 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
         transport.write(_Nothing())
     else:
         transport.writelines([])
-    if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
+    if is_stream_writer(carrier) and sys.version_info >= (3, 11):
         await carrier.drain()  # before, no two tasks may be in it at once
 
 
-async def _send_through(connection: Connection, take: Callable[[], object]) -> None:
+async def _send_through(connection: Connection, take: Callable[[], object]) -> bool:
+    """Take a step in the carrier's send; return whether that has come to it."""
     failed: Optional[Exception] = None
+    is_taken = False
 
     def step() -> bytes:
-        nonlocal failed
+        nonlocal failed, is_taken
+        is_taken = True
         try:
             take()
         except Exception as error:  # noqa: BLE001 (the stream would take it for its own)
@@ -253,6 +265,7 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> N
         await send(_Nothing())
     if failed is not None:
         raise failed
+    return is_taken
 
 
 @contextlib.contextmanager

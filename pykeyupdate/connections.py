@@ -89,6 +89,8 @@ def _why_not(end: End) -> Optional[str]:
     owner = foreign(end.value)
     if owner:
         return _THEIRS.format(owner)
+    if end.error is not None:
+        return f"asked for its TLS, {name_of(type(end.value))} raises {end.error!r}"
     if end.is_async:
         return (
             f"{name_of(type(end.value))} gives a coroutine; await it, and pass what "

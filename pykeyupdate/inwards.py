@@ -39,6 +39,7 @@ from .looking import (
     stored,
 )
 from .originals import connections
+from .signals import is_of_signal_handler
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
 _MOST = 100  # objects that are looked at; hypercorn's `send` is eight from its socket
@@ -97,6 +98,8 @@ class _Inside(NamedTuple):
     """Whether the object around it sends for it, if it is an SSLObject."""
     or_no_tls: bool = False
     """Whether nothing (None) means that there is no TLS, not no connection."""
+    error: Optional[Exception] = None
+    """What it raised instead."""
 
 
 class End(NamedTuple):
@@ -106,6 +109,7 @@ class End(NamedTuple):
     is_empty: bool = False
     has_no_tls: bool = False
     is_async: bool = False
+    error: Optional[Exception] = None
 
 
 class Walk:
@@ -123,18 +127,27 @@ class Walk:
             return None
         self.seen[id(value)] = value
         for inside in _insides(value):
-            if type(inside.value) is CoroutineType:
-                inside.value.close()  # or it would be said that nobody awaits it
-                self.ends.append(End(value, is_async=True))
-                continue
-            if inside.value is None:
-                self.ends.append(End(value, not inside.or_no_tls, inside.or_no_tls))
+            end = _end(value, inside)
+            if end is not None:
+                self.ends.append(end)
                 continue
             found = self.follow(inside.value)
             if found is not None:
                 return _seen_from(value, found, sends=inside.is_sent_for)
         self.ends.append(End(value))
         return None
+
+
+def _end(value: object, inside: _Inside) -> Optional[End]:
+    """Return the end that a step from an object has come to, if it is one."""
+    if inside.error is not None:
+        return End(value, error=inside.error)
+    if type(inside.value) is CoroutineType:
+        inside.value.close()  # or it would be said that nobody awaits it
+        return End(value, is_async=True)
+    if inside.value is None:
+        return End(value, not inside.or_no_tls, inside.or_no_tls)
+    return None
 
 
 def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
@@ -218,7 +231,14 @@ def _of(package_name: str, *names: str) -> Callable[[object], bool]:
 
 
 def _extra_info(value: Any) -> _Inside:
-    return _Inside(value.get_extra_info("ssl_object"), is_sent_for=True, or_no_tls=True)
+    """Ask for it; a stranger's method of that name may be another."""
+    try:
+        found = value.get_extra_info("ssl_object")
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        return _Inside(None, error=error)
+    return _Inside(found, is_sent_for=True, or_no_tls=True)
 
 
 def _typed_attribute(stream: Any) -> _Inside:
@@ -318,7 +338,15 @@ _STREAMS = (
 
 def is_asyncio(carrier: object) -> bool:
     """Return whether it is a transport or StreamWriter, of any loop."""
-    return has_methods(carrier, "writelines")
+    if not has_methods(carrier, "writelines", "is_closing"):
+        return False
+    return is_stream_writer(carrier) or has_methods(carrier, "get_protocol")
+
+
+def is_stream_writer(carrier: object) -> bool:
+    """Return whether it is asyncio's StreamWriter, which has a transport."""
+    cls, _ = on_type(carrier, "transport")
+    return cls is not None and package(cls) == "asyncio"
 
 
 def is_awaited(carrier: object) -> bool:

@@ -504,6 +504,57 @@ def test_what_others_hold_is_not_named(make_link):
     assert "pass `" in refusal(Holding(_pool=pool))
 
 
+class Wrapping:
+    """It gives the SSLObject, and looks like what sends for it."""
+
+    def __init__(self, tls):
+        self.tls = tls
+
+    def get_extra_info(self, name):
+        return self.tls if name == "ssl_object" else None
+
+
+class WrappingWriter(Wrapping):
+    transport = _loop = loop = drain = property(tell)
+
+    def writelines(self, lines):
+        tell()
+
+    def is_closing(self):
+        tell()
+
+
+class WrappingStream(Wrapping):
+    """One whose send() does not come to the SSLObject: it keeps the data."""
+
+    async def send_all(self, data):
+        assert len(data) == 0
+
+    async def receive_some(self, amount):
+        tell()
+
+
+@pytest.mark.parametrize("function", ["rekey", "flush", "request_client_certificate"])
+@pytest.mark.parametrize("cls", [WrappingWriter, WrappingStream])
+def test_what_only_looks_like_a_sender_is_refused(make_link, cls, function):
+    link = make_link("tls13")
+    with pytest.raises(TypeError, match="no documented way to send"):
+        asyncio.run(getattr(aio, function)(cls(link.client)))
+    assert link.said("client") == []
+    link.settle()
+    assert link.talks()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_get_extra_info_of_a_stranger_may_fail(call, wrapped):
+    class Failing:
+        def get_extra_info(self, name):
+            raise KeyError(name)
+
+    conn = Holding(transport=Failing()) if wrapped else Failing()
+    assert "Failing'> raises KeyError('ssl_object')" in refusal(conn, call)
+
+
 def test_sender_is_named_for_its_own_object_only(make_link):
     """aiohttp's WebSockets give their SSLObject; the request beside it can send."""
 
@@ -517,6 +568,8 @@ def test_sender_is_named_for_its_own_object_only(make_link):
     class Sender(Transport):
         def writelines(self, lines):
             raise AssertionError
+
+        get_protocol = is_closing = writelines
 
     class WebSocket(Transport):
         pass
