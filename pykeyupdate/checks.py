@@ -89,7 +89,7 @@ def flag(of: str, name: str, value: object) -> None:
         _refuse(TypeError, of, name, value, "True or False")
 
 
-def is_function(value: object) -> bool:
+def is_function(value: Any) -> bool:
     """Return whether it can be called, and has done it all when it returns."""
     called = (value, getattr(type(value), "__call__", None))  # noqa: B004
     return callable(value) and not any(map(inspect.iscoroutinefunction, called))
