@@ -154,7 +154,7 @@ py_pending(PyObject *object, PyObject *ignored)
     if (ku_monitor_any_is_mine()) {
         return pending_now(self);
     }
-    if (ku_call_perform(self, "pending", NULL, pending_action, &pending) == NULL) {
+    if (ku_call_perform_here(self, "pending", pending_action, &pending) == NULL) {
         return NULL;
     }
     return PyLong_FromSize_t(pending);

@@ -71,9 +71,15 @@ import_names(ku_state *state)
     if (state->errors != NULL) {
         state->find = import_from("pykeyupdate.connections", "find");
     }
+    if (state->find != NULL) {
+        state->stored = import_from("pykeyupdate.looking", "stored");
+        state->socket_type = (void *)import_from("pykeyupdate.originals", "SOCKET");
+        state->object_type = (void *)import_from("pykeyupdate.originals", "OBJECT");
+    }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->partial != NULL
-                   && state->ssl != NULL && state->find != NULL;
+                   && state->ssl != NULL && state->stored != NULL
+                   && state->socket_type != NULL && state->object_type != NULL;
     return complete ? 0 : -1;
 }
 
@@ -185,6 +191,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->ssl);
     Py_VISIT(state->errors);
     Py_VISIT(state->find);
+    Py_VISIT(state->stored);
+    Py_VISIT(state->socket_type);
+    Py_VISIT(state->object_type);
     Py_VISIT(state->partial);
     Py_VISIT(state->fileno);
     Py_VISIT(state->gettimeout);
@@ -206,6 +215,9 @@ module_clear(PyObject *module)
     Py_CLEAR(state->ssl);
     Py_CLEAR(state->errors);
     Py_CLEAR(state->find);
+    Py_CLEAR(state->stored);
+    Py_CLEAR(state->socket_type);
+    Py_CLEAR(state->object_type);
     Py_CLEAR(state->partial);
     Py_CLEAR(state->fileno);
     Py_CLEAR(state->gettimeout);

@@ -151,12 +151,25 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     return probe;
 }
 
-/* What an object or its class itself has under a name, or NotImplemented.  Its
-   __getattr__() and __getattribute__() are not asked: what answers to every name (a
-   remote proxy) is not to be called, and what forwards to a connection is none. */
-static PyObject *
-own_attribute(PyObject *object, PyObject *name)
+/* Whether an object is of a class of ssl's, or of one derived from it. */
+static int
+is_of_ssl(const ku_state *state, PyObject *object)
 {
+    return PyType_IsSubtype(Py_TYPE(object), state->socket_type)
+           || PyType_IsSubtype(Py_TYPE(object), state->object_type);
+}
+
+/* What an object or its class itself has under a name; what is no part of a connection
+   where there is nothing.  Its __getattr__() and __getattribute__() are not asked: what
+   answers to every name (a remote proxy) is not to be called, and what forwards to a
+   connection is none.  Nor is a stranger's property, as ssl's own code asks it of its
+   own classes alone (and pykeyupdate.SSLSocket's is one). */
+static PyObject *
+own_attribute(ku_state *state, PyObject *object, PyObject *name)
+{
+    if (!is_of_ssl(state, object)) {
+        return PyObject_CallFunctionObjArgs(state->stored, object, name, NULL);
+    }
     PyObject *value = PyObject_GenericGetAttr(object, name);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
@@ -170,7 +183,7 @@ static void
 refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *name = PyUnicode_FromString("_connected");
-    PyObject *connected = name != NULL ? own_attribute(conn, name) : NULL;
+    PyObject *connected = name != NULL ? own_attribute(state, conn, name) : NULL;
     Py_XDECREF(name);
     if (connected == NULL) {
         return;
@@ -197,7 +210,7 @@ inner_object(ku_state *state, const char *function, PyObject *conn)
         Py_INCREF(conn);
         return conn;
     }
-    PyObject *inner = own_attribute(conn, state->sslobj_name);
+    PyObject *inner = own_attribute(state, conn, state->sslobj_name);
     if (inner == NULL || is_inner(state, inner)) {
         return inner;
     }

@@ -12,6 +12,9 @@ typedef struct {
     PyObject *ssl;                 /* module ssl, as it was at import */
     PyObject *errors;              /* module pykeyupdate.errors */
     PyObject *find;                /* pykeyupdate.connections.find */
+    PyObject *stored;              /* pykeyupdate.looking.stored */
+    PyTypeObject *socket_type;     /* ssl.SSLSocket, as ssl came with it */
+    PyTypeObject *object_type;     /* ssl.SSLObject, likewise */
     PyObject *partial;             /* functools.partial */
     PyObject *fileno;              /* _socket.socket.fileno */
     PyObject *gettimeout;          /* _socket.socket.gettimeout */

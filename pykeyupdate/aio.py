@@ -30,8 +30,14 @@ from typing import Any, Callable, Optional
 from . import _keyupdate, checks, performing
 from .connections import call, find, refuse_to_send
 from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from .inwards import Connection, is_asyncio, is_awaited, is_socket
-from .looking import has
+from .inwards import (
+    Connection,
+    is_asyncio,
+    is_awaited,
+    is_socket,
+    is_stream_writer,
+)
+from .looking import has, is_a, stored
 from .performing import DATA, ClientCertificate
 
 __all__ = [
@@ -67,9 +73,11 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
 
     It is a send: no other task may be in one on the same connection where the stream
     does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
-    asyncio the update takes place all the same; a trio or anyio stream may be unusable
-    if part of the message had gone out, as its documentation says of every send. For a
-    timeout use ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
+    asyncio the update takes place all the same; a trio or anyio stream is broken
+    afterwards, as by every send that is cancelled, whether or not part of the message
+    had gone out (and anyio's by a call in a scope that had been cancelled before, which
+    trio's survives). So prefer to let it end. For a timeout use ``asyncio.timeout()``,
+    ``trio.fail_after()``, ``anyio.fail_after()``.
 
     Raises as ``pykeyupdate.rekey()``; ``WrongLoopError`` (a ``RuntimeError``) in
     another thread or loop than the connection's; ``ConnectionClosedError`` where the
@@ -170,7 +178,7 @@ def _carried(conn: Any, function: str) -> Connection:
 
 
 def _transport(carrier: Any) -> Any:
-    return getattr(carrier, "transport", carrier)
+    return carrier.transport if is_stream_writer(carrier) else carrier
 
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
@@ -187,8 +195,10 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     with contextlib.suppress(RuntimeError):  # another framework's loop is none of these
         running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
-        loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
-        if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
+        loops = stored(holder, "_loop"), stored(holder, "loop")
+        if any(
+            is_a(it, asyncio.AbstractEventLoop) and it is not running for it in loops
+        ):
             raise WrongLoopError(
                 f"{call(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
@@ -223,7 +233,8 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     carrier = connection.carrier
     performing.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
-        await _send_through(connection, take)
+        if not await _send_through(connection, take):
+            refuse_to_send(conn, connection, function)
         return
     take()
     transport = _transport(carrier)
@@ -231,15 +242,18 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
         transport.write(_Nothing())
     else:
         transport.writelines([])
-    if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
+    if is_stream_writer(carrier) and sys.version_info >= (3, 11):
         await carrier.drain()  # before, no two tasks may be in it at once
 
 
-async def _send_through(connection: Connection, take: Callable[[], object]) -> None:
+async def _send_through(connection: Connection, take: Callable[[], object]) -> bool:
+    """Take a step in the carrier's send; return whether that has come to it."""
     failed: Optional[Exception] = None
+    is_taken = False
 
     def step() -> bytes:
-        nonlocal failed
+        nonlocal failed, is_taken
+        is_taken = True
         try:
             take()
         except Exception as error:  # noqa: BLE001 (the stream would take it for its own)
@@ -251,6 +265,7 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> N
         await send(_Nothing())
     if failed is not None:
         raise failed
+    return is_taken
 
 
 @contextlib.contextmanager

@@ -61,11 +61,12 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     ``TypeError`` for one that is no number and a ``request_peer`` that is no ``bool``.
     """
     checks.flag("rekey_all()", "request_peer", request_peer)
-    checks.number(
-        "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
+    pace = _Pace(
+        checks.number(
+            "rekey_all()", "per_second", per_second, "above 0", lambda it: it > 0
+        )
     )
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
-    pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
         if _rekey_socket(sock, wanted):

@@ -28,6 +28,7 @@ from typing import Any, Optional
 from . import _keyupdate
 from .identity import IdentityMap
 from .methods import Methods
+from .originals import OBJECT, SOCKET
 from .policy import DEFAULT, Rules
 
 RULES = "_pykeyupdate_rules"
@@ -51,7 +52,7 @@ def _rules_of(context: ssl.SSLContext) -> Rules:
     return vars(context).get(RULES) or Defaults.rules
 
 
-class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
+class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     """An ``ssl.SSLObject`` that looks after its keys.
 
     Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
@@ -131,7 +132,7 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     return None
 
 
-class SSLSocket(Methods, ssl.SSLSocket):
+class SSLSocket(Methods, SOCKET):
     """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
 
     Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may sit
@@ -171,7 +172,7 @@ class SSLSocket(Methods, ssl.SSLSocket):
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
         """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
-        if not issubclass(cls, ssl.SSLSocket):
+        if ssl.SSLSocket is not SOCKET:
             raise TypeError(
                 f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
                 f"{ssl.SSLSocket!r}: let that patch ssl before the context is made"

@@ -53,10 +53,15 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
     server refuses its clients' by default.
 
+    Not on a connection that the peer is about to close (a response with ``Connection:
+    close``): where it has closed already, TCP answers what is sent with a reset, and
+    what the peer had sent and was not yet read is lost.
+
     How often: sparingly, and not before the peer has answered a request (``stats()`` of
     a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
     request until then, and an OpenSSL peer whose non-blocking write is half-way ends
-    its own connection (``BAD_LENGTH``) over any update that follows a request.
+    its own connection (``BAD_LENGTH``) over any update that follows a request; be it
+    our answer to one of its own that crossed it, which nobody can hold back.
 
     Threads: the one that does this connection's I/O; of a managed ``SSLSocket`` any.
     There received data is never in the way (no ``ReadPendingError``), nor is a send
