@@ -222,7 +222,5 @@ class SSLSocket(Methods, ssl.SSLSocket):
         duplex = self._duplex
         # A thread that Python has stopped at exit may be in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
-            descriptor = self.detach()
-            if descriptor >= 0:
-                duplex.close(descriptor)  # or the last of the threads in it does
+            duplex.close(self)
         super()._real_close()  # type: ignore[misc]

@@ -1,8 +1,10 @@
 """Signal handlers: they run when ``ssl``'s would, and nothing keeps what they raise."""
 
+import contextlib
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -211,6 +213,31 @@ def test_what_an_events_handler_and_a_signals_raise_is_told_apart(connect, caplo
     assert server.recv(100) == b"sent under new keys"
 
 
+def is_interrupted(call, at):
+    """Raise Stop before a bytecode of the package, if a call has so many."""
+    passed = 0
+
+    def trace(frame, event, arg):
+        nonlocal passed
+        # 3.9 makes a SystemError of an exception there, 3.12 tells lines alone
+        frame.f_trace_opcodes = sys.version_info >= (3, 10)
+        is_ours = f"{os.sep}pykeyupdate{os.sep}" in frame.f_code.co_filename
+        if is_ours and event in ("opcode", "line"):
+            passed += 1
+            if passed == at:
+                raise Stop
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except Stop:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
 @pytest.mark.parametrize("function", ["rekey", "flush", "request_client_certificate"])
 def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     connect, threads, make_contexts, function
@@ -220,36 +247,16 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     def setup(client, server):
         client.post_handshake_auth = True
 
-    def interrupt(at):
-        passed = 0
-
-        def trace(frame, event, arg):
-            nonlocal passed
-            # 3.9 makes a SystemError of an exception there, 3.12 tells lines alone
-            frame.f_trace_opcodes = sys.version_info >= (3, 10)
-            is_ours = f"{os.sep}pykeyupdate{os.sep}" in frame.f_code.co_filename
-            if is_ours and event in ("opcode", "line"):
-                passed += 1
-                if passed == at:
-                    raise Stop
-            return trace
-
-        sys.settrace(trace)
-        try:
-            if function == "request_client_certificate":
-                pykeyupdate.request_client_certificate(server, timeout=DEADLOCK)
-            else:
-                getattr(pykeyupdate, function)(server)
-        except Stop:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
+    def call():
+        if function == "request_client_certificate":
+            pykeyupdate.request_client_certificate(server, timeout=DEADLOCK)
+        else:
+            getattr(pykeyupdate, function)(server)
 
     client, server = connect(setup=setup)
     receiving = threads.start(drain, client)
     at = 1
-    while interrupt(at):
+    while is_interrupted(call, at):
         at += 1
         assert threads.start(server.send, b"x")() == 1
     assert at > 5
@@ -258,6 +265,20 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
         assert answer.certificate is None
     server.close()
     receiving()
+
+
+def test_a_close_that_was_interrupted_can_be_repeated(connect):
+    """A descriptor that nobody has any more would keep the peer waiting for ever."""
+    interrupted, at = True, 0
+    while interrupted:
+        at += 1
+        client, server = connect()
+        interrupted = is_interrupted(server.close, at)
+        server.close()
+        client.settimeout(DEADLOCK)
+        with contextlib.suppress(ssl.SSLError):  # 3.9 says that it was unexpected
+            assert client.recv(1) == b""
+    assert at > 3
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
