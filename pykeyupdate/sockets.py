@@ -76,6 +76,8 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
         made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
+        # where the reading and writing look, wherever a derived class has put it
+        _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
         _keyupdate.keep(made._sslobj, made._rules.numbers)
