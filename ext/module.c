@@ -64,6 +64,7 @@ import_names(ku_state *state)
     if (socket != NULL) {
         state->fileno = PyObject_GetAttrString(socket, "fileno");
         state->gettimeout = PyObject_GetAttrString(socket, "gettimeout");
+        state->detach = PyObject_GetAttrString(socket, "detach");
         Py_DECREF(socket);
     }
     state->ssl = PyImport_ImportModule("ssl");
@@ -77,9 +78,10 @@ import_names(ku_state *state)
         state->object_type = (void *)import_from("pykeyupdate.originals", "OBJECT");
     }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
-                   && state->gettimeout != NULL && state->partial != NULL
-                   && state->ssl != NULL && state->stored != NULL
-                   && state->socket_type != NULL && state->object_type != NULL;
+                   && state->gettimeout != NULL && state->detach != NULL
+                   && state->partial != NULL && state->ssl != NULL
+                   && state->stored != NULL && state->socket_type != NULL
+                   && state->object_type != NULL;
     return complete ? 0 : -1;
 }
 
@@ -197,6 +199,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->partial);
     Py_VISIT(state->fileno);
     Py_VISIT(state->gettimeout);
+    Py_VISIT(state->detach);
     Py_VISIT(state->impossible);
     Py_VISIT(state->happened);
     Py_VISIT(state->duplex_type);
@@ -221,6 +224,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->partial);
     Py_CLEAR(state->fileno);
     Py_CLEAR(state->gettimeout);
+    Py_CLEAR(state->detach);
     Py_CLEAR(state->impossible);
     Py_CLEAR(state->happened);
     Py_CLEAR(state->read_length);

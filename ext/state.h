@@ -18,6 +18,7 @@ typedef struct {
     PyObject *partial;             /* functools.partial */
     PyObject *fileno;              /* _socket.socket.fileno */
     PyObject *gettimeout;          /* _socket.socket.gettimeout */
+    PyObject *detach;              /* _socket.socket.detach */
     PyObject *impossible;          /* pykeyupdate.policy.impossible */
     PyObject *happened;            /* pykeyupdate.events.happened */
     PyObject *read_length;         /* 1024 */

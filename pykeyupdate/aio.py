@@ -23,8 +23,8 @@ import contextlib
 import functools
 import ssl
 import sys
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Coroutine, Iterator
+from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, checks, performing
@@ -48,11 +48,9 @@ __all__ = [
     "wait_for_renegotiation",
 ]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
+_Call = Coroutine[Any, Any, None]
 
-# What this task takes in place of SSL_write() or SSL_read(); trio's and anyio's tasks
-# have contexts too.
-_step: ContextVar[Optional[Callable[[], bytes]]] = ContextVar("_step", default=None)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
 
 
 async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -261,60 +259,85 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> b
         return b""
 
     send = _coroutine(connection.carrier, "send_all", "send", "write")
-    with _standing_in(connection.tls, step):
-        await send(_Nothing())
+    await _stand_in(connection.tls, step, send, _Nothing())
     if failed is not None:
         raise failed
     return is_taken
 
 
+async def _stand_in(
+    tls: Any, step: Callable[[], bytes], method: Callable[[Any], Any], argument: Any
+) -> None:
+    """Call a stream's method; in it a step is taken for SSL_write() or SSL_read()."""
+
+    async def call() -> None:
+        await method(argument)
+
+    coroutine = call()
+    with _standing_in(tls, coroutine, step):
+        await coroutine
+
+
 @contextlib.contextmanager
-def _standing_in(tls: Any, step: Callable[[], bytes]) -> Iterator[None]:
-    """Let this task's ``tls.write()`` of nothing, and ``read()``, take a step instead.
+def _standing_in(
+    tls: Any, coroutine: _Call, step: Callable[[], bytes]
+) -> Iterator[None]:
+    """Let ``tls.write()`` of nothing, and ``read()``, take a step in a coroutine.
 
     Two tasks may be in here with one connection: the first in changes it, the last out
-    changes it back, and each takes its own step.
+    changes it back, and each takes its own step. A signal handler's exception may come
+    between any two lines: what then stays does nothing, and goes with the next.
     """
-    token = _step.set(step)
-    inside = vars(tls).get("write")
+    attributes = vars(tls)
+    inside = attributes.get("write")
     if not isinstance(inside, _StandIn):
-        inside = tls.write = _StandIn(tls)
-        tls.read = inside.read
-    inside.tasks += 1
+        inside = _StandIn(tls)
     try:
+        inside.steps[coroutine] = step
+        attributes.update(write=inside, read=inside.read)
         yield
     finally:
-        inside.tasks -= 1
-        if not inside.tasks:
-            del tls.write, tls.read
-        _step.reset(token)
+        coroutine.close()
+        if inside.is_over():
+            attributes.pop("read", None)
+            attributes.pop("write", None)  # last, as it tells that there is one
 
 
 class _StandIn:
-    """``write()`` and ``read()`` of an SSLObject, for as long as a step is taken."""
+    """``write()`` and ``read()`` of an SSLObject, for as long as steps are taken."""
 
     def __init__(self, tls: Any) -> None:
         self._write, self._read = tls.write, tls.read
-        self.tasks = 0
+        self.steps: dict[_Call, Optional[Callable[[], bytes]]] = {}
+
+    def is_over(self) -> bool:
+        """Return whether all coroutines that take steps have come to their ends."""
+        return all(getcoroutinestate(call) == CORO_CLOSED for call in self.steps)
 
     def __call__(self, data: Any) -> Any:
-        step = _step.get()
-        if step is None or not isinstance(data, _Nothing):
-            return self._write(data)
-        return len(_taken(step))
+        taker = self._taker() if isinstance(data, _Nothing) else None
+        return self._write(data) if taker is None else len(self._take(taker))
 
     def read(self, *arguments: Any) -> Any:
-        step = _step.get()
-        return self._read(*arguments) if step is None else _taken(step)
+        taker = self._taker()
+        return self._read(*arguments) if taker is None else self._take(taker)
 
+    def _taker(self) -> Optional[_Call]:
+        """Return the coroutine that this is called in, if it takes a step."""
+        for coroutine, step in self.steps.items():
+            if step is not None and getcoroutinestate(coroutine) == CORO_RUNNING:
+                return coroutine
+        return None
 
-def _taken(step: Callable[[], bytes]) -> bytes:
-    """Take a step; what a callback reads in the middle of it is a read again."""
-    token = _step.set(None)
-    try:
-        return step()
-    finally:
-        _step.reset(token)
+    def _take(self, taker: _Call) -> bytes:
+        """Take a step; what a callback reads in the middle of it is a read again."""
+        step = self.steps[taker]
+        assert step is not None  # noqa: S101
+        self.steps[taker] = None
+        try:
+            return step()
+        finally:
+            self.steps[taker] = step
 
 
 # -- waiting ---------------------------------------------------------------------------
@@ -371,8 +394,7 @@ async def _receive_until(
 
     receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
     try:
-        with _standing_in(connection.tls, step):
-            await receive(1)
+        await _stand_in(connection.tls, step, receive, 1)
     except Exception as error:
         # anyio's of a send has broken the stream
         if type(error).__name__ != "BusyResourceError" or "writing" in str(error):

@@ -97,7 +97,10 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 def _can_renew(sock: SSLSocket) -> bool:
     """Return of a socket what ``ext/record.c`` knows of all: ``can_renew``."""
-    cipher = sock.cipher()  # names the version in the middle of a handshake, too
+    duplex: Any = sock._duplex  # not the methods of a class derived from SSLSocket
+    if duplex is None:
+        return False
+    cipher = duplex.cipher()  # names the version in the middle of a handshake, too
     policy = sock._rules.policy
     return cipher is not None and (
         cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)

@@ -77,6 +77,8 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
         made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
+        # where the reading and writing look, wherever a derived class has put it
+        _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
         _keyupdate.keep(made._sslobj, made._rules.numbers)
@@ -223,7 +225,5 @@ class SSLSocket(Methods, SOCKET):
         duplex = self._duplex
         # A thread that Python has stopped at exit may be in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
-            descriptor = self.detach()
-            if descriptor >= 0:
-                duplex.close(descriptor)  # or the last of the threads in it does
+            duplex.close(self)
         super()._real_close()  # type: ignore[misc]
