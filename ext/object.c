@@ -48,7 +48,9 @@ typedef struct {
     struct ku_buffer held;
     unsigned char waits_with_cut;
     unsigned char refused;    /* data that would have been too much to hold */
-    unsigned char closing;    /* nothing is too much: the transport has it anyway */
+    unsigned char closing;    /* nothing is too much to hold, as the transport has it
+                                 anyway; and nothing begins that its peer would find
+                                 half done at the end, as a renegotiation */
 } ManagedObject;
 
 struct io {
@@ -85,14 +87,21 @@ is_of_asyncio(const struct io *io)
     return transport != NULL && transport != Py_None;
 }
 
+/* What a method of the object says: -1 with an exception. */
+static int
+ask_self(struct io *io, const char *method)
+{
+    PyObject *answer = PyObject_CallMethod(io->self, method, NULL);
+    int is_true = answer == NULL ? -1 : answer == Py_True;
+    Py_XDECREF(answer);
+    return is_true;
+}
+
 /* Will a transport look again in its loop's next turn?  -1 with an exception. */
 static int
 reads_again_soon(struct io *io)
 {
-    PyObject *soon = PyObject_CallMethod(io->self, "_read_again_soon", NULL);
-    int reads = soon == NULL ? -1 : soon == Py_True;
-    Py_XDECREF(soon);
-    return reads;
+    return ask_self(io, "_read_again_soon");
 }
 
 /* While an on_impossible function is asked whether a write may go on, another one would
@@ -204,7 +213,7 @@ renew(struct io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored, (void)outcome;
     const struct ku_libssl *libssl = &io->state->libssl;
-    if (ku_policy_at_rest(libssl, io->ssl, io->record)) {
+    if (!object_of(io)->closing && ku_policy_at_rest(libssl, io->ssl, io->record)) {
         libssl->ERR_clear_error();
         (void)libssl->SSL_do_handshake(io->ssl);
         libssl->ERR_clear_error();
@@ -327,11 +336,20 @@ take_backlog(struct io *io)
     if (!self->refused) {
         return 0;
     }
-    self->closing = 1;
     self->refused = 0;
     PyObject *written = PyObject_CallMethod(io->self, "_write_backlog", NULL);
     Py_XDECREF(written);
     return written != NULL ? 0 : -1;
+}
+
+/* What has been refused is written again: by itself, but before Python 3.11. */
+static int
+write_refused_again(struct io *io)
+{
+    int closing = ask_self(io, "_is_closing");
+    object_of(io)->refused = 0;
+    object_of(io)->closing |= closing > 0;
+    return closing < 0 ? -1 : reads_again_soon(io);
 }
 
 /* After a read, whatever it came to; what fails shows in the next call. */
@@ -347,8 +365,7 @@ release_held(struct io *io)
     int done = try_in_openssl(io, encrypt_held, NULL, 0, &ignored);
     if (done > 0 && object_of(io)->refused
         && ku_buffer_length(&object_of(io)->held) == 0) {
-        object_of(io)->refused = 0;
-        done = reads_again_soon(io);  /* Python before 3.11 does not by itself */
+        done = write_refused_again(io);
     }
     if (done >= 0) {
         PyErr_Restore(type, value, traceback);
@@ -506,7 +523,10 @@ may_write(struct io *io, size_t n, size_t *room)
     struct ku_record *record = io->record;
     struct ku_outcome outcome = ku_record_occupy(record);
     if (outcome.refusal == KU_OK) {
-        outcome = ku_policy_before_write(libssl, io->ssl, record, n, room);
+        *room = n;
+        if (!object_of(io)->closing) {
+            outcome = ku_policy_before_write(libssl, io->ssl, record, n, room);
+        }
         ku_record_vacate(record);
     }
     return outcome;
@@ -712,6 +732,7 @@ shut_down(struct io *io)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
     if (is_of_asyncio(io)) {
+        object_of(io)->closing = 1;
         if (take_backlog(io) < 0) {
             return NULL;
         }

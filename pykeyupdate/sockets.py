@@ -104,6 +104,15 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
         write()
         return True
 
+    def _is_closing(self) -> bool:
+        """Return whether asyncio's transport, before Python 3.11, is closing.
+
+        It then writes what it has and a close_notify behind it, in one go. (Later ones
+        call unwrap() first.)
+        """
+        transport = self._transport() if self._transport is not None else None
+        return bool(getattr(transport, "_in_shutdown", False))
+
     def _read_again_soon(self) -> bool:
         """Have asyncio's transport look again in its loop's next turn, if it can."""
         transport = self._transport() if self._transport is not None else None
