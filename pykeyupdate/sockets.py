@@ -86,7 +86,10 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
 
     def __repr__(self) -> str:
         """Say which end it is: an address it does not have."""
-        end = "server" if self.server_side else f"client of {self.server_hostname}"
+        if getattr(self, "_sslobj", None) is None:
+            end = "of no connection"
+        else:
+            end = "server" if self.server_side else f"client of {self.server_hostname}"
         return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
 
     def _send_close_notify(self) -> None:

@@ -224,3 +224,8 @@ def test_connection_dropped_from_inside_the_call(make_link, function):
         function(holder)
     except pykeyupdate.PyKeyUpdateError:
         pass
+
+
+@pytest.mark.parametrize("cls", [pykeyupdate.SSLObject, pykeyupdate.SSLSocket])
+def test_a_half_made_connection_has_a_repr(cls):
+    assert cls.__name__ in repr(cls.__new__(cls))
