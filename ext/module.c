@@ -66,6 +66,7 @@ import_names(ku_state *state)
     if (socket != NULL) {
         state->fileno = PyObject_GetAttrString(socket, "fileno");
         state->gettimeout = PyObject_GetAttrString(socket, "gettimeout");
+        state->detach = PyObject_GetAttrString(socket, "detach");
         Py_DECREF(socket);
     }
     state->ssl = PyImport_ImportModule("ssl");
@@ -73,9 +74,16 @@ import_names(ku_state *state)
     if (state->errors != NULL) {
         state->find = import_from("pykeyupdate.connections", "find");
     }
+    if (state->find != NULL) {
+        state->stored = import_from("pykeyupdate.looking", "stored");
+        state->socket_type = (void *)import_from("pykeyupdate.originals", "SOCKET");
+        state->object_type = (void *)import_from("pykeyupdate.originals", "OBJECT");
+    }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
-                   && state->gettimeout != NULL && state->partial != NULL
-                   && state->ssl != NULL && state->find != NULL;
+                   && state->gettimeout != NULL && state->detach != NULL
+                   && state->partial != NULL && state->ssl != NULL
+                   && state->stored != NULL && state->socket_type != NULL
+                   && state->object_type != NULL;
     return complete ? 0 : -1;
 }
 

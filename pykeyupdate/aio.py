@@ -24,15 +24,21 @@ import contextlib
 import functools
 import ssl
 import sys
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Coroutine, Iterator
+from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
 from . import _keyupdate, checks, performing
 from .connections import call, find, refuse_to_send
 from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from .inwards import Connection, is_asyncio, is_awaited, is_socket
-from .looking import has
+from .inwards import (
+    Connection,
+    is_asyncio,
+    is_awaited,
+    is_socket,
+    is_stream_writer,
+)
+from .looking import has, is_a, stored
 from .performing import DATA, ClientCertificate
 
 __all__ = [
@@ -43,11 +49,9 @@ __all__ = [
     "wait_for_renegotiation",
 ]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two checks
+_Call = Coroutine[Any, Any, None]
 
-# The step that this task takes instead of SSL_write() or SSL_read(). Tasks of trio and
-# anyio have contexts, too.
-_step: ContextVar[Optional[Callable[[], bytes]]] = ContextVar("_step", default=None)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
 
 
 async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -66,12 +70,13 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     write that meets application data in the middle of a renegotiation ends the
     connection, and asyncio before 3.11 holds a write back until the next one.
 
-    The call is a send: if the stream does not allow two sends at once (trio, anyio), no
-    other task may be sending on the same connection. Cancelling it is like cancelling a
-    send. On asyncio the update happens nevertheless; a trio or anyio stream may be
-    unusable if part of the message had gone out, as its documentation says of every
-    send. For a timeout use ``asyncio.timeout()``, ``trio.fail_after()`` or
-    ``anyio.fail_after()``.
+    It is a send: no other task may be in one on the same connection where the stream
+    does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
+    asyncio the update takes place all the same; a trio or anyio stream is broken
+    afterwards, as by every send that is cancelled, whether or not part of the message
+    had gone out (and anyio's by a call in a scope that had been cancelled before, which
+    trio's survives). So prefer to let it end. For a timeout use ``asyncio.timeout()``,
+    ``trio.fail_after()``, ``anyio.fail_after()``.
 
     Raises what ``pykeyupdate.rekey()`` raises; ``WrongLoopError`` (a ``RuntimeError``)
     in a thread or loop that is not the connection's; ``ConnectionClosedError`` if the
@@ -175,7 +180,7 @@ def _carried(conn: Any, function: str) -> Connection:
 
 
 def _transport(carrier: Any) -> Any:
-    return getattr(carrier, "transport", carrier)
+    return carrier.transport if is_stream_writer(carrier) else carrier
 
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
@@ -192,8 +197,10 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     with contextlib.suppress(RuntimeError):  # another framework's loop does not count
         running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
-        loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
-        if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
+        loops = stored(holder, "_loop"), stored(holder, "loop")
+        if any(
+            is_a(it, asyncio.AbstractEventLoop) and it is not running for it in loops
+        ):
             raise WrongLoopError(
                 f"{call(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
@@ -228,7 +235,8 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     carrier = connection.carrier
     performing.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
-        await _send_through(connection, take)
+        if not await _send_through(connection, take):
+            refuse_to_send(conn, connection, function)
         return
     take()
     transport = _transport(carrier)
@@ -236,15 +244,18 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
         transport.write(_Nothing())
     else:
         transport.writelines([])
-    if hasattr(carrier, "drain") and sys.version_info >= (3, 11):
-        await carrier.drain()  # before 3.11, two tasks may not be in it at once
+    if is_stream_writer(carrier) and sys.version_info >= (3, 11):
+        await carrier.drain()  # before, no two tasks may be in it at once
 
 
-async def _send_through(connection: Connection, take: Callable[[], object]) -> None:
+async def _send_through(connection: Connection, take: Callable[[], object]) -> bool:
+    """Take a step in the carrier's send; return whether that has come to it."""
     failed: Optional[Exception] = None
+    is_taken = False
 
     def step() -> bytes:
-        nonlocal failed
+        nonlocal failed, is_taken
+        is_taken = True
         try:
             take()
         except Exception as error:  # noqa: BLE001 (the stream would take it for its own)
@@ -252,59 +263,85 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> N
         return b""
 
     send = _coroutine(connection.carrier, "send_all", "send", "write")
-    with _standing_in(connection.tls, step):
-        await send(_Nothing())
+    await _stand_in(connection.tls, step, send, _Nothing())
     if failed is not None:
         raise failed
+    return is_taken
+
+
+async def _stand_in(
+    tls: Any, step: Callable[[], bytes], method: Callable[[Any], Any], argument: Any
+) -> None:
+    """Call a stream's method; in it a step is taken for SSL_write() or SSL_read()."""
+
+    async def call() -> None:
+        await method(argument)
+
+    coroutine = call()
+    with _standing_in(tls, coroutine, step):
+        await coroutine
 
 
 @contextlib.contextmanager
-def _standing_in(tls: Any, step: Callable[[], bytes]) -> Iterator[None]:
-    """Replace this task's empty ``tls.write()`` and its ``tls.read()`` with a step.
+def _standing_in(
+    tls: Any, coroutine: _Call, step: Callable[[], bytes]
+) -> Iterator[None]:
+    """Let ``tls.write()`` of nothing, and ``read()``, take a step in a coroutine.
 
-    Two tasks may be in here with one connection: the first one in sets the
-    replacements, the last one out removes them, and each task takes its own step.
+    Two tasks may be in here with one connection: the first in changes it, the last out
+    changes it back, and each takes its own step. A signal handler's exception may come
+    between any two lines: what then stays does nothing, and goes with the next.
     """
-    token = _step.set(step)
-    inside = vars(tls).get("write")
+    attributes = vars(tls)
+    inside = attributes.get("write")
     if not isinstance(inside, _StandIn):
-        inside = tls.write = _StandIn(tls)
-        tls.read = inside.read
-    inside.tasks += 1
+        inside = _StandIn(tls)
     try:
+        inside.steps[coroutine] = step
+        attributes.update(write=inside, read=inside.read)
         yield
     finally:
-        inside.tasks -= 1
-        if not inside.tasks:
-            del tls.write, tls.read
-        _step.reset(token)
+        coroutine.close()
+        if inside.is_over():
+            attributes.pop("read", None)
+            attributes.pop("write", None)  # last, as it tells that there is one
 
 
 class _StandIn:
-    """Replaces ``write()`` and ``read()`` of an SSLObject while a step is taken."""
+    """``write()`` and ``read()`` of an SSLObject, for as long as steps are taken."""
 
     def __init__(self, tls: Any) -> None:
         self._write, self._read = tls.write, tls.read
-        self.tasks = 0
+        self.steps: dict[_Call, Optional[Callable[[], bytes]]] = {}
+
+    def is_over(self) -> bool:
+        """Return whether all coroutines that take steps have come to their ends."""
+        return all(getcoroutinestate(call) == CORO_CLOSED for call in self.steps)
 
     def __call__(self, data: Any) -> Any:
-        step = _step.get()
-        if step is None or not isinstance(data, _Nothing):
-            return self._write(data)
-        return len(_taken(step))
+        taker = self._taker() if isinstance(data, _Nothing) else None
+        return self._write(data) if taker is None else len(self._take(taker))
 
     def read(self, *arguments: Any) -> Any:
-        step = _step.get()
-        return self._read(*arguments) if step is None else _taken(step)
+        taker = self._taker()
+        return self._read(*arguments) if taker is None else self._take(taker)
 
+    def _taker(self) -> Optional[_Call]:
+        """Return the coroutine that this is called in, if it takes a step."""
+        for coroutine, step in self.steps.items():
+            if step is not None and getcoroutinestate(coroutine) == CORO_RUNNING:
+                return coroutine
+        return None
 
-def _taken(step: Callable[[], bytes]) -> bytes:
-    """Take a step; a callback's read in the middle of it is an ordinary read."""
-    token = _step.set(None)
-    try:
-        return step()
-    finally:
-        _step.reset(token)
+    def _take(self, taker: _Call) -> bytes:
+        """Take a step; what a callback reads in the middle of it is a read again."""
+        step = self.steps[taker]
+        assert step is not None  # noqa: S101
+        self.steps[taker] = None
+        try:
+            return step()
+        finally:
+            self.steps[taker] = step
 
 
 # -- waiting ---------------------------------------------------------------------------
@@ -364,8 +401,7 @@ async def _receive_until(
 
     receive = _coroutine(connection.carrier, "receive_some", "receive", "read")
     try:
-        with _standing_in(connection.tls, step):
-            await receive(1)
+        await _stand_in(connection.tls, step, receive, 1)
     except Exception as error:
         # an anyio BusyResourceError of a send means that the stream is broken
         if type(error).__name__ != "BusyResourceError" or "writing" in str(error):

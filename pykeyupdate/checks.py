@@ -1,13 +1,18 @@
 """Checks of arguments.
 
-A value of a wrong type raises ``TypeError``, a value out of range ``ValueError``. Both
-name the function or class, the argument, the values allowed and the value given.
+``TypeError`` for what is of another type and ``ValueError`` for what is out of range:
+both say which argument of what it is, what it must be and what it was.
+
+A subclass of ``int``, ``float`` or ``str`` may compare, convert and print as it likes:
+what is checked, and returned to be kept, is the plain value inside.
 """
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
 from .connections import name_of
+from .looking import is_a
 
 if TYPE_CHECKING:
     # Not imported at run time: a caller that passes a timedelta has imported it, and
@@ -33,22 +38,22 @@ WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
 
 def number(
     of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
-) -> None:
-    """Check a number; a ``bool`` does not count as one."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+) -> float:
+    """Return a number; ``True`` is none."""
+    if not is_a(value, int, float) or is_a(value, bool):
         _refuse(TypeError, of, name, value, wanted)
-    if not fits(value):
+    plain: float = (int if is_a(value, int) else float).__pos__(value)
+    if not fits(plain):
         _refuse(ValueError, of, name, value, wanted)
+    return plain
 
 
 def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
     """Check a time, which may be a ``timedelta``, and return it in seconds."""
     datetime = sys.modules.get("datetime")
-    if datetime is not None and isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    given: Any = value
-    number(of, name, given, span.text, lambda it: span.least <= it <= span.most)
-    return given  # type: ignore[no-any-return]
+    if datetime is not None and is_a(value, datetime.timedelta):
+        value = datetime.timedelta.total_seconds(value)
+    return number(of, name, value, span.text, lambda it: span.least <= it <= span.most)
 
 
 def seconds_or_none(
@@ -68,31 +73,39 @@ def whole_seconds(of: str, name: str, value: Seconds) -> int:
     return int(given)
 
 
-def count(of: str, name: str, value: Optional[int], *, least: int) -> None:
-    """Check a count; ``None`` stands for any number."""
+def count(of: str, name: str, value: Optional[int], *, least: int) -> Optional[int]:
+    """Return a number of things; ``None`` is any number."""
     wanted = f"a whole number from {least} up, or None"
     if value is None:
-        return
-    if not isinstance(value, int):
+        return None
+    if not is_a(value, int):
         _refuse(TypeError, of, name, value, wanted)
-    number(of, name, value, wanted, lambda it: it >= least)
+    return int(number(of, name, value, wanted, lambda it: it >= least))
 
 
 def flag(of: str, name: str, value: object) -> None:
-    """Check a flag; only a ``bool`` will do, because ``"no"`` would count as true."""
-    if not isinstance(value, bool):
+    """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
+    if not is_a(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
 
 
+def is_function(value: Any) -> bool:
+    """Return whether it can be called, and has done it all when it returns."""
+    called = (value, getattr(type(value), "__call__", None))  # noqa: B004
+    return callable(value) and not any(map(inspect.iscoroutinefunction, called))
+
+
 def word(
-    of: str, name: str, value: object, words: tuple[str, ...], or_else: str = ""
-) -> None:
-    """Check that a value is one of these words."""
+    of: str, name: str, value: Any, words: tuple[str, ...], or_else: str = ""
+) -> str:
+    """Return one of these words."""
     wanted = f"one of {', '.join(map(repr, words))}{or_else}"
-    if not isinstance(value, str):
+    if not is_a(value, str):
         _refuse(TypeError, of, name, value, wanted)
-    if value not in words:
+    plain = str.__str__(value)
+    if plain not in words:
         _refuse(ValueError, of, name, value, wanted)
+    return plain
 
 
 def _refuse(

@@ -78,6 +78,10 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
     )
 
 
+_GIVE_NOTHING = {
+    "BufferedRWPair": "a file for reading and writing gives no socket; pass that",
+    "StreamReader": "a StreamReader gives no connection; pass the StreamWriter",
+}
 _THEIRS = "its TLS is {}'s, not the ssl module's"
 
 
@@ -86,13 +90,18 @@ def _why_not(end: End) -> Optional[str]:
     owner = foreign(end.value)
     if owner:
         return _THEIRS.format(owner)
+    if end.error is not None:
+        return f"asked for its TLS, {name_of(type(end.value))} raises {end.error!r}"
+    if end.is_async:
+        return (
+            f"{name_of(type(end.value))} gives a coroutine; await it, and pass what "
+            "that gives (a method __tls_connection__() must be no `async def`)"
+        )
     if end.has_no_tls:
         return f"{name_of(type(end.value))} carries no TLS"
     if is_a(end.value, socket.socket):
         return "its socket is a plain one, without TLS"
-    if kind(end.value)[1] == "StreamReader":
-        return "a StreamReader does not give its connection; pass the StreamWriter"
-    return None
+    return _GIVE_NOTHING.get(kind(end.value)[1])
 
 
 def _remedy(conn: object) -> str:
@@ -111,8 +120,18 @@ def _remedy(conn: object) -> str:
     )
 
 
-# To find a hint, only methods of these packages are called.
-_STREAMS = {"_asyncio", "anyio", "asyncio", "httpcore", "trio", "uvloop"}
+# Whose methods are asked for a hint; no stranger's is.
+_STREAMS = {
+    "_asyncio",
+    "_io",
+    "anyio",
+    "asyncio",
+    "cheroot",
+    "httpcore",
+    "socket",
+    "trio",
+    "uvloop",
+}
 
 
 def _known_inside(part: object) -> Optional[Connection]:
@@ -139,9 +158,19 @@ _BUILDING_BLOCKS = {
     "requests",
     "urllib3",
     "urllib3_future",
+    "valkey",
 }
-_NOT_ENTERED = (str, bytes, int, float, type(None), type, ModuleType, FunctionType)
-_MOST_HINTED = 1000  # objects that are looked at; takes some milliseconds
+_NOT_ENTERED: tuple[type, ...] = (
+    str,
+    bytes,
+    int,
+    float,
+    type(None),
+    type,
+    ModuleType,
+    FunctionType,
+)
+_MOST_HINTED = 1000  # objects that are looked at, some milliseconds
 
 
 def _private_parts(conn: object) -> Iterator[tuple[str, object]]:

@@ -8,13 +8,15 @@ handler raises meanwhile: these come out of the call.
 
 import enum
 import logging
-import ssl
 import sys
 import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
+from .checks import is_function
 from .connections import name_of
 from .locks import make_lock
+from .looking import is_a
+from .originals import SOCKET
 from .signals import is_of_signal_handler
 
 _log = logging.getLogger("pykeyupdate")
@@ -84,12 +86,14 @@ def on_event(handler: Handler) -> Callable[[], None]:
     (on asyncio, ``get_extra_info("ssl_object")`` of the transport is the event's
     ``connection``).
 
-    Returns a function that removes this registration and no other; calling it again
-    changes nothing. Raises ``TypeError`` for an object that is not callable. On the
-    wire: nothing. Thread-safe.
+    Returns a function that takes this registration back, and no other; calling it again
+    changes nothing. Raises ``TypeError`` for what cannot be called, and for a coroutine
+    function, which nobody would await. On the wire: nothing. Thread-safe.
     """
-    if not callable(handler):
-        raise TypeError(f"on_event() takes a function, not {handler!r}")
+    if not is_function(handler):
+        raise TypeError(
+            f"on_event() takes a function, and no `async def`, not {name_of(handler)}"
+        )
     registration = object()
 
     def remove() -> None:
@@ -131,7 +135,7 @@ def happened(
 
 
 def _is_usable_now(conn: Any) -> bool:
-    return isinstance(conn, ssl.SSLSocket) or conn._transport is not None
+    return is_a(conn, SOCKET) or conn._transport is not None
 
 
 def _running_loop() -> Any:

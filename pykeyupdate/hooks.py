@@ -10,11 +10,12 @@ Theory of operation. ``ssl`` documents two hooks: a context makes its sockets fr
 - A truststore context has a second context inside, with classes of its own in the
   hooks, and the second one makes all connections.
 
-A subclass in place of ``ssl.SSLContext`` does no harm by itself: it inherits what
-``ssl``'s class has. So this module remembers the classes that ``ssl`` came with,
-whatever has replaced them, and finds out the rest by asking. It asks a context whose
-``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s for one connection, on which it
-sends nothing. The connection reveals its class and the context that really made it.
+A subclass in the place of ``ssl.SSLContext`` is no matter by itself: it inherits what
+``ssl``'s class has. So this goes by the classes that ``ssl`` came with, whatever stands
+in their place, and the rest is found out by asking. A context whose
+``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s own code is asked for one
+connection, on which nothing is sent. It tells its class, and the context that really
+made it.
 """
 
 import contextlib
@@ -22,33 +23,18 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from types import MethodType
+from itertools import takewhile
+from types import FunctionType, MethodType
 from typing import Any, Callable, NamedTuple
 
+from .connections import name_of
+from .looking import bases, is_a, names
+from .originals import CONTEXT, OBJECT, SOCKET, derived
 from .sockets import SSLObject, SSLSocket
-
-
-def _original(name: str, *candidates: type) -> Any:
-    """Return the class that ssl came with, given candidates that derive from it."""
-    return next(
-        cls
-        for candidate in candidates
-        for cls in candidate.__mro__
-        if (cls.__module__, cls.__name__) == ("ssl", name)
-    )
-
-
-CONTEXT = _original("SSLContext", ssl.SSLContext)
-SOCKET = _original("SSLSocket", ssl.SSLSocket, CONTEXT.sslsocket_class)
-OBJECT = _original("SSLObject", ssl.SSLObject, CONTEXT.sslobject_class)
 
 
 class UnmanageableError(Exception):
     """A hook does not, and cannot be made to, produce managed connections."""
-
-
-class NoAnswerError(UnmanageableError):
-    """A class that is not ssl's could not make a connection when asked."""
 
 
 class Hook(NamedTuple):
@@ -105,66 +91,70 @@ def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
 def check_all_contexts() -> None:
     """Raise ``UnmanageableError`` if the hooks of all contexts would have no effect.
 
-    That is so if another class is in a hook already, or if the class that is
-    ``ssl.SSLContext`` now would ignore the hooks.
+    They are where another class is there already, or where what is ``ssl.SSLContext``
+    now makes contexts that do not look at them: it is asked for one, as any program
+    would.
     """
     _check_sockets()
     for hook in HOOKS:
         there = getattr(CONTEXT, hook.name)
         if there is not hook.theirs and not _derives(there, hook.ours):
             raise UnmanageableError(_foreign("ssl.SSLContext.", hook, there))
-    cls = ssl.SSLContext
-    if cls is not CONTEXT:
-        _check_class(cls, f"ssl.SSLContext is {cls!r}, which")
+    _check_made(ssl.SSLContext)
 
 
-def unreached() -> list[str]:
-    """Describe the other context classes that ignore these hooks.
-
-    Only classes that exist now, and that answer when asked, are included.
-    """
-    found = []
-    for cls in _subclasses(CONTEXT):
-        if cls is not ssl.SSLContext and not _is_plain(cls):
-            try:
-                _check_class(cls, repr(cls))
-            except NoAnswerError:
-                pass
-            except UnmanageableError as error:
-                found.append(str(error))
-    return found
-
-
-def _subclasses(cls: Any) -> list[Any]:
-    found: list[Any] = cls.__subclasses__()
-    return found + [deeper for each in found for deeper in _subclasses(each)]
-
-
-def _is_plain(cls: type) -> bool:
-    """Return whether a context class overrides nothing that makes connections."""
-    names = {name for hook in HOOKS for name in (hook.name, hook.method)}
-    own = cls.__mro__[: cls.__mro__.index(CONTEXT)]
-    return not any(names & vars(each).keys() for each in own)
-
-
-def _check_class(cls: Callable[[Any], Any], name: str) -> None:
-    """Raise if contexts of a class ignore the hooks of all contexts."""
-    context = _asked(cls, ssl.PROTOCOL_TLS_CLIENT)
+def _check_made(make: Callable[[Any], Any]) -> None:
+    """Raise where what is ``ssl.SSLContext`` now does not look at the hooks."""
+    context = _asked(make, ssl.PROTOCOL_TLS_CLIENT)
+    if not is_a(context, CONTEXT):
+        raise UnmanageableError(
+            f"ssl.SSLContext is {name_of(make)}, which makes {name_of(type(context))}"
+        )
     for hook in HOOKS:
         maker = _maker(context, hook)
         if not _is_reached(maker, hook):
             raise UnmanageableError(
-                f"{name} makes {maker.made!r} by itself; manage() each of its "
-                f"contexts, which follows that or says why not"
+                f"ssl.SSLContext is {name_of(make)}, which makes {maker.made!r} by "
+                f"itself; {_EACH}"
             )
 
 
+_EACH = "manage() each of its contexts, which follows that or says why not"
+
+
+def unreached() -> list[str]:
+    """Describe the other classes of contexts that may not look at these hooks.
+
+    Of those that there are now, and by what they have of their own where connections
+    are made: no context of a stranger's class is made to find out.
+    """
+    found = []
+    for cls in derived(CONTEXT):
+        ways = _own_ways(cls) if cls is not ssl.SSLContext else []
+        if ways:
+            found.append(f"{name_of(cls)} has a {', '.join(ways)} of its own; {_EACH}")
+    return found
+
+
+def _own_ways(cls: type) -> list[str]:
+    """Return what a class has of its own where connections are made."""
+    own = [*map(names, takewhile(lambda each: each is not CONTEXT, bases(cls)))]
+    ways = []
+    for hook in HOOKS:
+        there = [each[hook.name] for each in own if hook.name in each]
+        if there and not _derives(there[0], hook.ours):
+            ways.append(hook.name)
+        if any(hook.method in each for each in own):
+            ways.append(f"{hook.method}()")
+    return ways
+
+
 def _check_sockets() -> None:
-    if ssl.SSLSocket is not SOCKET or not issubclass(SSLSocket, SOCKET):
+    if ssl.SSLSocket is not SOCKET:
         raise UnmanageableError(
-            f"ssl.SSLSocket is {ssl.SSLSocket!r}, and no managed sockets can be made "
-            f"while another class is in its place (or was when pykeyupdate was "
-            f"imported). {_as_it_is(ssl.SSLSocket)}"
+            f"ssl.SSLSocket is {name_of(ssl.SSLSocket)}, and no managed sockets can be "
+            f"made while that is in the place of ssl's class. "
+            f"{_as_it_is(ssl.SSLSocket)}"
         )
 
 
@@ -178,16 +168,23 @@ def _as_it_is(cls: Any) -> str:
 
 
 def _maker(context: Any, hook: Hook) -> Maker:
-    method = getattr(context, hook.method)
-    is_ssls = method == MethodType(getattr(CONTEXT, hook.method), context)
-    if is_ssls or _asking.is_under_way(context):
+    method = _asked(getattr, context, hook.method)
+    if _is_ssls(method, context) or _asking.is_under_way(context):
         return Maker(context, getattr(context, hook.name))
     server = context.protocol == ssl.PROTOCOL_TLS_SERVER
     role = {"server_side": True} if server else {"server_hostname": "localhost"}
     with _asking.of(context):
         made = _asked(hook.sample, method, **role)
     by = _asked(getattr, made, "context")
-    return Maker(by if isinstance(by, CONTEXT) else context, type(made))
+    return Maker(by if is_a(by, CONTEXT) else context, type(made))
+
+
+def _is_ssls(method: Any, context: Any) -> bool:
+    """Return whether it is ssl's own code, which is replaced in ssl's class, too."""
+    if not (is_a(method, MethodType) and method.__self__ is context):
+        return False
+    function = method.__func__
+    return is_a(function, FunctionType) and function.__globals__ is vars(ssl)
 
 
 class _Asking(threading.local):
@@ -220,7 +217,7 @@ def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     except RecursionError:
         raise
     except Exception as error:
-        raise NoAnswerError(
+        raise UnmanageableError(
             f"its class makes connections in a way of its own, and asked for one it "
             f"raises {error!r}. If these are of its sslsocket_class and "
             f"sslobject_class, put pykeyupdate's classes there; if another context "
@@ -256,7 +253,7 @@ def _derived(theirs: type, ours: type) -> type:
 
 
 def _derives(cls: Any, base: type) -> bool:
-    return isinstance(cls, type) and issubclass(cls, base)
+    return is_a(cls, type) and issubclass(cls, base)
 
 
 def _foreign(whose: str, hook: Hook, there: Any) -> str:

@@ -22,10 +22,10 @@ that returns anything accepted here.
 import functools
 import inspect
 import socket
-import ssl
 import sys
+from _ssl import _SSLSocket  # type: ignore[attr-defined]
 from collections.abc import Iterator
-from types import BuiltinMethodType, MethodType, ModuleType
+from types import BuiltinMethodType, CoroutineType, MethodType, ModuleType
 from typing import Any, Callable, NamedTuple, Optional
 
 from .looking import (
@@ -38,6 +38,8 @@ from .looking import (
     packages,
     stored,
 )
+from .originals import connections
+from .signals import is_of_signal_handler
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
 _MOST = 100  # objects to look at; hypercorn's `send` is eight steps from its socket
@@ -57,17 +59,16 @@ class Connection(NamedTuple):
 
 
 def holds_tls(value: object) -> bool:
-    """Return whether an object is ssl's, or has an _sslobj as ssl's do (gevent's)."""
-    if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
-        return True
-    try:
-        return _is_inner(object.__getattribute__(value, "_sslobj"))  # as sslobject.c
-    except AttributeError:
-        return False
+    """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
+    return (
+        is_a(value, *connections())
+        or _is_inner(value)
+        or _is_inner(stored(value, "_sslobj"))  # as sslobject.c
+    )
 
 
 def _is_inner(value: object) -> bool:
-    return kind(value) in (("_ssl", "_SSLSocket"), _DUPLEX)
+    return type(value) is _SSLSocket or kind(value) == _DUPLEX
 
 
 def is_socket(tls: Any) -> bool:
@@ -96,7 +97,9 @@ class _Inside(NamedTuple):
     is_sent_for: bool = False
     """Whether the object around ``value`` sends for it, if it is an SSLObject."""
     or_no_tls: bool = False
-    """Whether a ``value`` of None means "no TLS" and not "no connection"."""
+    """Whether nothing (None) means that there is no TLS, not no connection."""
+    error: Optional[Exception] = None
+    """What it raised instead."""
 
 
 class End(NamedTuple):
@@ -105,6 +108,8 @@ class End(NamedTuple):
     value: object
     is_empty: bool = False
     has_no_tls: bool = False
+    is_async: bool = False
+    error: Optional[Exception] = None
 
 
 class Walk:
@@ -122,14 +127,27 @@ class Walk:
             return None
         self.seen[id(value)] = value
         for inside in _insides(value):
-            if inside.value is None:
-                self.ends.append(End(value, not inside.or_no_tls, inside.or_no_tls))
+            end = _end(value, inside)
+            if end is not None:
+                self.ends.append(end)
                 continue
             found = self.follow(inside.value)
             if found is not None:
                 return _seen_from(value, found, sends=inside.is_sent_for)
         self.ends.append(End(value))
         return None
+
+
+def _end(value: object, inside: _Inside) -> Optional[End]:
+    """Return the end that a step from an object has come to, if it is one."""
+    if inside.error is not None:
+        return End(value, error=inside.error)
+    if type(inside.value) is CoroutineType:
+        inside.value.close()  # or it would be said that nobody awaits it
+        return End(value, is_async=True)
+    if inside.value is None:
+        return End(value, not inside.or_no_tls, inside.or_no_tls)
+    return None
 
 
 def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
@@ -165,13 +183,16 @@ def _insides(value: Any) -> Iterator[_Inside]:
 _KEPT = ("transport", "raw", "connection", "sock", "socket", "stream", "writer")
 
 _KEPT_UNDER = {
+    "_io": ("raw", "buffer"),  # what makefile() makes, of a SocketIO
     "aiohttp": ("transport", "connection"),
     "aioimaplib": ("protocol", "transport"),
     "amqp": ("_transport", "connection", "sock"),  # `transport` would connect
+    "cheroot": ("rfile", "_raw"),  # of a WSGI application's input, a file of _pyio's
     "http": ("sock", "connection", "fp"),  # fp: of a response
     "hypercorn": ("send", "writer", "stream"),
     "kombu": ("_connection",),  # `connection` would connect
-    "redis": (),  # a client's `connection` is None, because it has a pool
+    "redis": (),  # a client's `connection` is None, as it has a pool
+    "valkey": (),  # likewise
     "socket": ("_sock",),  # SocketIO, which makefile() makes
     "socketserver": ("request",),
     "tornado": ("ws_connection", "request", "connection", "stream", "socket"),
@@ -210,7 +231,14 @@ def _of(package_name: str, *names: str) -> Callable[[object], bool]:
 
 
 def _extra_info(value: Any) -> _Inside:
-    return _Inside(value.get_extra_info("ssl_object"), is_sent_for=True, or_no_tls=True)
+    """Ask for it; a stranger's method of that name may be another."""
+    try:
+        found = value.get_extra_info("ssl_object")
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        return _Inside(None, error=error)
+    return _Inside(found, is_sent_for=True, or_no_tls=True)
 
 
 def _typed_attribute(stream: Any) -> _Inside:
@@ -309,8 +337,16 @@ _STREAMS = (
 
 
 def is_asyncio(carrier: object) -> bool:
-    """Return whether a carrier is a transport or StreamWriter, of any loop."""
-    return has_methods(carrier, "writelines")
+    """Return whether it is a transport or StreamWriter, of any loop."""
+    if not has_methods(carrier, "writelines", "is_closing"):
+        return False
+    return is_stream_writer(carrier) or has_methods(carrier, "get_protocol")
+
+
+def is_stream_writer(carrier: object) -> bool:
+    """Return whether it is asyncio's StreamWriter, which has a transport."""
+    cls, _ = on_type(carrier, "transport")
+    return cls is not None and package(cls) == "asyncio"
 
 
 def is_awaited(carrier: object) -> bool:

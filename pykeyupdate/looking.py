@@ -9,6 +9,7 @@ slot of the object. It takes out only what Python itself keeps there.
 """
 
 import contextlib
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -17,11 +18,21 @@ from typing import Any, Optional
 
 NOTHING = object()
 
-# these bypass whatever a metaclass may have put in their place
-_bases = type.__dict__["__mro__"].__get__
-_names = type.__dict__["__dict__"].__get__
+# what a metaclass may have put in their place is passed over
+bases = type.__dict__["__mro__"].__get__
+names = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
 _name = type.__dict__["__name__"].__get__
+
+
+class _Probe:
+    pass
+
+
+_DESCRIBED = names(_Probe)["__dict__"].__doc__
+"""How Python describes the dict of a class that is written in it."""
+_WITH_A_DICT = BaseException, *bases(io.IOBase)
+"""Types written in C that others are derived from, and take their dict from."""
 
 _items: Any = dict.items
 _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
@@ -29,10 +40,10 @@ _LARGEST = 100  # items of a container to look at: one or two pools of connectio
 
 
 def on_type(value: object, name: str) -> tuple[Optional[type], Any]:
-    """Return the class that defines an object's attribute, and the raw attribute."""
-    for cls in _bases(type(value)):
-        if name in _names(cls):
-            return cls, _names(cls)[name]
+    """Return the class that gives an object an attribute, and what stands there."""
+    for cls in bases(type(value)):
+        if name in names(cls):
+            return cls, names(cls)[name]
     return None, NOTHING
 
 
@@ -51,20 +62,33 @@ def is_a(value: object, *classes: type) -> bool:
     return issubclass(type(value), classes)
 
 
-def kind(value: object) -> tuple[object, str]:
-    """Return the module and the name of an object's class."""
-    return _module(type(value)), _name(type(value))
+def kind(value: object) -> tuple[str, str]:
+    """Return the module and the name that an object's class says it has."""
+    return kind_of(type(value))
+
+
+def kind_of(cls: type) -> tuple[str, str]:
+    """Return the module and the name that a class says it has."""
+    return module_of(cls), _name(cls)
+
+
+def module_of(cls: type) -> str:
+    """Return the module that a class says it is of, "" where it names none."""
+    try:
+        module = _module(cls)
+    except AttributeError:  # deleted
+        return ""
+    return module if type(module) is str else ""  # anything may stand there
 
 
 def package(cls: type) -> str:
-    """Return the name of the top-level package of a class."""
-    module = _module(cls)
-    return module.partition(".")[0] if type(module) is str else ""
+    """Return the name of the top-level package that a class says it is of."""
+    return module_of(cls).partition(".")[0]
 
 
 def packages(value: object) -> list[str]:
-    """Return the packages of an object's class and of the class's bases."""
-    return [package(cls) for cls in _bases(type(value))]
+    """Return the packages of an object's class and of its bases."""
+    return [package(cls) for cls in bases(type(value))]
 
 
 def stored(value: object, name: str) -> Any:
@@ -112,16 +136,24 @@ def _start_of(iterable: Iterable[Any]) -> list[Any]:
 
 
 def _slots(value: object) -> Iterator[tuple[str, Any]]:
-    for cls in _bases(type(value)):
-        for name, found in _names(cls).items():
+    for cls in bases(type(value)):
+        for name, found in names(cls).items():
             if type(found) is MemberDescriptorType:
                 yield name, _in_slot(value, found)
 
 
 def _instance_dict(value: object) -> dict[str, Any]:
+    """Return an object's dict, if Python itself keeps it.
+
+    A type of somebody's that is written in C may make what it gives for one: wrapt's
+    proxies give another object's, and the lazy ones make that object first.
+    """
     slot = on_type(value, "__dict__")[1]
-    held = slot.__get__(value) if type(slot) is GetSetDescriptorType else {}
-    return held if type(held) is dict else {}  # a class has a mappingproxy
+    is_pythons = type(slot) is GetSetDescriptorType and (
+        slot.__doc__ == _DESCRIBED or slot.__objclass__ in _WITH_A_DICT
+    )
+    held = slot.__get__(value) if is_pythons else {}
+    return held if type(held) is dict else {}  # a class has none
 
 
 def _in_slot(value: object, slot: Any) -> Any:

@@ -61,11 +61,12 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     for a ``request_peer`` that is not a ``bool``.
     """
     checks.flag("rekey_all()", "request_peer", request_peer)
-    checks.number(
-        "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
+    pace = _Pace(
+        checks.number(
+            "rekey_all()", "per_second", per_second, "above 0", lambda it: it > 0
+        )
     )
     wanted = _keyupdate.WANTED_OF_BOTH if request_peer else _keyupdate.WANTED
-    pace = _Pace(per_second)
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
         if _rekey_socket(sock, wanted):
@@ -95,8 +96,11 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 
 def _can_renew(sock: SSLSocket) -> bool:
-    """Return for a socket what ``can_renew`` in ``ext/keys/ledger.c`` returns."""
-    cipher = sock.cipher()  # unlike version(), it has the version during a handshake
+    """Return of a socket what ``ext/record.c`` knows of all: ``can_renew``."""
+    duplex: Any = sock._duplex  # not the methods of a class derived from SSLSocket
+    if duplex is None:
+        return False
+    cipher = duplex.cipher()  # names the version in the middle of a handshake, too
     policy = sock._rules.policy
     return cipher is not None and (
         cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)

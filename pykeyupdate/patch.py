@@ -26,11 +26,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from . import checks, hooks
+from . import checks, hooks, originals
+from .connections import name_of
 from .errors import PatchWarning
 from .locks import make_lock
+from .looking import is_a
 from .methods import METHODS
 from .policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules
+from .signals import is_of_signal_handler
 from .sockets import RULES, Defaults
 
 _MISSING = object()
@@ -66,11 +69,14 @@ def install(
     replaced ``ssl``'s since (gevent's). An existing method of one of these names that
     is not pykeyupdate's stays, with a ``PatchWarning``.
 
-    If connections cannot be managed because other classes have replaced ``ssl``'s
-    (gevent, eventlet, truststore) or are in its hooks, ``install()`` does nothing at
-    all and gives the reason in a ``PatchWarning``. One more ``PatchWarning`` names each
-    other context class that makes connections in its own way. ``install()`` cannot
-    notice a class that comes later until it is called again: patch first, then install.
+    Where connections cannot be managed because other classes are in the place of
+    ``ssl``'s (gevent, eventlet, truststore) or in its hooks, it does nothing at all and
+    says why in a ``PatchWarning``. (What is in the place of ``ssl.SSLContext`` is asked
+    for a context, and that for connections, on which nothing is sent.) Other classes of
+    contexts that have a ``wrap_socket()`` or the like of their own are named in one
+    each: they may make connections by themselves, and none of theirs is made to find
+    out. Those that come afterwards it cannot notice before the next ``install()``:
+    patch first, then install.
 
     Raises ``TypeError`` for a ``policy`` that is not a ``RekeyPolicy``, ``limits`` that
     are not ``PeerLimits`` or a ``managed`` that is not a ``bool``, and if a class that
@@ -96,7 +102,7 @@ def _install(managed: bool, wanted: Optional[Rules]) -> list[str]:
         return [f"did nothing, as connections cannot be managed: {why_not}"]
     unreached = hooks.unreached() if managed else []
     said = [f"left {name} alone: it was there already" for name in _add()]
-    said += [f"does not reach all contexts: {which}" for which in unreached]
+    said += [f"may not reach all contexts: {which}" for which in unreached]
     _for_good = True
     if wanted:
         Defaults.rules = wanted
@@ -134,7 +140,7 @@ def is_installed() -> bool:
     with _lock:
         return all(
             any(getattr(cls, name, None) is method for name, method in METHODS.items())
-            for cls in (ssl.SSLSocket, ssl.SSLObject)
+            for cls in originals.now()
         )
 
 
@@ -189,26 +195,59 @@ def manage(
     ``del context.sslsocket_class, context.sslobject_class`` (not for a context that
     was followed).
 
-    Raises ``TypeError`` for an argument that is not an ``ssl.SSLContext``,
-    ``RekeyPolicy`` or ``PeerLimits``, and for a context whose connections are of
-    another class than ``ssl``'s: derive that class from ``pykeyupdate.SSLSocket`` or
-    ``SSLObject``. If gevent or eventlet has replaced ``ssl``'s classes, sockets cannot
-    be managed and every context is refused;
-    ``context.sslobject_class = pykeyupdate.SSLObject`` manages its objects. A refused
-    context is as it was. Thread-safe.
+    Raises ``TypeError`` for what is no ``ssl.SSLContext``, no ``RekeyPolicy`` or no
+    ``PeerLimits``, for a context whose connections are made by another class than
+    ``ssl``'s (derive that one from ``pykeyupdate.SSLSocket`` or ``SSLObject``), and for
+    one that does not take the attributes that this sets. With
+    gevent or eventlet in ``ssl``'s place no sockets can be managed and every context is
+    refused; ``context.sslobject_class = pykeyupdate.SSLObject`` manages its objects.
+    The context is then as it was. Thread-safe.
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
-    if not isinstance(context, hooks.CONTEXT):
-        raise TypeError(f"manage() takes an ssl.SSLContext, not {context!r}")
+    if not is_a(context, originals.CONTEXT):
+        raise TypeError(f"manage() takes an ssl.SSLContext, not {name_of(context)}")
     wanted = rules(policy, limits)
     try:
         found = hooks.managed_classes(context)
     except hooks.UnmanageableError as error:
-        raise TypeError(f"manage({context!r}): {error}") from error.__cause__
-    for maker, hook, cls in found:
-        setattr(maker, RULES, wanted)
-        setattr(maker, hook.name, cls)
+        raise TypeError(f"manage({name_of(context)}): {error}") from error.__cause__
+    try:
+        _set(found, wanted)
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        raise TypeError(
+            f"manage({name_of(context)}): it does not take what is set: {error!r}"
+        ) from error
+
+
+def _set(found: list[tuple[Any, hooks.Hook, type]], wanted: Rules) -> None:
+    """Set attributes of contexts, whose classes may refuse it: all, or none."""
+    before = []
+    try:
+        for context, hook, cls in found:
+            held = vars(context)
+            before += [
+                (held, name, held.get(name, _MISSING)) for name in (RULES, hook.name)
+            ]
+            held[RULES] = wanted
+            setattr(context, hook.name, cls)
+            _check_taken(context, hook, cls, wanted)
+    except BaseException:
+        for held, name, value in reversed(before):
+            if value is _MISSING:
+                held.pop(name, None)
+            else:
+                held[name] = value
+        raise
+
+
+def _check_taken(context: Any, hook: hooks.Hook, cls: type, wanted: Rules) -> None:
+    if getattr(context, hook.name) is not cls:
+        raise AttributeError(f"its {hook.name} stays what it is")
+    if vars(context).get(RULES) is not wanted:
+        raise AttributeError("its __dict__ keeps nothing")
 
 
 def _why_not_managed() -> Optional[str]:
@@ -220,31 +259,32 @@ def _why_not_managed() -> Optional[str]:
 
 
 def _is_hooked() -> bool:
-    return any(vars(hooks.CONTEXT).get(hook.name) is hook.ours for hook in hooks.HOOKS)
+    return any(
+        vars(originals.CONTEXT).get(hook.name) is hook.ours for hook in hooks.HOOKS
+    )
 
 
 def _set_hooks() -> None:
     for hook in hooks.HOOKS:
-        if vars(hooks.CONTEXT)[hook.name] is hook.theirs:
-            setattr(hooks.CONTEXT, hook.name, hook.ours)
+        if vars(originals.CONTEXT)[hook.name] is hook.theirs:
+            setattr(originals.CONTEXT, hook.name, hook.ours)
 
 
 def _reset_hooks() -> list[str]:
     """Restore ``ssl``'s classes in the hooks; return classes that are not ours."""
     strangers = []
     for hook in hooks.HOOKS:
-        there = vars(hooks.CONTEXT).get(hook.name)
+        there = vars(originals.CONTEXT).get(hook.name)
         if there is hook.ours:
-            setattr(hooks.CONTEXT, hook.name, hook.theirs)
+            setattr(originals.CONTEXT, hook.name, hook.theirs)
         elif there is not hook.theirs:
             strangers.append(f"ssl.SSLContext.{hook.name} ({there!r})")
     return strangers
 
 
 def _classes() -> list[Any]:
-    """Return ssl's own two classes, and those that have or had replaced them."""
-    now = ssl.SSLSocket, ssl.SSLObject
-    return list(dict.fromkeys((hooks.SOCKET, hooks.OBJECT, *now, *_touched)))
+    """Return ssl's own two, those in their place now, and those that were."""
+    return list(dict.fromkeys((*originals.connections(), *_touched)))
 
 
 def _add() -> list[str]:

@@ -188,9 +188,10 @@ def request_certificate(
     """
     under_way = _requests.get(tls)
     if under_way is None:
-        # During a handshake there is no certificate to see; ask() refuses that case.
+        finished = _keyupdate.peer_finished(conn, function)  # is there a connection?
+        # In the middle of a handshake there is none to see; it is refused below.
         before = tls.getpeercert(True) if tls.version() else None
-        request = Request(before, _keyupdate.peer_finished(conn, function))
+        request = Request(before, finished)
     elif is_answered(conn, tls, under_way, function):
         return under_way
     else:

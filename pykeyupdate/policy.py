@@ -15,6 +15,7 @@ from . import checks
 from .checks import Seconds
 from .connections import call
 from .errors import RekeyImpossibleError
+from .looking import is_a
 
 OnImpossible = Union[
     Literal["raise", "close", "ignore"], Callable[[Any, RekeyImpossibleError], object]
@@ -150,17 +151,25 @@ class RekeyPolicy:
         of = type(self).__name__
         for direction in ("sent", "received"):
             for name in (f"{direction}_records", f"{direction}_bytes"):
-                checks.count(of, name, values[name], least=1)
+                values[name] = checks.count(of, name, values[name], least=1)
         for name in ("age_seconds", "idle_seconds"):
             values[name] = checks.seconds_or_none(of, name, values[name])
         name = "min_interval_seconds"
         values[name] = checks.seconds(of, name, values[name])
         wanted = "a number from 0 to less than 1"
-        checks.number(of, "jitter", jitter, wanted, lambda part: 0 <= part < 1)
+        values["jitter"] = checks.number(
+            of, "jitter", jitter, wanted, lambda part: 0 <= part < 1
+        )
         for name in ("request_peer", "aead_limit", "renegotiate"):
             checks.flag(of, name, values[name])
-        if not callable(on_impossible):
-            checks.word(of, "on_impossible", on_impossible, _ACTIONS, ", or a function")
+        if not checks.is_function(on_impossible):
+            values["on_impossible"] = checks.word(
+                of,
+                "on_impossible",
+                on_impossible,
+                _ACTIONS,
+                ", or a function that is no `async def`",
+            )
         _set(self, values)
 
     @classmethod
@@ -278,10 +287,12 @@ class PeerLimits:
         del values["self"]
         of = type(self).__name__
         for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
-            checks.count(of, name, values[name], least=0)
+            values[name] = checks.count(of, name, values[name], least=0)
         for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
             values[name] = checks.seconds(of, name, values[name], checks.WINDOW)
-        checks.word(of, "renegotiation", renegotiation, _MODES)
+        values["renegotiation"] = checks.word(
+            of, "renegotiation", renegotiation, _MODES
+        )
         _set(self, values)
 
 
@@ -300,7 +311,7 @@ def rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
         ("policy", policy, RekeyPolicy),
         ("limits", limits, PeerLimits),
     ):
-        if value is not None and not isinstance(value, cls):
+        if value is not None and not is_a(value, cls):
             raise TypeError(f"{name} must be a {cls.__name__} or None, not {value!r}")
     return Rules(policy, limits, _numbers(policy or _NO_POLICY, limits or _UNLIMITED))
 

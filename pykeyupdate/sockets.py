@@ -28,6 +28,7 @@ from typing import Any, Optional
 from . import _keyupdate
 from .identity import IdentityMap
 from .methods import Methods
+from .originals import OBJECT, SOCKET
 from .policy import DEFAULT, Rules
 
 RULES = "_pykeyupdate_rules"
@@ -51,7 +52,7 @@ def _rules_of(context: ssl.SSLContext) -> Rules:
     return vars(context).get(RULES) or Defaults.rules
 
 
-class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
+class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     """An ``ssl.SSLObject`` that looks after its keys.
 
     Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
@@ -77,14 +78,19 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
         made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
+        # where the reading and writing look, wherever a derived class has put it
+        _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
         _keyupdate.keep(made._sslobj, made._rules.numbers)
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """Say which side it is; an ``SSLObject`` knows no address."""
-        end = "server" if self.server_side else f"client of {self.server_hostname}"
+        """Say which end it is: an address it does not have."""
+        if getattr(self, "_sslobj", None) is None:
+            end = "of no connection"
+        else:
+            end = "server" if self.server_side else f"client of {self.server_hostname}"
         return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
 
     def _send_close_notify(self) -> None:
@@ -101,6 +107,15 @@ class SSLObject(Methods, _keyupdate.ManagedObject, ssl.SSLObject):
             return False
         write()
         return True
+
+    def _is_closing(self) -> bool:
+        """Return whether asyncio's transport, before Python 3.11, is closing.
+
+        It then writes what it has and a close_notify behind it, in one go. (Later ones
+        call unwrap() first.)
+        """
+        transport = self._transport() if self._transport is not None else None
+        return bool(getattr(transport, "_in_shutdown", False))
 
     def _read_again_soon(self) -> bool:
         """Have asyncio's transport read again in the loop's next turn, if it can."""
@@ -132,7 +147,7 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     return None
 
 
-class SSLSocket(Methods, ssl.SSLSocket):
+class SSLSocket(Methods, SOCKET):
     """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
 
     Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may
@@ -171,8 +186,8 @@ class SSLSocket(Methods, ssl.SSLSocket):
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
-        """Refuse if ``ssl.SSLSocket`` was replaced: ``ssl``'s own code would fail."""
-        if not issubclass(cls, ssl.SSLSocket):
+        """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
+        if ssl.SSLSocket is not SOCKET:
             raise TypeError(
                 f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
                 f"{ssl.SSLSocket!r}: let that patch ssl before the context is made"
@@ -223,7 +238,5 @@ class SSLSocket(Methods, ssl.SSLSocket):
         duplex = self._duplex
         # A thread that Python stopped at exit may be in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
-            descriptor = self.detach()
-            if descriptor >= 0:
-                duplex.close(descriptor)  # or the last thread inside closes it
+            duplex.close(self)
         super()._real_close()  # type: ignore[misc]

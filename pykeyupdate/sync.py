@@ -54,10 +54,15 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
     server refuses its clients' renegotiations by default.
 
+    Not on a connection that the peer is about to close (a response with ``Connection:
+    close``): where it has closed already, TCP answers what is sent with a reset, and
+    what the peer had sent and was not yet read is lost.
+
     How often: sparingly, and not before the peer has answered a request (``stats()`` of
     a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
-    request until then. An OpenSSL peer in the middle of a non-blocking write ends its
-    own connection (``BAD_LENGTH``) if any update follows a request.
+    request until then, and an OpenSSL peer whose non-blocking write is half-way ends
+    its own connection (``BAD_LENGTH``) over any update that follows a request; be it
+    our answer to one of its own that crossed it, which nobody can hold back.
 
     Threads: call it from the thread that does this connection's I/O; for a managed
     ``SSLSocket``, from any thread. On a managed socket, neither received data (no

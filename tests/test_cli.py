@@ -159,10 +159,13 @@ def ends(process, exit_code, said):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
-def test_an_interrupted_command_takes_all_its_processes_along():
+@pytest.mark.parametrize("behind", ["Median", "bulk, sending"])
+def test_an_interrupted_command_takes_all_its_processes_along(behind):
+    """Its threads, too: the second is where another thread sends."""
     process = start("bench", "duplex", stdout=subprocess.PIPE, start_new_session=True)
-    while "Median" not in process.stdout.readline():
+    while behind not in process.stdout.readline():
         pass
+    time.sleep(0.5)
     family = children_of(process.pid)
     assert family
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does

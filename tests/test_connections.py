@@ -32,6 +32,10 @@ class Raising:
         raise RuntimeError("not today")
 
 
+class RaisingSocket(Raising, ssl.SSLSocket):
+    """Of a class whose `_sslobj` ssl's own code asks for."""
+
+
 class Answering:
     def __init__(self, sslobj):
         self._sslobj = sslobj
@@ -70,8 +74,10 @@ def test_a_plain_socket_is_a_type_error(function):
         function(plain)
 
 
-def test_an_error_of_the_objects_own_comes_through(function):
+def test_a_property_is_asked_of_ssls_classes_alone(function):
     with pytest.raises(RuntimeError, match="not today"):
+        function(RaisingSocket.__new__(RaisingSocket))
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
         function(Raising())
 
 
@@ -218,3 +224,8 @@ def test_connection_dropped_from_inside_the_call(make_link, function):
         function(holder)
     except pykeyupdate.PyKeyUpdateError:
         pass
+
+
+@pytest.mark.parametrize("cls", [pykeyupdate.SSLObject, pykeyupdate.SSLSocket])
+def test_a_half_made_connection_has_a_repr(cls):
+    assert cls.__name__ in repr(cls.__new__(cls))

@@ -13,6 +13,7 @@ import time
 
 import pytest
 import trustme
+from link import Link
 
 import pykeyupdate
 
@@ -386,6 +387,40 @@ def test_a_class_needs_no_hash(make_contexts):
         assert answer.certificate is None
         server.sendall(b"x")
         reading.join()
+
+
+def test_rekey_all_calls_no_method_of_a_derived_class(make_contexts):
+    class Mine(pykeyupdate.SSLSocket):
+        def cipher(self):
+            raise RuntimeError("not to be called by rekey_all()")
+
+    contexts = make_contexts("tls13")
+    for context in contexts:
+        context.sslsocket_class = Mine
+    client, server = connect(contexts)
+    with client, server:
+        assert pykeyupdate.rekey_all() >= 2
+        assert pykeyupdate.stats(client).counts.key_updates_sent == 1
+
+
+def test_an_object_may_keep_its_sslobj_elsewhere(make_contexts):
+    class Mine(pykeyupdate.SSLObject):
+        @property
+        def _sslobj(self):
+            return self.elsewhere
+
+        @_sslobj.setter
+        def _sslobj(self, made):
+            self.elsewhere = made
+
+    contexts = make_contexts("tls13")
+    for context in contexts:
+        context.sslobject_class = Mine
+    link = Link(*contexts).handshake()
+    assert type(link.client) is Mine
+    link.client.rekey()
+    assert link.talks()
+    assert pykeyupdate.stats(link.client).counts.key_updates_sent == 1
 
 
 def test_a_key_log_does_not_keep_a_handshake_from_waiting(make_contexts, tmp_path):

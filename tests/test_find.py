@@ -3,14 +3,17 @@
 import asyncio
 import collections
 import functools
+import gc
 import http.client
 import io
 import re
 import smtplib
 import socket
 import ssl
+import threading
 import time
 import types
+import warnings
 import xmlrpc.client
 from typing import ClassVar
 from unittest import mock
@@ -103,6 +106,20 @@ def test_hook_is_looked_up_on_the_class(call):
     holder = Holding(__tls_connection__=lambda: None)
     with pytest.raises(TypeError, match="__tls_connection__"):
         call(holder)
+
+
+@pytest.mark.parametrize("name", ["__tls_connection__", "get_extra_info"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_coroutines_are_named_and_not_left(call, name, wrapped):
+    async def method(*arguments):
+        raise AssertionError
+
+    conn = type("Async", (), {name: method})()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # never awaited
+        text = refusal(Holding(transport=conn) if wrapped else conn, call)
+        gc.collect()
+    assert "Async'> gives a coroutine; await it" in text
 
 
 def test_endless_hook_is_a_type_error(call):
@@ -270,10 +287,30 @@ class Properties:
     transport = raw = connection = sock = socket = stream = property(tell)
     extensions = pending = get_extra_info = extra = recv_events_thread = property(tell)
     extra_attributes = send_all = unwrap = property(tell)
+    _sslobj = _connected = owner = property(tell)
 
 
 class Made(metaclass=Meta):
     pass
+
+
+class Text(str):
+    __slots__ = ()
+    __eq__ = __hash__ = partition = split = tell
+
+
+class Comparing:
+    __eq__ = __hash__ = tell
+
+
+Nameless = eval('type("Nameless", (), {})', {})  # of no module
+
+
+class Unconnected:
+    """One that has no connection now, if it is what it looks like."""
+
+    _connected = property(tell)
+    _sslobj = None
 
 
 class Pair(tuple):
@@ -293,6 +330,22 @@ class Key:
     __repr__ = tell
 
 
+class Local(threading.local):
+    """One that makes itself anew in each thread, when its dict is asked for."""
+
+    def __init__(self):
+        if threading.current_thread() is threading.main_thread():
+            tell()
+
+
+def made_in_a_thread(cls):
+    made = []
+    thread = threading.Thread(target=lambda: made.append(cls()))
+    thread.start()
+    thread.join()
+    return made[0]
+
+
 STRANGERS = {  # not made before they are looked at: pytest looks at parameters
     "proxy": Proxy,
     "guarded": Guarded,
@@ -303,6 +356,11 @@ STRANGERS = {  # not made before they are looked at: pytest looks at parameters
     "dict": lambda: Dict(a=1),
     "list": lambda: List([1]),
     "key": lambda: {Key(): object()},
+    "module": of(Text("http.client"), __getattr__=tell),
+    "no module": of(Comparing(), __getattr__=tell),
+    "nameless": Nameless,
+    "unconnected": Unconnected,
+    "local": lambda: made_in_a_thread(Local),
     "urllib3": of("urllib3.strange", __getattr__=tell),
     "asyncio": of("asyncio", transport=property(tell)),
     "amqp": lambda: of("amqp", transport=property(tell), sock=property(tell))(
@@ -348,6 +406,14 @@ def test_properties_that_are_known_are_read(tls13):
     assert tls13.said("client") == ["KeyUpdate(0)"]
     with pytest.raises(Told):
         pykeyupdate.rekey(of("aiohttp", transport=property(tell))())
+
+
+@pytest.mark.parametrize("of_ssl", [ssl, pykeyupdate])
+@pytest.mark.parametrize("name", ["SSLSocket", "SSLObject"])
+def test_half_made_connections_are_refused(call, of_ssl, name):
+    cls = getattr(of_ssl, name)
+    with pytest.raises(pykeyupdate.PyKeyUpdateError, match=" connection"):
+        call(cls.__new__(cls))
 
 
 def test_slots_are_read(tls13):
@@ -409,6 +475,8 @@ class Slots:
         lambda sock: Holding(pool={("localhost", 1): (None, sock)}),
         lambda sock: Holding(pool={object(): object(), Key(): Holding(_sock=sock)}),
         lambda sock: {"wsgi.input": sock},
+        lambda sock: {"wsgi.input": sock.makefile("rb")},
+        lambda sock: Holding(_file=sock.makefile("w")),
         Slots,
         lambda sock: lambda: sock,
         lambda sock: Holding(_writer=Holding(socket=sock)),
@@ -436,6 +504,57 @@ def test_what_others_hold_is_not_named(make_link):
     assert "pass `" in refusal(Holding(_pool=pool))
 
 
+class Wrapping:
+    """It gives the SSLObject, and looks like what sends for it."""
+
+    def __init__(self, tls):
+        self.tls = tls
+
+    def get_extra_info(self, name):
+        return self.tls if name == "ssl_object" else None
+
+
+class WrappingWriter(Wrapping):
+    transport = _loop = loop = drain = property(tell)
+
+    def writelines(self, lines):
+        tell()
+
+    def is_closing(self):
+        tell()
+
+
+class WrappingStream(Wrapping):
+    """One whose send() does not come to the SSLObject: it keeps the data."""
+
+    async def send_all(self, data):
+        assert len(data) == 0
+
+    async def receive_some(self, amount):
+        tell()
+
+
+@pytest.mark.parametrize("function", ["rekey", "flush", "request_client_certificate"])
+@pytest.mark.parametrize("cls", [WrappingWriter, WrappingStream])
+def test_what_only_looks_like_a_sender_is_refused(make_link, cls, function):
+    link = make_link("tls13")
+    with pytest.raises(TypeError, match="no documented way to send"):
+        asyncio.run(getattr(aio, function)(cls(link.client)))
+    assert link.said("client") == []
+    link.settle()
+    assert link.talks()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_get_extra_info_of_a_stranger_may_fail(call, wrapped):
+    class Failing:
+        def get_extra_info(self, name):
+            raise KeyError(name)
+
+    conn = Holding(transport=Failing()) if wrapped else Failing()
+    assert "Failing'> raises KeyError('ssl_object')" in refusal(conn, call)
+
+
 def test_sender_is_named_for_its_own_object_only(make_link):
     """aiohttp's WebSockets give their SSLObject; the request beside it can send."""
 
@@ -450,6 +569,8 @@ def test_sender_is_named_for_its_own_object_only(make_link):
         def writelines(self, lines):
             raise AssertionError
 
+        get_protocol = is_closing = writelines
+
     class WebSocket(Transport):
         pass
 
@@ -461,8 +582,9 @@ def test_sender_is_named_for_its_own_object_only(make_link):
     assert "`pykeyupdate.aio.flush()`" in refusal(conn, pykeyupdate.flush)
 
 
-def test_closed_client_says_that_it_holds_none():
-    text = refusal(of("redis.client")(connection=None, connection_pool=Holding()))
+@pytest.mark.parametrize("module", ["redis.client", "valkey.client"])
+def test_closed_client_says_that_it_holds_none(module):
+    text = refusal(of(module)(connection=None, connection_pool=Holding()))
     assert "nothing in it that pykeyupdate knows carries TLS now" in text
     assert "rekey_all()" in text
 
@@ -527,8 +649,14 @@ def test_tls_of_others_is_named(module, owner, call):
         lambda sock: of("urllib3.response", connection=property(lambda self: None))(
             _original_response=of("http.client")(fp=sock.makefile("rb"))
         ),
+        lambda sock: of("cheroot.server")(
+            rfile=of("cheroot.makefile")(_raw=sock.makefile("rb", buffering=0))
+        ),
         lambda sock: sock.makefile("rb"),
         lambda sock: sock.makefile("wb"),
+        lambda sock: sock.makefile("rb", buffering=0),
+        lambda sock: sock.makefile("r"),
+        lambda sock: sock.makefile("w", encoding="ascii"),
     ],
 )
 def test_ways_that_are_public_are_taken(make_link, hold):
@@ -557,6 +685,14 @@ def test_libraries_with_a_reader_of_their_own(make_link, hold):
     managed = make_link("tls12", "managed")
     pykeyupdate.rekey(hold(managed.client))
     assert managed.said("client") == ["ClientHello"]
+
+
+def test_files_for_both_directions_do_not_give_their_socket(make_link, call):
+    link = make_link("tls13", "socket")
+    for mode in ("rw", "rwb"):
+        assert "for reading and writing gives no socket" in refusal(
+            link.client.makefile(mode), call
+        )
 
 
 class Stranger:

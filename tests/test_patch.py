@@ -598,7 +598,8 @@ def test_a_context_that_passes_the_call_on_is_managed(context_class, snapshot):
         pykeyupdate.manage(context)
     assert [c["do_handshake_on_connect"] for c in calls] == [False, False]
     assert made_by(client) is pykeyupdate.SSLSocket
-    pykeyupdate.install(managed=True)
+    with pytest.warns(pykeyupdate.PatchWarning, match="may not reach all"):
+        pykeyupdate.install(managed=True)
     assert made_by(cls(ssl.PROTOCOL_TLS_CLIENT)) is pykeyupdate.SSLSocket
     pykeyupdate.uninstall()
 
@@ -615,10 +616,44 @@ def test_a_context_that_makes_sockets_by_itself_is_refused(context_class, snapsh
     with pytest.raises(TypeError, match=r"its wrap_socket\(\) makes .*Own.* by itself"):
         pykeyupdate.manage(context)
     assert vars(context) == {}
-    with pytest.warns(pykeyupdate.PatchWarning, match=r"not reach.*Context'> makes"):
+    with pytest.warns(
+        pykeyupdate.PatchWarning, match=r"not reach.*Context'> has a wrap_socket\(\)"
+    ):
         pykeyupdate.install(managed=True)
     assert made_by(ssl.create_default_context()) is pykeyupdate.SSLSocket
     pykeyupdate.uninstall()
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_method_of_ssls_class_that_was_replaced_is_asked(
+    snapshot, monkeypatch, by_itself
+):
+    class Own(ssl.SSLSocket):
+        pass
+
+    ssls = ssl.SSLContext.wrap_socket
+
+    def wrap_socket(self, sock, *args, **kwargs):
+        if by_itself:
+            return Own._create(sock, *args, context=self, **kwargs)
+        return ssls(self, sock, *args, **kwargs)
+
+    context = ssl.create_default_context()
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", wrap_socket)
+    snapshot[ssl.SSLContext] = content(ssl.SSLContext)[0]
+    if by_itself:
+        with pytest.raises(TypeError, match=r"makes .*Own.* by itself"):
+            pykeyupdate.manage(context)
+        with pytest.warns(pykeyupdate.PatchWarning, match="nothing.*Own.* by itself"):
+            pykeyupdate.install(managed=True)
+    else:
+        pykeyupdate.install(managed=True)
+        assert made_by(context) is pykeyupdate.SSLSocket
+        pykeyupdate.uninstall()
+        pykeyupdate.manage(context)
+        assert made_by(context) is pykeyupdate.SSLSocket
+    monkeypatch.undo()
+    snapshot[ssl.SSLContext] = content(ssl.SSLContext)[0]
 
 
 def test_a_class_derived_from_ours_is_reached(context_class, snapshot):
@@ -651,7 +686,7 @@ def test_what_is_no_connection_is_refused(context_class, snapshot):
     context = cls(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(TypeError, match=r"its wrap_bio\(\) makes .*Odd.* by itself"):
         pykeyupdate.manage(context)
-    with pytest.warns(pykeyupdate.PatchWarning, match=r"not reach.*makes .*Odd"):
+    with pytest.warns(pykeyupdate.PatchWarning, match=r"not reach.*a wrap_bio\(\)"):
         pykeyupdate.install(limits=None)
     pykeyupdate.uninstall()
 
@@ -700,7 +735,7 @@ def test_a_context_that_insists_on_a_handshake_does_not_hang(context_class):
     assert vars(context) == {}
 
 
-def test_a_context_that_cannot_be_asked_is_refused(context_class, snapshot):
+def test_a_context_that_cannot_be_asked_is_refused(context_class):
     def wrap_socket(self, sock, *, proxy):
         raise AssertionError
 
@@ -710,8 +745,123 @@ def test_a_context_that_cannot_be_asked_is_refused(context_class, snapshot):
         TypeError, match=r"asked for one it raises TypeError.*do_handshake_on_c"
     ):
         pykeyupdate.manage(context)
-    pykeyupdate.install(managed=True)  # nobody knows: no warning
+
+
+@pytest.mark.parametrize("name", ["__new__", "__init__", "__init_subclass__"])
+def test_no_context_of_a_strangers_class_is_made(context_class, snapshot, name):
+    def tell(*arguments, **keywords):
+        raise AssertionError
+
+    cls = context_class(wrap_socket=tell, wrap_bio=tell)
+    setattr(cls, name, tell)
+    said = r"Context'> has a wrap_socket\(\), wrap_bio\(\) of its own"
+    with pytest.warns(pykeyupdate.PatchWarning, match=said):
+        pykeyupdate.install(managed=True)
     pykeyupdate.uninstall()
+
+
+class Meta(type(ssl.SSLContext)):
+    """One whose classes answer nothing."""
+
+    def tell(cls, *arguments):
+        raise AssertionError
+
+    __getattr__ = __eq__ = __hash__ = __repr__ = __subclasses__ = __call__ = tell
+    __instancecheck__ = __subclasscheck__ = tell
+
+
+def test_classes_that_answer_nothing_are_no_matter(snapshot):
+    cls = Meta("Odd", (ssl.SSLContext,), {"wrap_bio": None})
+    with pytest.warns(pykeyupdate.PatchWarning, match=r"a wrap_bio\(\) of its own"):
+        pykeyupdate.install(managed=True)
+    pykeyupdate.uninstall()
+    del cls
+    gc.collect()
+
+
+@pytest.mark.parametrize("name", ["__dict__", "__getattribute__"])
+def test_a_context_that_hides_what_it_has_is_refused(context_class, name):
+    def tell(*arguments):
+        raise ZeroDivisionError
+
+    hides = {"__dict__": property(lambda self: {}), "__getattribute__": tell}
+    context = context_class(**{name: hides[name]})(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TypeError, match="__dict__ keeps nothing|ZeroDivisionError"):
+        pykeyupdate.manage(context)
+
+
+class Frozen(ssl.SSLContext):
+    """One that takes some attributes, or none."""
+
+    refused = ignored = ()
+
+    def __setattr__(self, name, value):
+        if name in self.refused:
+            raise PermissionError("frozen")
+        if name in self.ignored:
+            return
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("how", ["refused", "ignored"])
+@pytest.mark.parametrize("hook", ["sslsocket_class", "sslobject_class"])
+def test_a_context_that_takes_no_attribute_is_as_it_was(monkeypatch, how, hook):
+    context = Frozen(ssl.PROTOCOL_TLS_CLIENT)
+    context.note = "its own"
+    before = {**vars(context)}
+    monkeypatch.setattr(Frozen, how, (hook,))
+    with pytest.raises(TypeError, match=r"manage\(.*Frozen.*does not take what is set"):
+        pykeyupdate.manage(context)
+    assert vars(context) == before
+    monkeypatch.undo()
+    pykeyupdate.manage(context, policy=None)
+    before = {**vars(context)}
+    monkeypatch.setattr(Frozen, "refused", (hook,))
+    with pytest.raises(TypeError):
+        pykeyupdate.manage(context)
+    assert vars(context) == before
+
+
+@pytest.mark.parametrize("name", ["SSLContext", "SSLSocket", "SSLObject"])
+def test_a_function_in_the_place_of_a_class(snapshot, monkeypatch, make_link, name):
+    original = getattr(ssl, name)
+    link = make_link("tls13", "socket")
+    monkeypatch.setattr(ssl, name, lambda *args, **kw: original(*args, **kw))
+    pykeyupdate.install()
+    assert pykeyupdate.is_installed()
+    pykeyupdate.rekey(link.client)
+    with pytest.raises(pykeyupdate.NotATLSConnectionError):
+        pykeyupdate.rekey(object())
+    if name == "SSLSocket":
+        with pytest.warns(pykeyupdate.PatchWarning, match="did nothing.*lambda"):
+            pykeyupdate.install(managed=True)
+    else:
+        pykeyupdate.install(managed=True)
+        made = make_object(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        assert type(made) is pykeyupdate.SSLObject
+    pykeyupdate.uninstall()
+    monkeypatch.undo()
+
+
+def test_a_function_that_makes_no_context(snapshot, monkeypatch):
+    monkeypatch.setattr(ssl, "SSLContext", lambda protocol: None)
+    with pytest.warns(pykeyupdate.PatchWarning, match="did nothing.*NoneType"):
+        pykeyupdate.install(managed=True)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["SSLContext", "SSLSocket", "SSLObject"])
+def test_import_finds_the_classes_that_ssl_came_with(name):
+    script = f"""
+import ssl
+before = ssl.{name}
+ssl.{name} = lambda *args, **kw: before(*args, **kw)
+import pykeyupdate
+from pykeyupdate import originals
+assert before in (originals.CONTEXT, originals.SOCKET, originals.OBJECT)
+pykeyupdate.install()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_context_may_be_managed_by_its_own_method():

@@ -6,6 +6,7 @@ What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import gc
 import logging
 import os
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 import table
@@ -742,6 +744,64 @@ def test_wrong_numbers_are_named(error, cls, wrong):
         preset(**wrong)
 
 
+def lying(base):
+    """Return a class whose numbers or words are whatever is asked."""
+
+    def lie(*arguments):
+        raise ZeroDivisionError
+
+    def agree(*arguments):
+        return True
+
+    compared = ["__lt__", "__le__", "__eq__", "__ne__", "__gt__", "__ge__"]
+    converted = ["__int__", "__float__", "__index__", "__bool__", "__str__"]
+    return [
+        type("Liar", (base,), {**dict.fromkeys(compared, answer), **odd})
+        for answer in (lie, agree)
+        for odd in ({}, {"__hash__": lie}, dict.fromkeys(converted, lie))
+    ]
+
+
+@pytest.mark.parametrize("liar", lying(int) + lying(float) + lying(str))
+@pytest.mark.parametrize(("cls", "wrong"), WRONG_VALUES)
+def test_numbers_and_words_that_lie_are_known(cls, wrong, liar):
+    ((name, value),) = wrong.items()
+    if type(value) is not liar.__base__:
+        return
+    with pytest.raises(ValueError, match=f"^{cls.__name__}: {name} must be "):
+        cls(**{name: liar(value)})
+
+
+@pytest.mark.parametrize("number", [100_000, 100_000.0])
+def test_the_plain_value_is_kept(number):
+    for liar in lying(type(number)):
+        policy = RekeyPolicy(age_seconds=liar(number), jitter=liar(0))
+        assert type(policy.age_seconds) is type(policy.jitter) is type(number)
+        assert policy.age_seconds == number
+        pykeyupdate.rekey_all(per_second=liar(number))
+        testing.advance_clock(liar(number))
+    for liar in lying(int):
+        assert type(RekeyPolicy(sent_records=liar(5)).sent_records) is int
+    for liar in lying(str):
+        assert type(PeerLimits(renegotiation=liar("once")).renegotiation) is str
+        assert type(RekeyPolicy(on_impossible=liar("close")).on_impossible) is str
+
+
+@pytest.mark.parametrize("kind", [bool, int, float, str, timedelta])
+def test_what_says_it_is_of_another_class_is_known(kind):
+    for name in ("request_peer", "sent_records", "age_seconds", "jitter"):
+        with pytest.raises(TypeError, match=f"^RekeyPolicy: {name} must be "):
+            RekeyPolicy(**{name: mock.Mock(spec=kind)})
+    with pytest.raises(TypeError, match="^PeerLimits: renegotiation must be"):
+        PeerLimits(renegotiation=mock.Mock(spec=kind))
+    context = ssl.create_default_context()
+    for name, cls in (("policy", RekeyPolicy), ("limits", PeerLimits)):
+        with pytest.raises(TypeError, match=f"^{name} must be a "):
+            pykeyupdate.manage(context, **{name: mock.Mock(spec=cls)})
+    with pytest.raises(TypeError, match=r"takes an ssl\.SSLContext, not"):
+        pykeyupdate.manage(mock.Mock(spec=ssl.SSLContext))
+
+
 def test_times_may_be_timedeltas():
     hour = timedelta(hours=1)
     policy = RekeyPolicy(
@@ -850,6 +910,28 @@ def test_events_and_the_log(make_wire, caplog):
     assert sum("failed" in message for message in messages) == 2
     with pytest.raises(TypeError, match="takes a function"):
         pykeyupdate.on_event(None)
+
+
+def test_what_would_have_to_be_awaited_is_no_function():
+    """Its policy would be ignored, as to return is to ignore."""
+
+    async def function(*arguments):
+        raise AssertionError
+
+    class Called:
+        async def __call__(self, *arguments):
+            raise AssertionError
+
+    for wrong in (
+        function,
+        functools.partial(function, 1),
+        Called(),
+        Called().__call__,
+    ):
+        with pytest.raises(TypeError, match="takes a function, and no `async def`"):
+            pykeyupdate.on_event(wrong)
+        with pytest.raises(TypeError, match="or a function that is no `async def`"):
+            RekeyPolicy(on_impossible=wrong)
 
 
 def test_a_registration_that_is_taken_back_is_that_one(make_wire):

@@ -1,16 +1,20 @@
 """Signal handlers: they run when ``ssl``'s would, and nothing keeps what they raise."""
 
+import contextlib
+import inspect
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
 
 import pytest
+import trio.testing
 from threads import DEADLOCK
 
-import pykeyupdate
+import pykeyupdate.aio
 from pykeyupdate import RekeyPolicy
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals to send")
@@ -218,6 +222,46 @@ def test_what_an_events_handler_and_a_signals_raise_is_told_apart(connect, caplo
     assert server.recv(100) == b"sent under new keys"
 
 
+class Interrupting:
+    """Raises Stop before a bytecode of a file of the package, if a block has so many.
+
+    As a signal handler's exception may come there.
+    """
+
+    def __init__(self, at, file=""):
+        self.left, self.file = at, file
+        self.done = False
+
+    def __enter__(self):
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, kind, *_):
+        sys.settrace(None)
+        return kind is not None and issubclass(kind, Stop)
+
+    def trace(self, frame, event, arg):
+        # 3.9 makes a SystemError of an exception there, 3.12 tells lines alone
+        frame.f_trace_opcodes = sys.version_info >= (3, 10)
+        ours = f"{os.sep}pykeyupdate{os.sep}{self.file}"
+        code = frame.f_code
+        # nor does any come where a coroutine is resumed
+        can_come = not code.co_flags & inspect.CO_COROUTINE
+        if ours in code.co_filename and can_come and event in ("opcode", "line"):
+            self.left -= 1
+            if self.left == 0:
+                self.done = True
+                raise Stop
+        return self.trace
+
+
+def is_interrupted(call, at):
+    """Interrupt a call; return whether it had so many bytecodes."""
+    with Interrupting(at) as interrupting:
+        call()
+    return interrupting.done
+
+
 @pytest.mark.parametrize("function", ["rekey", "flush", "request_client_certificate"])
 def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     connect, threads, make_contexts, function
@@ -227,36 +271,16 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
     def setup(client, server):
         client.post_handshake_auth = True
 
-    def interrupt(at):
-        passed = 0
-
-        def trace(frame, event, arg):
-            nonlocal passed
-            # 3.9 makes a SystemError of an exception there, 3.12 tells lines alone
-            frame.f_trace_opcodes = sys.version_info >= (3, 10)
-            is_ours = f"{os.sep}pykeyupdate{os.sep}" in frame.f_code.co_filename
-            if is_ours and event in ("opcode", "line"):
-                passed += 1
-                if passed == at:
-                    raise Stop
-            return trace
-
-        sys.settrace(trace)
-        try:
-            if function == "request_client_certificate":
-                pykeyupdate.request_client_certificate(server, timeout=DEADLOCK)
-            else:
-                getattr(pykeyupdate, function)(server)
-        except Stop:
-            return True
-        finally:
-            sys.settrace(None)
-        return False
+    def call():
+        if function == "request_client_certificate":
+            pykeyupdate.request_client_certificate(server, timeout=DEADLOCK)
+        else:
+            getattr(pykeyupdate, function)(server)
 
     client, server = connect(setup=setup)
     receiving = threads.start(drain, client)
     at = 1
-    while interrupt(at):
+    while is_interrupted(call, at):
         at += 1
         assert threads.start(server.send, b"x")() == 1
     assert at > 5
@@ -265,6 +289,48 @@ def test_an_exception_between_any_two_bytecodes_leaves_nothing_locked(
         assert answer.certificate is None
     server.close()
     receiving()
+
+
+def test_a_close_that_was_interrupted_can_be_repeated(connect):
+    """A descriptor that nobody has any more would keep the peer waiting for ever."""
+    interrupted, at = True, 0
+    while interrupted:
+        at += 1
+        client, server = connect()
+        interrupted = is_interrupted(server.close, at)
+        server.close()
+        client.settimeout(DEADLOCK)
+        with contextlib.suppress(ssl.SSLError):  # 3.9 says that it was unexpected
+            assert client.recv(1) == b""
+    assert at > 3
+
+
+# what comes between making a coroutine and awaiting it, and where a generator is freed
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_stream_outlives_an_exception_between_any_two_bytecodes(make_contexts):
+    """A stand-in that was left in the SSLObject took the next receive for its own."""
+
+    async def is_interrupted_at(at):
+        near, far = trio.testing.memory_stream_pair()
+        contexts = make_contexts("tls13")
+        client = trio.SSLStream(near, contexts[0], server_hostname="localhost")
+        server = trio.SSLStream(far, contexts[1], server_side=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.do_handshake)
+            nursery.start_soon(server.do_handshake)
+        with Interrupting(at, "aio.py") as interrupting:
+            await pykeyupdate.aio.rekey(client)
+        await server.send_all(b"data")
+        assert await client.receive_some(10) == b"data"
+        await client.send_all(b"data")
+        assert await server.receive_some(10) == b"data"
+        return interrupting.done
+
+    at = 1
+    while trio.run(is_interrupted_at, at):
+        at += 1
+    assert at > 20
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -626,6 +626,15 @@ def follow(end):
     return data
 
 
+@pytest.mark.parametrize("managed", ["both", "server"])
+def test_what_is_pending_is_told_without_a_socket(connect, managed):
+    client, server = connect("tls13", managed=managed)
+    server.sendall(bytes(100))
+    assert client.recv(10) == bytes(10)
+    with socket.socket(fileno=client.detach()):
+        assert client.pending() == 90
+
+
 def test_a_writer_drives_the_renegotiation_where_nobody_reads(connect, threads):
     client, server = connect("tls12")
     pykeyupdate.renegotiate(client)

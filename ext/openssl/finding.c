@@ -8,7 +8,7 @@ static void
 refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *name = PyUnicode_FromString("_connected");
-    PyObject *connected = name != NULL ? ku_own_attribute(conn, name) : NULL;
+    PyObject *connected = name != NULL ? ku_own_attribute(state, conn, name) : NULL;
     Py_XDECREF(name);
     if (connected == NULL) {
         return;

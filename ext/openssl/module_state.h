@@ -17,9 +17,13 @@
     X(PyObject, ssl)                /* module ssl, as it was at import */       \
     X(PyObject, errors)             /* module pykeyupdate.errors */             \
     X(PyObject, find)               /* pykeyupdate.connections.find */          \
+    X(PyObject, stored)             /* pykeyupdate.looking.stored */            \
+    X(PyTypeObject, socket_type)    /* ssl.SSLSocket, as ssl came with it */    \
+    X(PyTypeObject, object_type)    /* ssl.SSLObject, likewise */               \
     X(PyObject, partial)            /* functools.partial */                     \
     X(PyObject, fileno)             /* _socket.socket.fileno */                 \
     X(PyObject, gettimeout)         /* _socket.socket.gettimeout */             \
+    X(PyObject, detach)             /* _socket.socket.detach */                 \
     X(PyObject, impossible)         /* pykeyupdate.policy.impossible */         \
     X(PyObject, happened)           /* pykeyupdate.events.happened */           \
     X(PyObject, read_length)        /* 1024 */                                  \

@@ -149,9 +149,20 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     return probe;
 }
 
-PyObject *
-ku_own_attribute(PyObject *object, PyObject *name)
+/* Whether an object is of a class of ssl's, or of one derived from it. */
+static int
+is_of_ssl(const ku_state *state, PyObject *object)
 {
+    return PyType_IsSubtype(Py_TYPE(object), state->socket_type)
+           || PyType_IsSubtype(Py_TYPE(object), state->object_type);
+}
+
+PyObject *
+ku_own_attribute(ku_state *state, PyObject *object, PyObject *name)
+{
+    if (!is_of_ssl(state, object)) {
+        return PyObject_CallFunctionObjArgs(state->stored, object, name, NULL);
+    }
     PyObject *value = PyObject_GenericGetAttr(object, name);
     if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
@@ -175,7 +186,7 @@ ku_sslobject_inside(ku_state *state, PyObject *conn)
         Py_INCREF(conn);
         return conn;
     }
-    PyObject *inner = ku_own_attribute(conn, state->sslobj_name);
+    PyObject *inner = ku_own_attribute(state, conn, state->sslobj_name);
     if (inner == NULL || inner == Py_None || is_inner(state, inner)) {
         return inner;
     }

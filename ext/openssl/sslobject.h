@@ -12,11 +12,12 @@ PyObject *ku_sslobject_probe(ku_state *state, PyObject *_ssl);
 /* Does an _ssl._SSLSocket work over memory BIOs, not a socket? */
 int ku_sslobject_is_bio(const ku_state *state, PyObject *sslobj);
 
-/* What an object or its class itself has under a name, or NotImplemented; a new
-   reference.  Its __getattr__() and __getattribute__() are not asked: what answers to
-   every name (a remote proxy) is not to be called, and what forwards to a connection
-   is none. */
-PyObject *ku_own_attribute(PyObject *object, PyObject *name);
+/* What an object or its class itself has under a name, as a new reference; where there
+   is nothing, an object that is no part of a connection.  Its __getattr__() and
+   __getattribute__() are not asked: what answers to every name (a remote proxy) is not
+   to be called, and what forwards to a connection is none.  A property is asked only of
+   ssl's own classes and those derived from them, as ssl's own code does it. */
+PyObject *ku_own_attribute(ku_state *state, PyObject *object, PyObject *name);
 
 /* `conn`, or its `_sslobj`, if that is an _ssl._SSLSocket or a Duplex, or None; else
    NotImplemented.  A new reference, or NULL with an exception. */

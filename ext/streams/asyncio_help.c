@@ -46,11 +46,20 @@ ku_asyncio_take_backlog(struct ku_io *io)
     if (!self->refused) {
         return 0;
     }
-    self->closing = 1;
     self->refused = 0;
     PyObject *written = PyObject_CallMethod(io->self, "_write_backlog", NULL);
     Py_XDECREF(written);
     return written != NULL ? 0 : -1;
+}
+
+/* What has been refused is written again: by itself, but before Python 3.11. */
+static int
+write_refused_again(struct ku_io *io)
+{
+    int closing = ku_io_ask_object(io, "_is_closing");
+    ku_io_object(io)->refused = 0;
+    ku_io_object(io)->closing |= closing > 0;
+    return closing < 0 ? -1 : ku_io_reads_again_soon(io);
 }
 
 int
@@ -65,8 +74,7 @@ ku_asyncio_release_held(struct ku_io *io)
     int done = ku_io_try(io, ku_asyncio_encrypt_held, NULL, 0, &ignored);
     if (done > 0 && ku_io_object(io)->refused
         && ku_buffer_length(&ku_io_object(io)->held) == 0) {
-        ku_io_object(io)->refused = 0;
-        done = ku_io_reads_again_soon(io); /* Python before 3.11 does not by itself */
+        done = write_refused_again(io);
     }
     if (done >= 0) {
         PyErr_Restore(type, value, traceback);

@@ -151,7 +151,7 @@ py_pending(PyObject *object, PyObject *ignored)
     if (ku_monitor_any_is_mine()) {
         return pending_now(self);
     }
-    if (ku_call_perform(self, "pending", NULL, pending_action, &pending) == NULL) {
+    if (ku_call_perform_here(self, "pending", pending_action, &pending) == NULL) {
         return NULL;
     }
     return PyLong_FromSize_t(pending);
@@ -338,14 +338,19 @@ close_pump(Duplex *self, struct ku_call *call)
     return 0;
 }
 
-/* Of the parent's threads none is in the connection here, and the parent's end of
-   it is not to be disturbed. */
+/* The socket gives its descriptor away here: in Python code a signal handler's exception
+   might come before it is closed, and then nobody had it.
+
+   After a fork none of the parent's threads is in the connection here, and the parent's
+   end of it is not to be disturbed. */
 static PyObject *
-py_close(PyObject *object, PyObject *descriptor)
+py_close(PyObject *object, PyObject *socket)
 {
     Duplex *self = (Duplex *)object;
     ku_state *state = ku_state_of(self);
-    long long number = PyLong_AsLongLong(descriptor);
+    PyObject *descriptor = PyObject_CallFunctionObjArgs(state->detach, socket, NULL);
+    long long number = descriptor != NULL ? PyLong_AsLongLong(descriptor) : -1;
+    Py_XDECREF(descriptor);
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
@@ -600,8 +605,9 @@ static PyMethodDef methods[] = {
      "renew($self, function, /)\n--\n\n"
      "Get new keys if they are due, without waiting."},
     {"close", py_close, METH_O,
-     "close($self, descriptor, /)\n--\n\n"
-     "Wake the threads that are in it; the last one closes the descriptor."},
+     "close($self, socket, /)\n--\n\n"
+     "Take the socket's descriptor and wake the threads that are in the connection;\n"
+     "the last one closes it."},
     {"look", (PyCFunction)(void (*)(void))py_look, METH_VARARGS | METH_KEYWORDS,
      "look($self, function, /, *args, **kwargs)\n--\n\n"
      "Call a function while no other thread is in the connection."},

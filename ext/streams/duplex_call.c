@@ -340,6 +340,19 @@ ku_call_perform(Duplex *self, const char *what, PyObject *timeout, ku_action act
     return run_and_tell(state, self, &call, what, action, argument);
 }
 
+PyObject *
+ku_call_perform_here(Duplex *self, const char *what, ku_action action, void *argument)
+{
+    struct ku_call call = {.socket = KU_NO_SOCKET, .deadline = KU_AT_ONCE};
+    ku_state *state = ku_state_of(self);
+    if (check_usable(state, self, what) < 0
+        || ku_call_refuse_reentry(state, self, what) < 0
+        || prepare_tls(state, self, what, &call) < 0) {
+        return NULL;
+    }
+    return run_and_tell(state, self, &call, what, action, argument);
+}
+
 struct taking {
     ku_step step;
     intptr_t argument;
@@ -369,17 +382,8 @@ ku_call_take_step(Duplex *self, const char *function, ku_step step, intptr_t arg
                   int sent, int *value)
 {
     struct taking taking = {step, argument, sent, 0, 0};
-    struct ku_call call = {.socket = KU_NO_SOCKET, .deadline = KU_AT_ONCE};
-    ku_state *state = ku_state_of(self);
-    PyObject *done = NULL;
-    if (sent) {
-        done = ku_call_perform(self, function, NULL, take_action, &taking);
-    }
-    else if (check_usable(state, self, function) == 0
-             && ku_call_refuse_reentry(state, self, function) == 0
-             && prepare_tls(state, self, function, &call) == 0) {
-        done = run_and_tell(state, self, &call, function, take_action, &taking);
-    }
+    PyObject *done = sent ? ku_call_perform(self, function, NULL, take_action, &taking)
+                          : ku_call_perform_here(self, function, take_action, &taking);
     *value = taking.value;
     return done != NULL ? 0 : -1;
 }

@@ -44,6 +44,10 @@ int ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argu
 PyObject *ku_call_perform(Duplex *self, const char *what, PyObject *timeout,
                           ku_action action, void *argument);
 
+/* The same, for what needs no socket: there may be none any more (detach()). */
+PyObject *ku_call_perform_here(Duplex *self, const char *what, ku_action action,
+                               void *argument);
+
 /* Take one step, and send what it makes if it is `sent`: 0 and its value, or -1 with an
    exception. */
 int ku_call_take_step(Duplex *self, const char *function, ku_step step,

@@ -127,7 +127,10 @@ may_write(struct ku_io *io, size_t n, size_t *room)
     struct ku_ledger *ledger = io->tls.ledger;
     struct ku_outcome outcome = ku_ledger_occupy(ledger);
     if (outcome.refusal == KU_OK) {
-        outcome = ku_policy_admit_write(&io->tls, n, room);
+        *room = n;
+        if (!ku_io_object(io)->closing) {
+            outcome = ku_policy_admit_write(&io->tls, n, room);
+        }
         ku_ledger_vacate(ledger);
     }
     return outcome;
@@ -323,6 +326,7 @@ shut_down(struct ku_io *io)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
     if (ku_io_is_of_asyncio(io)) {
+        ku_io_object(io)->closing = 1;
         if (ku_asyncio_take_backlog(io) < 0) {
             return NULL;
         }

@@ -30,12 +30,18 @@ ku_io_is_of_asyncio(const struct ku_io *io)
 }
 
 int
+ku_io_ask_object(struct ku_io *io, const char *method)
+{
+    PyObject *answer = PyObject_CallMethod(io->self, method, NULL);
+    int is_true = answer == NULL ? -1 : answer == Py_True;
+    Py_XDECREF(answer);
+    return is_true;
+}
+
+int
 ku_io_reads_again_soon(struct ku_io *io)
 {
-    PyObject *soon = PyObject_CallMethod(io->self, "_read_again_soon", NULL);
-    int reads = soon == NULL ? -1 : soon == Py_True;
-    Py_XDECREF(soon);
-    return reads;
+    return ku_io_ask_object(io, "_read_again_soon");
 }
 
 /* While an on_impossible function is asked whether a write may go on, another one would
@@ -137,7 +143,7 @@ static int
 renew_step(struct ku_io *io, void *ignored, struct ku_outcome *outcome)
 {
     (void)ignored, (void)outcome;
-    if (ku_policy_renew_if_due(&io->tls)) {
+    if (!ku_io_object(io)->closing && ku_policy_renew_if_due(&io->tls)) {
         (void)ku_do_handshake(&io->tls);
     }
     return 1; /* what fails shows in the next call */

@@ -16,7 +16,9 @@ typedef struct {
     struct ku_buffer held;
     unsigned char waits_with_cut;
     unsigned char refused; /* data that would have been too much to hold */
-    unsigned char closing; /* nothing is too much: the transport has it anyway */
+    unsigned char closing; /* nothing is too much to hold, as the transport has it
+                              anyway; and nothing begins that the peer would find half
+                              done at the end, such as a renegotiation */
 } ManagedObject;
 
 struct ku_io {
@@ -36,6 +38,9 @@ PyObject *ku_io_raise_cut(struct ku_io *io);
 ManagedObject *ku_io_object(const struct ku_io *io);
 
 int ku_io_is_of_asyncio(const struct ku_io *io);
+
+/* What a method of the object says; -1 with an exception. */
+int ku_io_ask_object(struct ku_io *io, const char *method);
 
 /* Will a transport look again in its loop's next turn?  -1 with an exception. */
 int ku_io_reads_again_soon(struct ku_io *io);

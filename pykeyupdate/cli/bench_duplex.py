@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable, NamedTuple
@@ -130,13 +131,24 @@ def _connected(client: ssl.SSLContext, pem: Path, kind: str) -> Iterator[ssl.SSL
 
 def _take(conn: ssl.SSLSocket, amount: int) -> None:
     while amount > 0:
-        amount -= len(conn.recv(_CHUNK))
+        data = conn.recv(_CHUNK)
+        if not data:
+            raise ConnectionError("the other end has gone")
+        amount -= len(data)
 
 
 def _give(conn: ssl.SSLSocket, amount: int) -> None:
     chunk = bytes(_CHUNK)
     for _ in range(amount // _CHUNK):
         conn.sendall(chunk)
+
+
+def _both(conn: ssl.SSLSocket, size: int, _: int) -> None:
+    """Give and take at once; an error of the thread that gives comes out here."""
+    with ThreadPoolExecutor(1) as pool:
+        giving = pool.submit(_give, conn, size)
+        _take(conn, size)
+        giving.result()
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -162,14 +174,7 @@ def _sending(conn: ssl.SSLSocket) -> float:
 
 def _both_ways(conn: ssl.SSLSocket) -> float:
     conn.sendall(_ORDER.pack(_BOTH, _BULK, 1))
-    writer = threading.Thread(target=_give, args=(conn, _BULK))
-
-    def work() -> None:
-        writer.start()
-        _take(conn, _BULK)
-        writer.join()
-
-    return _timed(work)
+    return _timed(lambda: _both(conn, _BULK, 1))
 
 
 def _ping_pong(size: int) -> Callable[[ssl.SSLSocket], float]:
@@ -281,8 +286,12 @@ def serve(pem: str, kind: str) -> None:
         while True:
             plain = listener.accept()[0]
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            conn = _wrapped(context, kind, plain, server_side=True)
-            if _obey(conn) == _STOP:
+            try:
+                conn = _wrapped(context, kind, plain, server_side=True)
+                order = _obey(conn)
+            except OSError:  # the near end has gone
+                return
+            if order == _STOP:
                 return
             idle.append(conn)
 
@@ -302,13 +311,6 @@ def _obey(conn: ssl.SSLSocket) -> bytes:
         if what in (_STAY, _STOP):
             return bytes(what)
         _OBEYED[what](conn, size, times)
-
-
-def _both(conn: ssl.SSLSocket, size: int, _: int) -> None:
-    writer = threading.Thread(target=_give, args=(conn, size))
-    writer.start()
-    _take(conn, size)
-    writer.join()
 
 
 def _confirm(conn: ssl.SSLSocket, size: int, _: int) -> None:
