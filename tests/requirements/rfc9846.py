@@ -24,7 +24,7 @@ REQUIREMENTS = [
     Requirement(
         "4.7.3",
         "This message can be sent by either peer after it has sent a Finished message.",
-        met_by=("was_connected",),
+        met_by=("ku_was_connected",),
         tests=(
             "test_controls.py::test_key_update_before_the_handshake_is_refused",
             "test_controls.py::test_key_update_inside_the_handshake_is_refused",
@@ -78,7 +78,7 @@ REQUIREMENTS = [
         'If the request_update field is set to "update_requested", then the receiver '
         "MUST send a KeyUpdate of its own with request_update set to "
         '"update_not_requested" prior to sending its next Application Data record.',
-        met_by=(OPENSSL, "key_update_pending", "rekey_step", "update_type"),
+        met_by=(OPENSSL, "key_update_pending", "rekey_step", "choose_update_type"),
         tests=(
             "test_generations.py::test_an_answer_goes_before_the_next_data",
             "test_controls.py::test_owed_answer_is_not_replaced_by_a_request",
@@ -104,7 +104,7 @@ REQUIREMENTS = [
         "4.7.3",
         "Until receiving a subsequent KeyUpdate from the peer, the sender MUST NOT "
         'send another KeyUpdate with request_update set to "update_requested".',
-        met_by=("peer_lags", "update_type", "renew"),
+        met_by=("peer_keys_are_due", "choose_update_type", "schedule_new_keys"),
         tests=(
             "test_policies.py::test_one_request_is_outstanding_at_a_time",
             "test_policies.py::test_a_peer_that_lags_is_asked_once",
@@ -122,7 +122,7 @@ REQUIREMENTS = [
         'sending a KeyUpdate with request_update set to "update_requested" and '
         "receiving the peer's KeyUpdate, including unrelated KeyUpdates, because those "
         "messages may already be in flight.",
-        met_by=(OPENSSL, "update_received"),
+        met_by=(OPENSSL, "note_update_received"),
         tests=(
             "test_generations.py::"
             "test_anything_may_come_before_the_answer_to_a_request",
@@ -174,7 +174,7 @@ REQUIREMENTS = [
         "In order to allow this value to be changed later -- for instance for ciphers "
         "with more than 128-bit keys -- receiving implementations MUST NOT enforce "
         "this rule.",
-        met_by=(OPENSSL, "exceeds"),
+        met_by=(OPENSSL, "exceeds_rate"),
         tests=(
             "test_limits.py::test_without_limits",
             "test_limits.py::test_a_window_ends",
@@ -194,7 +194,7 @@ REQUIREMENTS = [
         "5.5",
         "There are cryptographic limits on the amount of plaintext which can be safely "
         "encrypted under a given set of keys.",
-        met_by=("cipher_limit", "renew_sent", "ku_record_sent"),
+        met_by=("cipher_limit", "start_sent_keys", "ku_ledger_count_sent"),
         tests=(
             "test_policies.py::test_limits_of_the_cipher_suites",
             "test_policies.py::"
@@ -207,7 +207,7 @@ REQUIREMENTS = [
         "5.5",
         "Implementations MUST either close the connection or do a key update as "
         "described in Section 4.7.3 prior to reaching these limits.",
-        met_by=("ku_policy_before_write", "renew", "impossible"),
+        met_by=("ku_policy_admit_write", "schedule_new_keys", "impossible"),
         tests=(
             "test_policies.py::test_never_more_than_n_records_under_one_key",
             "test_policies.py::test_updates_that_others_begin_count_as_well",
@@ -230,7 +230,7 @@ REQUIREMENTS = [
         "5.5",
         "Receiving implementations SHOULD NOT enforce these limits, as future analyses "
         "may result in updated values.",
-        met_by=("ku_policy_at_rest",),
+        met_by=("ku_policy_renew_if_due",),
         tests=(
             "test_policies.py::test_a_peer_that_never_answers_is_read_all_the_same",
             "test_policies.py::test_a_peer_that_lags_is_asked_once",
@@ -242,7 +242,7 @@ REQUIREMENTS = [
         "For AES-GCM, up to 2^24.5 full-size records (about 24 million) may be "
         "encrypted under a given set of keys while keeping a safety margin of "
         "approximately 2^-57 for Authenticated Encryption (AE) security.",
-        met_by=("cipher_limit", "renew_sent"),
+        met_by=("cipher_limit", "start_sent_keys"),
         tests=("test_policies.py::test_limits_of_the_cipher_suites",),
         reason="Each record counts as a full one. New keys come at 3/4 of it, the "
         "peer's are asked for at 7/8.",

@@ -65,7 +65,7 @@ REQUIREMENTS = [
         "SSL_key_update() must only be called after the initial handshake has been "
         "completed and TLSv1.3 or QUIC has been negotiated, at the same time, the "
         "application needs to ensure that the writing of data has been completed.",
-        met_by=("may_key_update", "was_connected", "data_pending"),
+        met_by=("may_key_update", "ku_was_connected", "data_pending"),
         tests=(
             "test_controls.py::test_key_update_before_the_handshake_is_refused",
             "test_controls.py::test_key_update_inside_the_handshake_is_refused",
@@ -88,7 +88,7 @@ REQUIREMENTS = [
         "DESCRIPTION",
         "Alternatively SSL_do_handshake() can be called to force the update to take "
         "place immediately.",
-        met_by=(OPENSSL, "shake"),
+        met_by=(OPENSSL, "ku_do_handshake"),
         tests=(
             "test_controls.py::test_update_takes_place_at_the_next_io",
             "test_controls.py::test_do_handshake_does_not_wait_for_the_peer",
