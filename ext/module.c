@@ -1,38 +1,32 @@
 /* pykeyupdate._keyupdate: OpenSSL's key update and renegotiation controls for the
    connections of Python's ssl module.
 
-   Theory of operation.  Python's ssl keeps an OpenSSL SSL* inside every
-   ssl.SSLSocket and ssl.SSLObject and gives no access to it.  Three things are
-   needed to use it from outside, and a file is about each:
+   Theory of operation.  Python's ssl keeps an OpenSSL SSL* in every ssl.SSLSocket and
+   ssl.SSLObject, and gives no access to it.  OpenSSL's functions accept calls at
+   moments when they break the connection, or its secrecy.  So we find the SSL*, prove
+   it, check the moment, and then call.  The sources are five folders, and each includes
+   only its own files and those of the folders before it:
 
-     libssl.c     which of the process's libssl it belongs to (locate_*.c ask the
-                  platform's loader), and the functions of that one;
-     sslobject.c  where in the object it stands, and the proof that it does;
-     controls.c   when it may be used: OpenSSL's functions accept calls at moments
-                  at which they break the connection, or its secrecy.
+     system/   locks, buffers, deadlines, sockets, fork().
+     openssl/  which libssl _ssl uses (libssl.c; locate_*.c ask the loader); where an
+               object has its SSL*, and the proof (sslobject.c; streams and responses
+               are searched by pykeyupdate/connections.py); what OpenSSL says of a
+               connection (questions.c, states.c); refusals (outcome.h, errors.c).
+     keys/     when keys may change (scheduling.c) and when they must (policy.c); the
+               ledger beside a managed connection, which counts and limits (ledger.c).
+     streams/  managed connections.  A socket: duplex.c stands in for ssl's object,
+               pump.c lets threads share it, traffic.c moves bytes.  An SSLObject:
+               object.c.
+     calls/    what Python calls: controls.c, rekeying.c for rekey() and its like, and
+               managed.c.  step.h shows a call's way to OpenSSL: begin there.
 
-   handshake.c has the steps that rekey() and its like are made of; step.c takes
-   any call from the Python object to OpenSSL and back; errors.c turns what was
-   refused into exceptions.  What is not one of ssl's own objects but holds one (a
-   stream, a response) is looked into by pykeyupdate/connections.py.
+   This file puts them together at import: make a connection with _ssl, prove the layout
+   on it without following a pointer, find libssl, and let that libssl confirm the
+   proof.  If any of this fails, the import fails with the cause and a remedy, and no
+   connection of a program has been touched.
 
-   A managed socket (pykeyupdate.SSLSocket) is one more thing: duplex.c is what it
-   has in the place of ssl's own object, call.c how a call of it goes, pump.c how
-   several threads use one connection and traffic.c who carries its bytes, on
-   tlsbio.c (what OpenSSL reads and writes), wire.c (the socket), monitor.c,
-   buffer.c and clock.c.
-
-   And a managed connection, socket or object, looks after its keys: record.c is what
-   is kept beside it and what its peer may do, policy.c when its keys are due,
-   managed.c what Python sees of both, and object.c how an SSLObject reads and writes.
-
-   This file puts them together at import: make a connection with _ssl, prove the
-   layout on it without following a pointer, find libssl, and let that libssl
-   confirm what was proved.  Where any of it does not hold, the import fails with
-   the cause and a remedy, and nothing of a connection has been touched.
-
-   Multi-phase, all state in the module: each (sub-)interpreter has its own _ssl
-   types, and its own copy of this. */
+   Multi-phase initialization, all state in the module: each (sub-)interpreter has its
+   own _ssl types, and its own copy of this. */
 #include "calls/controls.h"
 #include "calls/rekeying.h"
 #include "calls/managed.h"
@@ -45,7 +39,7 @@
 #include "streams/tlsbio.h"
 #include "system/forks.h"
 
-/* A new reference to module.name. */
+/* A new reference to module.name, or NULL with an exception. */
 static PyObject *
 import_from(const char *module_name, const char *name)
 {
@@ -55,8 +49,9 @@ import_from(const char *module_name, const char *name)
     return value;
 }
 
-/* pykeyupdate's own Python modules below this one, and ssl: imported first, for
-   an interpreter without _ssl to say so in the usual way. */
+/* The modules that we use: ssl, and those of pykeyupdate that do not need this one.
+   They are imported first, so that an interpreter without _ssl fails in the usual
+   way. */
 static int
 import_names(ku_state *state)
 {
@@ -87,7 +82,7 @@ import_names(ku_state *state)
     return complete ? 0 : -1;
 }
 
-/* What managed connections ask and tell. */
+/* What managed connections ask, and what they report to. */
 static int
 import_managed_names(ku_state *state)
 {
@@ -136,7 +131,8 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
     return result;
 }
 
-/* True, or False where this OpenSSL makes no connection on which to prove them. */
+/* Returns True, or False if this OpenSSL cannot make a connection on which to prove
+   them. */
 static PyObject *
 py_prove_states(PyObject *module, PyObject *ignored)
 {
@@ -174,8 +170,9 @@ add_types(PyObject *module, ku_state *state)
                : -1;
 }
 
-/* _ssl's callbacks take the GIL by PyGILState_Ensure(), which before 3.12 takes it for
-   the main interpreter: in another one it waits for ever while this thread has it. */
+/* _ssl's callbacks take the GIL with PyGILState_Ensure(), which before 3.12 takes it
+   for the main interpreter.  In any other interpreter it waits forever if this thread
+   holds the GIL. */
 static int
 may_keep_gil(void)
 {

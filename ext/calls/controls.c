@@ -1,7 +1,5 @@
-/* The controls, each with the preconditions that OpenSSL's own function lacks.
-
-   Why each question is asked is said at the question.  The facts were measured
-   on OpenSSL 1.1.1w, 3.0, 3.2, 3.5, 3.6 and 4.0; file:line are OpenSSL 3.5.7's. */
+/* OpenSSL's controls, as Python calls them.  The preconditions that OpenSSL's own
+   functions do not check are in keys/scheduling.c. */
 #include "calls/controls.h"
 
 #include "calls/docstrings.h"
@@ -10,9 +8,7 @@
 
 #include <string.h>
 
-/* --- preconditions ---------------------------------------------------- */
-
-/* --- the calls, while the connection is held ---------------------------- */
+/* --- steps ------------------------------------------------------------------------ */
 
 static struct ku_outcome
 key_update_step(const struct ku_tls *tls)
@@ -44,9 +40,9 @@ renegotiate_pending_step(const struct ku_tls *tls)
     return ku_ok(tls->libssl->SSL_renegotiate_pending(tls->ssl));
 }
 
-/* SSL_get_secure_renegotiation_support() is a macro for the SSL_ctrl().  A TLS 1.3
-   server gives 1 when the client offered it for the case of TLS 1.2 (a client
-   gives 0): nothing was negotiated, so both ends say no here. */
+/* SSL_get_secure_renegotiation_support() is a macro for this SSL_ctrl().  A TLS 1.3
+   server returns 1 if the client offered it in case of TLS 1.2 (a client returns 0).
+   Nothing was negotiated, so both ends say no here. */
 static struct ku_outcome
 secure_renegotiation_step(const struct ku_tls *tls)
 {
@@ -63,7 +59,7 @@ total_renegotiations_step(const struct ku_tls *tls)
                                             0, NULL));
 }
 
-/* --- the calls, as Python sees them ------------------------------------- */
+/* --- functions that Python calls -------------------------------------------------- */
 
 static PyObject *
 returning_bool(PyObject *module, const char *function, PyObject *conn, ku_step step,
@@ -77,7 +73,8 @@ returning_bool(PyObject *module, const char *function, PyObject *conn, ku_step s
     return PyBool_FromLong(value);
 }
 
-/* The int of an update type that can be scheduled, or -1 with ValueError. */
+/* The int of an update type that can be scheduled, or -1 with an exception
+   (ValueError). */
 static int
 update_type_of(ku_state *state, PyObject *conn, PyObject *update_type)
 {
@@ -126,7 +123,7 @@ py_get_key_update_type(PyObject *module, PyObject *conn)
         return NULL;
     }
     if (value < SSL_KEY_UPDATE_NONE || value > SSL_KEY_UPDATE_REQUESTED) {
-        /* KeyUpdateType(value) says in its ValueError that it knows no such. */
+        /* KeyUpdateType(value) raises the ValueError for an unknown type. */
         return PyObject_CallFunction((PyObject *)Py_TYPE(state->update_types[0]), "i",
                                      value);
     }
@@ -187,8 +184,8 @@ py_total_renegotiations(PyObject *module, PyObject *conn)
     return PyLong_FromLong(value);
 }
 
-/* PyMethodDef has one type for all signatures; the flags tell them apart.  The
-   cast by way of void (*)(void) is what compilers take as meant. */
+/* PyMethodDef has one function type for all signatures; the flags tell them apart.
+   Compilers accept a cast by way of void (*)(void) as intended. */
 #define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
 
 PyMethodDef ku_controls[] = {

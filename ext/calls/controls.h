@@ -1,10 +1,10 @@
-/* The controls of OpenSSL, as Python calls them. */
+/* OpenSSL's controls, as Python calls them. */
 #ifndef PYKEYUPDATE_CONTROLS_H
 #define PYKEYUPDATE_CONTROLS_H
 
 #include "calls/step.h"
 
-/* Their functions of pykeyupdate._keyupdate, ended by a NULL entry. */
+/* The functions for pykeyupdate._keyupdate; the last entry is NULL. */
 extern PyMethodDef ku_controls[];
 
 #endif

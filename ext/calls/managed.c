@@ -6,10 +6,6 @@
 #include "openssl/sslobject.h"
 #include "streams/callbacks.h"
 
-/* --- asking and telling ---------------------------------------------------------- */
-
-/* --- the functions ---------------------------------------------------------------- */
-
 static void
 take_NUMBER64(PyObject *number, uint64_t *rule)
 {
@@ -40,7 +36,8 @@ take_BYTE(PyObject *number, unsigned char *rule)
     *rule = (unsigned char)PyLong_AsLong(number);
 }
 
-/* policy.py's _numbers(), by their names. */
+/* Read the rules from the dict that _numbers() in pykeyupdate/policy.py makes, by their
+   names.  Returns 0, or -1 with an exception. */
 static int
 parse_rules(PyObject *numbers, struct ku_rules *rules)
 {
@@ -110,7 +107,7 @@ allow_step(const struct ku_tls *tls)
     return ku_ok(0);
 }
 
-/* Nothing goes behind it. */
+/* Make a close_notify.  OpenSSL sends nothing after it. */
 static struct ku_outcome
 close_notify_step(const struct ku_tls *tls)
 {
@@ -191,7 +188,8 @@ counts_tuple(const uint64_t counts[KU_COUNTS])
     return tuple;
 }
 
-/* Copy the ledger while the connection is held; 1: an answer is owed. */
+/* Copy the ledger while the connection is locked.  The value is 1 if we owe an
+   answer. */
 static struct ku_outcome
 copy_step(const struct ku_tls *tls)
 {
@@ -226,7 +224,8 @@ py_put_forward(PyObject *module, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
-/* Records, bytes, age in seconds, and how many of the first two there may be. */
+/* A new tuple: records, bytes, age in seconds, and the limits of records and of
+   bytes. */
 static PyObject *
 keys_tuple(const struct ku_ledger *ledger, const struct ku_keys *keys)
 {

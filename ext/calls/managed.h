@@ -1,11 +1,11 @@
-/* Managed connections as Python has them: what manage(), stats() and the like need of
+/* What manage(), stats() and the other functions for managed connections need from
    C. */
 #ifndef PYKEYUPDATE_MANAGED_H
 #define PYKEYUPDATE_MANAGED_H
 
 #include <Python.h>
 
-/* The functions of pykeyupdate._keyupdate about them, ended by a NULL entry. */
+/* The functions for pykeyupdate._keyupdate; the last entry is NULL. */
 extern PyMethodDef ku_managed[];
 
 #endif

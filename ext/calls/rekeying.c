@@ -1,9 +1,9 @@
-/* What rekey(), flush() and request_client_certificate() need from OpenSSL beyond
-   the controls: what has still to be sent, one pass of a handshake, and a request
-   for the client's certificate.
+/* What rekey(), flush() and request_client_certificate() need from OpenSSL beyond the
+   controls: what still has to be sent, one pass of a handshake, and a request for the
+   client's certificate.
 
-   These are the package's own (pykeyupdate/performing.py calls them); a program
-   has no use for them.  file:line are OpenSSL 3.5.7's. */
+   Only the package calls these functions (pykeyupdate/performing.py, sync.py and
+   aio.py); a program has no use for them.  Line numbers are OpenSSL 3.5.7's. */
 #include "calls/rekeying.h"
 
 #include "calls/step.h"
@@ -20,11 +20,12 @@
 #  include <errno.h>
 #endif
 
-/* --- what is to be sent --------------------------------------------------- */
+/* --- what has to be sent ---------------------------------------------------------- */
 
-/* The type is forgotten when the message is built; of one that is half sent the
-   state's name tells which it is (ssl_stat.c: TWCKU, TWSKU).  In init without
-   either is the middle of a received message: that is the peer's to finish. */
+/* OpenSSL forgets the type of a KeyUpdate when it has built the message.  If the
+   message is half sent, the state's name tells that it is one (ssl_stat.c: TWCKU,
+   TWSKU).  If the state is "in init" with neither a type nor a pending write, OpenSSL
+   is in the middle of a received message, and it is for the peer to send the rest. */
 static int
 half_sent_kind(const struct ku_tls *tls)
 {
@@ -67,17 +68,17 @@ to_send_step(const struct ku_tls *tls)
     return ku_ok(ku_renegotiates(tls) ? SENDS_RENEGOTIATION : SENDS_NOTHING);
 }
 
-/* Has received data not been read?  While that is so, a server's HelloRequest is
-   not sent (ssl3_renegotiate_check(), s3_lib.c). */
+/* Is there received data that has not been read?  As long as there is, a server's
+   HelloRequest is not sent (ssl3_renegotiate_check(), s3_lib.c). */
 static struct ku_outcome
 has_unread_step(const struct ku_tls *tls)
 {
     return ku_ok(tls->libssl->SSL_has_pending(tls->ssl) != 0);
 }
 
-/* --- one pass of a handshake ---------------------------------------------- */
+/* --- one pass of a handshake ------------------------------------------------------ */
 
-/* What a failing socket leaves; Winsock's is Windows' last error. */
+/* The error that a failed socket call leaves.  Winsock's is Windows' last error. */
 #ifdef _WIN32
 static void
 set_system_error(int number)
@@ -102,11 +103,12 @@ system_error(void)
 }
 #endif
 
-/* SSL_peek() drives a handshake as SSL_read() does, past application data that
-   SSL_do_handshake() and SSL_write() die of (UNEXPECTED_RECORD, rec_layer_s3.c),
-   and leaves that data for the next SSL_read().  The caller has made the socket
-   one that does not block, so this is bounded by the cryptography of one flight;
-   the GIL is kept, as nobody else may be in this connection meanwhile. */
+/* SSL_peek() drives a handshake as SSL_read() does, past application data over which
+   SSL_do_handshake() and SSL_write() fail (UNEXPECTED_RECORD, rec_layer_s3.c), and
+   leaves that data for the next SSL_read().  The caller has made the socket
+   non-blocking, so this lasts no longer than the cryptography of one flight.  The GIL
+   is kept (step.h has the exceptions), because nobody else may be in this connection
+   meanwhile. */
 static struct ku_outcome
 advance_step(const struct ku_tls *tls)
 {
@@ -128,9 +130,9 @@ advance_step(const struct ku_tls *tls)
                : outcome;
 }
 
-/* A number that is another one after each handshake (and each post-handshake
-   authentication) with the peer: a hash of its last Finished message,
-   which OpenSSL keeps.  Nothing but "the same or not" is made of it. */
+/* A number that changes with each handshake (and each post-handshake authentication)
+   with the peer: a hash of the peer's last Finished message, which OpenSSL keeps.  It
+   is used only to tell whether two are the same. */
 static struct ku_outcome
 peer_finished_step(const struct ku_tls *tls)
 {
@@ -141,7 +143,7 @@ peer_finished_step(const struct ku_tls *tls)
     return ku_ok((int)(ku_hash(finished, length) & 0x7fffffff));
 }
 
-/* --- a request for the client's certificate --------------------------------- */
+/* --- a request for the client's certificate --------------------------------------- */
 
 static struct ku_outcome
 may_authenticate(const struct ku_tls *tls)
@@ -189,7 +191,7 @@ ask_for_certificate(const struct ku_tls *tls)
     if (tls->libssl->SSL_renegotiate == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_renegotiate");
     }
-    /* A session that was resumed would carry no certificate. */
+    /* A resumed session would carry no certificate. */
     uint64_t full = SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION;
     uint64_t was_full = tls->libssl->SSL_get_options(tls->ssl) & full;
     (void)tls->libssl->SSL_set_options(tls->ssl, full);
@@ -201,9 +203,9 @@ ask_for_certificate(const struct ku_tls *tls)
     return outcome;
 }
 
-/* The certificate is asked for whatever the context says; that the client may go
-   without one, or not, stays as the context has it (FAIL_IF_NO_PEER_CERT).
-   SSL_set_verify() without a callback keeps the one that is set (ssl_lib.c). */
+/* Ask for the certificate whatever the context says.  Whether the client may decline is
+   still up to the context (FAIL_IF_NO_PEER_CERT).  SSL_set_verify() without a callback
+   keeps the one that is set (ssl_lib.c). */
 static struct ku_outcome
 request_anew(const struct ku_tls *tls)
 {
@@ -230,7 +232,7 @@ request_anew(const struct ku_tls *tls)
     return outcome;
 }
 
-/* 1: it is under way already, as the caller says that it may be. */
+/* The value is 1 if a request is already under way, which the argument allows. */
 static struct ku_outcome
 request_certificate_step(const struct ku_tls *tls)
 {
@@ -242,15 +244,16 @@ request_certificate_step(const struct ku_tls *tls)
     return tls->argument && is_under_way ? ku_ok(1) : outcome;
 }
 
-/* --- the whole of it, over memory ------------------------------------------- */
+/* --- all of it in one step, over memory ------------------------------------------- */
 
-/* Here nothing waits and nothing is half sent, so rekey() and its like are one step,
-   in which no other thread, no signal handler and no exception comes between.  Of a
-   socket that is not managed performing.py takes the same steps one by one. */
+/* Over memory nothing waits and nothing is half sent, so rekey() and its like are a
+   single step, which no other thread, signal handler or exception can interrupt.  On a
+   socket that is not managed, pykeyupdate/performing.py takes the same steps one by
+   one. */
 
-/* Make the message that is scheduled or owed.  The answer that OpenSSL itself sends
-   with a write alone is made by an update of ours that asks for none: it is the same
-   message, and its preconditions are known. */
+/* Make the message that is scheduled or owed.  OpenSSL itself sends an answer only
+   together with a write.  So we schedule a key update of our own that requests none: it
+   is the same message, and its preconditions are known. */
 static struct ku_outcome
 flush_step(const struct ku_tls *tls)
 {
@@ -285,8 +288,8 @@ schedule_new_keys(const struct ku_tls *tls, int update_type)
     return outcome.refusal == KU_OK ? ku_schedule_renegotiation(tls, 0) : outcome;
 }
 
-/* What is scheduled goes first: it may be what is wanted.  So does the answer that we
-   owe, which a request of ours would replace. */
+/* What is scheduled is sent first, because it may be what is wanted.  So is the answer
+   that we owe, which a request of ours would replace. */
 static struct ku_outcome
 rekey_step(const struct ku_tls *tls)
 {
@@ -310,14 +313,14 @@ rekey_step(const struct ku_tls *tls)
     return outcome.refusal == KU_OK ? flush_step(tls) : outcome;
 }
 
-/* TLS 1.3 does not say that it has a request to send. */
+/* With TLS 1.3, OpenSSL does not say that it has a request to send. */
 static struct ku_outcome
 request_step(const struct ku_tls *tls)
 {
     struct ku_outcome kind = to_send_step(tls);
     if (kind.refusal == KU_OK && kind.value == SENDS_ANSWER
         && tls->libssl->SSL_is_server(tls->ssl)) {
-        kind = flush_step(tls); /* or it would go in place of the request */
+        kind = flush_step(tls); /* or it would be sent in place of the request */
     }
     if (kind.refusal != KU_OK) {
         return kind;
@@ -330,9 +333,7 @@ request_step(const struct ku_tls *tls)
                                                   : flush_step(tls);
 }
 
-/* --- what callbacks have raised --------------------------------------------- */
-
-/* --- as Python sees them -------------------------------------------------- */
+/* --- functions that Python calls -------------------------------------------------- */
 
 typedef int (*taker)(ku_state *, const char *, PyObject *, ku_step, intptr_t, int *);
 
@@ -367,7 +368,7 @@ KU_FUNCTION(request, ku_take_step_and_send)
 #undef KU_FUNCTION
 /* clang-format on */
 
-/* Each takes the connection and the name that errors give as the caller's. */
+/* Each function takes the connection, and the name that errors give for the call. */
 #define KU_ENTRY(name, doc)                                                            \
     {#name, py_##name, METH_VARARGS, #name "($module, conn, function, /)\n--\n\n" doc}
 

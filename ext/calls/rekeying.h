@@ -4,7 +4,7 @@
 
 #include <Python.h>
 
-/* What kind of message has this side to send?  The members of ToSend
+/* What kind of message does this side have to send?  The members of ToSend
    (pykeyupdate/performing.py). */
 /* clang-format off */
 #define KU_TO_SEND(X)                                    \
@@ -20,8 +20,8 @@
 enum ku_to_send { KU_TO_SEND(KU_KIND) };
 #undef KU_KIND
 
-/* Functions of pykeyupdate._keyupdate that only the package itself calls, ended
-   by a NULL entry. */
+/* The functions for pykeyupdate._keyupdate that only the package itself calls; the last
+   entry is NULL. */
 extern PyMethodDef ku_rekeying[];
 
 #endif

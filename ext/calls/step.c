@@ -8,7 +8,8 @@
 #include "streams/callbacks.h"
 #include "streams/duplex.h"
 
-/* The ledger of a managed SSLObject, which one call at a time may occupy, or NULL. */
+/* The ledger of a managed SSLObject, which one call at a time may occupy; NULL for any
+   other connection. */
 static struct ku_ledger *
 guard_of(const struct ku_tls *tls)
 {
@@ -47,8 +48,9 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, in
     return outcome;
 }
 
-/* Raise what came of a step, unless a callback of the ssl module's, called by OpenSSL,
-   has left its exception (_ssl of 3.15: msg_callback). */
+/* Set `value`, and raise the exception for the outcome of a step, unless a callback of
+   the ssl module that OpenSSL called has already set one (_ssl of 3.15: _msg_callback).
+   Returns 0, or -1 with an exception. */
 static int
 raise_outcome(ku_state *state, const struct ku_outcome *outcome, const char *function,
               PyObject *conn, int *value)
@@ -73,7 +75,7 @@ perform_step(ku_state *state, const char *function, PyObject *conn, ku_step step
         result = ku_duplex_take_step(found, function, step, argument, sent, value);
     }
     else if (sent && !ku_sslobject_is_bio(state, found)) {
-        ku_refuse(state, KU_CLOSED, function, conn); /* of a socket that is gone */
+        ku_refuse(state, KU_CLOSED, function, conn); /* its managed socket is gone */
     }
     else {
         struct ku_outcome outcome = held_step(state, found, step, argument, 0);

@@ -2,7 +2,7 @@
 
 #include "keys/ledger.h"
 
-/* A record is begun by the read that finds none begun. */
+/* The next read begins a record unless it finds one begun. */
 static int
 begins_record(const struct ku_tls *tls)
 {
@@ -48,7 +48,7 @@ ku_counted_peek(const struct ku_tls *tls)
         return ku_failed_io(tls);
     }
     if (tls->ledger != NULL && begins) {
-        tls->ledger->received.records++; /* who reads it finds it begun */
+        tls->ledger->received.records++; /* the read that follows finds it begun */
     }
     return ku_ok(0);
 }

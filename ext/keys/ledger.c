@@ -12,27 +12,27 @@
 
 #define SSL_CB_NO_RENEGOTIATION 0x0164
 
-/* RFC 9846 section 5.5: AES-GCM, "up to 2^24.5 full-size records".  AES-CCM has 2^23
-   in RFC 9147 section 4.5.3 (DTLS 1.3; RFC 9846 gives no number, and says that its
-   bound is lower).  ChaCha20-Poly1305's sequence number wraps first. */
+/* RFC 9846 section 5.5 gives AES-GCM "up to 2^24.5 full-size records".  AES-CCM gets
+   2^23 from RFC 9147 section 4.5.3 (DTLS 1.3; RFC 9846 gives no number, and says that
+   its bound is lower).  ChaCha20-Poly1305's sequence number wraps first. */
 #define GCM_RECORD_LIMIT 23726566
 #define CCM_RECORD_LIMIT 8388608
-#define RECORDS_KEPT_BACK                                                              \
-    16 /* records kept back for the KeyUpdate itself, and alerts */
+#define RECORDS_KEPT_BACK 16 /* for the KeyUpdate itself, and for alerts */
 
-/* OpenSSL calls with nothing but the SSL.  What is needed of it is the same in every
-   interpreter of the process, which has one _ssl. */
+/* OpenSSL passes its callbacks nothing but the SSL.  The functions that they need are
+   the same in every interpreter of the process, because all of them share one _ssl. */
 static struct ku_libssl libssl;
 static int ex_data_index = -1;
 
-/* Guards all that follows; taken for a moment, with the GIL or without. */
+/* Protects the list and the totals.  Held only for a moment, with or without the
+   GIL. */
 static ku_mutex ledgers_lock = KU_MUTEX_INITIALIZER;
 static struct ku_ledger *oldest_ledger, *newest_ledger;
 static uint64_t process_counts[KU_COUNTS];
 static uint64_t ledgers_opened, ledgers_open;
-static ku_atomic clock_offset; /* seconds, of which 32 bits hold 68 years */
+static ku_atomic clock_offset; /* seconds: 32 bits hold 68 years */
 
-/* --- the list of all ------------------------------------------------------------ */
+/* --- the list of ledgers ---------------------------------------------------------- */
 
 static void
 link_ledger(struct ku_ledger *ledger)
@@ -135,14 +135,15 @@ mark_inherited(void)
     ku_mutex_unlock(&ledgers_lock);
 }
 
-/* A thread that is in the list while another forks does not exist in the child. */
+/* Hold the list's lock across a fork(): a thread that is in the list while another
+   thread forks does not exist in the child. */
 static int
 watch_forks(void)
 {
     return ku_at_fork(lock_ledgers, unlock_ledgers, mark_inherited);
 }
 
-/* --- keys, and how much they may be used ----------------------------------------- */
+/* --- keys, and how long they may be used ------------------------------------------ */
 
 ku_time
 ku_ledger_clock(void)
@@ -161,8 +162,8 @@ ku_ledger_advance_clock(ku_time by)
     } while (!ku_atomic_exchange(&clock_offset, before, after));
 }
 
-/* Between 1 - jitter and 1: never later than the rule says.  (splitmix64; nothing
-   secret comes of it.) */
+/* A random factor between 1 - jitter and 1, so keys never change later than the rule
+   says.  (splitmix64; nothing secret depends on it.) */
 static double
 jittered_share(struct ku_ledger *ledger)
 {
@@ -189,8 +190,8 @@ smaller_of(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* How many records the cipher suite is good for, under one key.  What RFC 9846 does
-   not say of TLS 1.2 counts only where something can be done about it. */
+/* How many records the cipher suite allows under one key.  RFC 9846 says nothing about
+   TLS 1.2, so there the limit counts only if the policy may renegotiate. */
 static uint64_t
 cipher_limit(const struct ku_tls *tls)
 {
@@ -212,7 +213,8 @@ cipher_limit(const struct ku_tls *tls)
     }
 }
 
-/* A peer that has asked for less in a record (RFC 6066 section 4) gets more records. */
+/* The most plaintext in one record.  A peer that has asked for shorter records (RFC
+   6066 section 4) gets more of them. */
 static uint32_t
 max_fragment_length(const struct ku_tls *tls)
 {
@@ -224,8 +226,8 @@ max_fragment_length(const struct ku_tls *tls)
     return code >= 1 && code <= 4 ? (uint32_t)256 << code : TLS_MAX_PLAINTEXT;
 }
 
-/* NSS' margins: the writer moves at 3/4 of what the cipher is good for, and the
-   reader asks at 7/8, if the peer has not moved by itself. */
+/* NSS's margins: as the writer we update at 3/4 of what the cipher suite allows; as the
+   reader we request an update at 7/8, if the peer has not updated by itself. */
 static void
 start_sent_keys(const struct ku_tls *tls)
 {
@@ -258,7 +260,8 @@ start_received_keys(const struct ku_tls *tls)
     ledger->received.max_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
 }
 
-/* Data of ours is progress too: a peer that only receives may still ask for keys. */
+/* Data that we send counts as progress too: a peer that only receives may still request
+   key updates. */
 void
 ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes)
 {
@@ -328,11 +331,11 @@ ku_ledger_take_events(struct ku_ledger *ledger)
     return events;
 }
 
-/* --- what OpenSSL tells ----------------------------------------------------------- */
+/* --- what OpenSSL reports --------------------------------------------------------- */
 
-/* One more; is it one too many?  A bucket that holds `most` and is empty again after
-   `length`: `until` is when (the generic cell rate algorithm).  A peer that never has
-   more than `most` in such a time is never cut. */
+/* Count one more event; is it one too many?  This is a bucket that holds `most` events
+   and drains within `length`; `until` is when it will be empty (the generic cell rate
+   algorithm).  A peer that never exceeds `most` within such a time is never cut off. */
 static int
 exceeds_rate(ku_time *until, ku_time length, uint32_t most)
 {
@@ -350,7 +353,7 @@ forbid_renegotiation(const struct ku_tls *tls)
     (void)tls->libssl->SSL_set_options(tls->ssl, SSL_OP_NO_RENEGOTIATION);
 }
 
-/* OpenSSL reads no further record, and accepts no handshake. */
+/* From here on OpenSSL reads no further record and accepts no handshake. */
 static void
 cut_off_peer(const struct ku_tls *tls, const char *why)
 {
@@ -380,10 +383,10 @@ note_update_sent(const struct ku_tls *tls)
     ledger->events |= KU_SENT_UPDATE;
 }
 
-/* The answer to a request of ours is not held against the peer.  None is one that
-   requests itself: an answer is update_not_requested (RFC 9846 section 4.7.3).  The
-   pending type is this message's, as OpenSSL sends an answer that it owes before it
-   reads the next. */
+/* The answer to a request of ours is not held against the peer.  A KeyUpdate that
+   itself requests an update is no answer: an answer is update_not_requested (RFC 9846
+   section 4.7.3).  The pending type belongs to this message, because OpenSSL sends an
+   answer that it owes before it reads the next KeyUpdate. */
 static void
 note_update_received(const struct ku_tls *tls)
 {
@@ -417,9 +420,9 @@ note_update_received(const struct ku_tls *tls)
     }
 }
 
-/* The names tell the states apart; their numbers differ between 3.0 and 3.2.  The
-   type of a KeyUpdate is there before the message is built, in state SSLOK, and
-   gone when it is sent. */
+/* Tell the states apart by name; their numbers differ between 3.0 and 3.2.  The type of
+   a KeyUpdate is set before the message is built, in state SSLOK, and is gone once the
+   message has been sent. */
 static void
 note_state(const struct ku_tls *tls)
 {
@@ -445,9 +448,9 @@ count_peer_renegotiation(const struct ku_tls *tls)
     }
 }
 
-/* "Pending" says that this side has asked for it: a server's own HelloRequest, and
-   the handshake that follows.  A HelloRequest that a client receives, and a
-   ClientHello that comes unasked, are the peer's. */
+/* SSL_renegotiate_pending() means that this side has asked: for a server, by its own
+   HelloRequest, and then for the handshake that follows.  A HelloRequest that a client
+   receives, and a ClientHello that comes unasked, are the peer's. */
 static void
 note_handshake_start(const struct ku_tls *tls)
 {
@@ -482,10 +485,10 @@ note_handshake_done(const struct ku_tls *tls)
         return;
     }
     if (ku_renegotiates(tls)) {
-        return; /* no more than a HelloRequest */
+        return; /* only a HelloRequest was sent */
     }
     if (ledger->why_cut != NULL || !ledger->renegotiates) {
-        return; /* refused: OpenSSL calls that done, too */
+        return; /* refused; OpenSSL calls that done, too */
     }
     ledger->renegotiates = 0;
     note_connected(tls);
@@ -504,18 +507,19 @@ note_refused_renegotiation(const struct ku_tls *tls)
     count_event(ledger, KU_REFUSALS);
     ledger->renegotiates = 0;
     if (ledger->by_peer) {
-        ledger->by_peer = 0; /* it has been counted when it began */
+        ledger->by_peer = 0; /* it was counted when it began */
     }
     else {
         count_peer_renegotiation(tls);
     }
     if (ledger->why_cut == NULL) {
-        ledger->events |= KU_REFUSED_PEER; /* a cut says more */
+        ledger->events |= KU_REFUSED_PEER; /* a cut-off says more */
     }
 }
 
-/* The info callback.  OpenSSL calls it inside SSL_read() and the like, without the
-   GIL.  (1.1.1 and 1.1.1a have handshakes begin and end around a KeyUpdate.) */
+/* The info callback.  OpenSSL calls it inside SSL_read() and similar functions, often
+   without the GIL.  (1.1.1 and 1.1.1a report the start and the end of a handshake
+   around a KeyUpdate.) */
 static void
 info_callback(const SSL *const_ssl, int where, int value)
 {
@@ -545,10 +549,11 @@ info_callback(const SSL *const_ssl, int where, int value)
     }
 }
 
-/* --- beside an SSL --------------------------------------------------------------- */
+/* --- the ledger of an SSL --------------------------------------------------------- */
 
-/* From 3.2 on OpenSSL has freed all else of the SSL by then: nothing of it is
-   touched (ssl_lib.c, ossl_ssl_connection_free()). */
+/* The free function of the ex_data.  From 3.2 on, OpenSSL has freed everything else of
+   the SSL by then, so this function must not touch it (ssl_lib.c,
+   ossl_ssl_connection_free()). */
 static void
 free_ledger(void *parent, void *data, void *ex_data, int index, long number,
             void *pointer)
@@ -560,7 +565,8 @@ free_ledger(void *parent, void *data, void *ex_data, int index, long number,
     }
 }
 
-/* SSL_dup() copies what is beside an SSL, which would be freed twice. */
+/* The dup function of the ex_data.  SSL_dup() would copy the pointer, and the ledger
+   would be freed twice. */
 static int
 forget_ledger_in_copy(void *to, const void *from, void *data, int index, long number,
                       void *pointer)
@@ -624,8 +630,8 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
     return ledger;
 }
 
-/* OpenSSL 3.0 and later refuse a client's renegotiation without an option of its own
-   as well. */
+/* OpenSSL 3.0 and later also refuse a client's renegotiation unless
+   SSL_OP_ALLOW_CLIENT_RENEGOTIATION is set. */
 void
 ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change)
 {

@@ -1,18 +1,22 @@
-/* What is kept beside a managed connection: its rules, how much its keys have been
-   used, what its peer has done, and what is to be told.
+/* Rule of this folder (keys/): decide when the keys of a connection may and must
+   change, and keep count; never wait, and know nothing of sockets.
 
-   The ledger hangs on the SSL (SSL_set_ex_data()) and is freed with it.  OpenSSL tells
-   it what happens through the info callback, which the ssl module does not use:
-   every change of keys, whoever began it, and every renegotiation.  What data goes
-   through is counted by whoever reads and writes (pump.c, managed.c).
+   A ledger is what we keep beside a managed connection: its rules, how much its keys
+   have been used, what its peer has done, and which events have not been reported yet.
 
-   A peer that does too much is stopped here, inside the SSL_read() that takes its
+   The ledger is attached to the SSL (SSL_set_ex_data()) and freed with it.  OpenSSL
+   reports to it through the info callback, which the ssl module does not use: every
+   change of keys, whoever began it, and every renegotiation.  The functions of
+   counted_io.c count the data that is read and written.
+
+   A peer that does too much is cut off here, inside the SSL_read() that processes its
    messages: SSL_set_shutdown(SSL_RECEIVED_SHUTDOWN) ends that call before the next
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
-   Used by one thread at a time, as its connection, but for `wanted_keys`; `can_renew` is
-   changed and, by others, read under the lock of the list.  No Python objects: OpenSSL
-   frees it in whatever thread, without the GIL. */
+   One thread at a time uses a ledger, as it does the connection.  There are two
+   exceptions: `wanted_keys` is atomic, and `can_renew` is written, and read by other
+   threads, under the lock of the list.  A ledger holds no Python objects: OpenSSL frees
+   it in any thread, without the GIL. */
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
 
@@ -25,18 +29,18 @@
 #define KU_NO_LIMIT UINT64_MAX
 #define KU_ANY_NUMBER UINT32_MAX
 
-/* The tables below name what pykeyupdate/ has under the same names; tests/test_tables.py
-   compares them, by way of calls/tables.c. */
+/* Each of these tables has a counterpart of the same names in pykeyupdate/.
+   tests/test_tables.py compares the two, by way of calls/tables.c. */
 /* clang-format off */
 
-/* How often peers may renegotiate: PeerLimits.renegotiation. */
+/* How often the peer may renegotiate: PeerLimits.renegotiation. */
 #define KU_MODES(X)                   \
     X(KU_NEVER_RENEGOTIATE, never)  \
     X(KU_ONCE, once)                \
     X(KU_FREELY, freely)
 
 /* RekeyPolicy and PeerLimits (pykeyupdate/policy.py) in numbers.  Times are in
-   microseconds, KU_NEVER where they are off; `mode` is an enum ku_mode. */
+   microseconds, and KU_NEVER if they are off; `mode` is an enum ku_mode. */
 #define KU_RULES(X)                 \
     X(NUMBER64, sent_records)       \
     X(NUMBER64, sent_bytes)         \
@@ -62,7 +66,7 @@ typedef uint32_t ku_rule_NUMBER32;
 typedef float ku_rule_FRACTION;
 typedef unsigned char ku_rule_BYTE;
 
-/* What has happened, as bits: the members of EventKind (pykeyupdate/events.py). */
+/* Events, as bits: the members of EventKind (pykeyupdate/events.py). */
 #define KU_EVENTS(X)                                  \
     X(KU_SENT_UPDATE, 1 << 0, KEY_UPDATE_SENT)        \
     X(KU_RECEIVED_UPDATE, 1 << 1, KEY_UPDATE_RECEIVED) \
@@ -72,8 +76,8 @@ typedef unsigned char ku_rule_BYTE;
     X(KU_CUT, 1 << 5, CUT_OFF)                        \
     X(KU_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
 
-/* What is counted, for each connection and for the process: the fields of Counts
-   (pykeyupdate/stats.py), which say what each is. */
+/* What we count, for each connection and for the process: the fields of Counts
+   (pykeyupdate/stats.py), where each is described. */
 #define KU_COUNTERS(X)                            \
     X(KU_UPDATES_SENT, key_updates_sent)          \
     X(KU_UPDATES_RECEIVED, key_updates_received)  \
@@ -105,7 +109,7 @@ enum ku_count { KU_COUNTERS(KU_COUNTER) KU_COUNTS };
 #undef KU_EVENT
 #undef KU_COUNTER
 
-/* The keys of one direction: how much they have been used, and may be. */
+/* The keys of one direction: how much they have been used, and their limits. */
 struct ku_keys {
     uint64_t records, bytes;
     ku_time since;
@@ -113,96 +117,102 @@ struct ku_keys {
     ku_time max_age;
 };
 
-/* One is kept for each connection of a server that may have many: it is small. */
+/* A server that has many connections has one of these for each, so keep it small. */
 struct ku_ledger {
-    struct ku_ledger *next, *previous; /* of all there are, the oldest first */
+    struct ku_ledger *next, *previous; /* in the list, oldest first */
     uint64_t number;
     struct ku_rules rules;
     struct ku_keys sent, received;
-    uint64_t cipher_records; /* what the cipher suite is good for */
+    uint64_t cipher_records; /* what the cipher suite allows */
     ku_time last_update, last_io;
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
     const char *why_cut;   /* what the peer did too often, or NULL */
-    ku_atomic wanted_keys; /* KU_WANTED*: asked for by another thread */
+    ku_atomic wanted_keys; /* KU_WANTED*; set by other threads */
     uint32_t counts[KU_COUNTS];
-    uint32_t in_a_row;          /* key updates of the peer's without data */
-    uint32_t answers_due;       /* to requests of ours, that may still come */
-    uint32_t max_fragment;      /* the most data in one record */
+    uint32_t in_a_row;          /* the peer's key updates, no data between */
+    uint32_t answers_due;       /* to our requests; they may still come */
+    uint32_t max_fragment;      /* most plaintext in one record */
     int allowed;                /* depth of allow_renegotiation() */
-    unsigned char events;       /* that nobody has been told of */
-    unsigned char connected;    /* a first handshake is complete */
+    unsigned char events;       /* enum ku_event, not reported yet */
+    unsigned char connected;    /* the first handshake is complete */
     unsigned char renegotiates; /* a renegotiation is under way, and not refused */
-    unsigned char by_peer;      /* the renegotiation under way */
-    unsigned char requesting;   /* the KeyUpdate under way asks for an answer */
-    unsigned char request_outstanding; /* ours has been asked for, and not come */
-    unsigned char is_shared;           /* a managed socket's: new keys need no owner */
-    unsigned char overuse_permitted;   /* the present keys may be used on and on */
-    unsigned char deferring;           /* new keys are due, and had to wait */
-    unsigned char impossible;          /* new keys were due, and cannot be had */
-    unsigned char can_renew;     /* connected, by a version whose keys may change */
-    unsigned char inherited;     /* from the process that forked, and not used here */
+    unsigned char by_peer;      /* the peer began the renegotiation under way */
+    unsigned char requesting;   /* the KeyUpdate under way requests an answer */
+    unsigned char request_outstanding; /* we requested the peer's; it has not come */
+    unsigned char is_shared;           /* a managed socket's: any thread may renew */
+    unsigned char overuse_permitted;   /* use the present keys without limit */
+    unsigned char deferring;           /* new keys are due, and have had to wait */
+    unsigned char impossible;          /* new keys were due, and are not possible */
+    unsigned char can_renew;           /* connected, and its keys can be changed */
+    unsigned char inherited;     /* from the process that forked; not used here yet */
     unsigned char orphaned;      /* and a thread that is not here was using it */
-    unsigned char has_callbacks; /* of ssl's, whose exceptions _ssl keeps */
-    unsigned char keeps_older;   /* and perhaps one of an earlier call's */
+    unsigned char has_callbacks; /* _ssl stores what its context's callbacks raise */
+    unsigned char keeps_older;   /* _ssl may store an exception of an earlier call */
     unsigned long busy_thread;   /* an SSLObject's: the thread that uses it, or 0 */
-    unsigned long asking_thread; /* of one: that asks what to do (on_impossible), or
-                                   tells an event in asyncio's hands; or 0 */
+    unsigned long asking_thread; /* an SSLObject's: the thread that asks what to do
+                                    (on_impossible), or that reports an event of one
+                                    that belongs to an asyncio transport; or 0 */
 };
 
 enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
 
-/* Learn the functions, and get a place beside every SSL; once in a process.  -1
-   where OpenSSL has none. */
+/* Copy OpenSSL's functions and reserve the ex_data index of ledgers, once per process.
+   Returns 0, or -1 on failure. */
 int ku_ledger_prepare(const struct ku_libssl *libssl);
 
-/* Open the ledger of a connection that has not begun; NULL without memory. */
+/* Open the ledger of a connection whose handshake has not begun.  The SSL owns the
+   ledger.  NULL if out of memory. */
 struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
 
-/* The ledger of a connection, or NULL where it is not managed. */
+/* The ledger of a connection; NULL if the connection is not managed. */
 struct ku_ledger *ku_ledger_of(const SSL *ssl);
 
-/* What a call passes along of an _ssl._SSLSocket's connection; 0 where that has none
-   (see ku_sslobject_ssl()). */
+/* Fill in `tls` for the connection of an _ssl._SSLSocket.  Returns 1, or 0 if it has no
+   connection (see ku_sslobject_ssl()). */
 int ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls);
 
-/* Data has gone out, all of it or some; has come in, and if it began a record. */
+/* Count data that has gone out (all of a write or a part), and data that has come in.
+   `begins`: that data began a record. */
 void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
 void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
 
-/* Use an SSLObject, in a critical section, by one thread at a time and not in a
-   callback of its own; KU_OK, or refused.  And let others. */
+/* Occupy an SSLObject, inside a critical section: one thread at a time may, and not in
+   a callback of its own.  Returns KU_OK, KU_BUSY, KU_IN_CALLBACK or KU_FORKED.  After
+   KU_OK the caller must vacate it again. */
 struct ku_outcome ku_ledger_occupy(struct ku_ledger *ledger);
 void ku_ledger_vacate(struct ku_ledger *ledger);
 
-/* New keys are due and cannot be had; 1 the first time. */
+/* Note that new keys are due and not possible.  Returns 1 the first time. */
 int ku_ledger_note_impossible(struct ku_ledger *ledger);
 
-/* Take what is to be told. */
+/* Returns the events that nobody has been told of, and clears them. */
 int ku_ledger_take_events(struct ku_ledger *ledger);
 
-/* A change of keys had to wait. */
+/* Note that a change of keys has had to wait. */
 void ku_ledger_note_deferral(struct ku_ledger *ledger);
 
-/* The clock of ages and windows, which tests can put forward. */
+/* The clock for ages and windows, which tests can advance. */
 ku_time ku_ledger_clock(void);
 void ku_ledger_advance_clock(ku_time by);
 
-/* Let peers renegotiate (1), and forbid it again as it was (-1). */
+/* Let the peer renegotiate (1), or restore what was before (-1).  Calls may nest. */
 void ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change);
 
-/* Want new keys, and no less than before; and no longer what was wanted (`fulfilled`),
-   unless more has been wanted since. */
+/* Want new keys: raise `wanted_keys` to at least `wanted`.  And no longer want what has
+   been `fulfilled`: reset `wanted_keys`, unless more has been wanted since. */
 void ku_ledger_want_keys(struct ku_ledger *ledger, long wanted);
 void ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled);
 
-/* Want new keys of up to `most` connections after number `*last`, which is changed;
-   how many those were.  Managed sockets are passed over, and what is inherited, has no
-   keys yet or can have no others. */
+/* Want new keys of up to `most` connections with a number above `*last`.  Sets `*last`
+   to the number of the last of them, and returns how many they were.  Skips managed
+   sockets, inherited connections, and those that have no keys yet or whose keys cannot
+   be changed. */
 size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
 
-/* Of the whole process: what has been counted, how many there are and were. */
+/* The totals of the process: what was counted, and how many ledgers are open and have
+   ever been opened. */
 void ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened);
 
 #endif

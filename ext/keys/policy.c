@@ -4,9 +4,9 @@
 #include "openssl/errors.h"
 #include "openssl/questions.h"
 
-#define BYTES_WHILE_DEFERRED 65536 /* bytes to be written before it is tried again */
+#define BYTES_WHILE_DEFERRED 65536 /* bytes to write before trying again */
 
-/* --- what is due ----------------------------------------------------------------- */
+/* --- what is due ------------------------------------------------------------------ */
 
 static int
 keys_are_old(const struct ku_keys *keys, ku_time now)
@@ -14,9 +14,10 @@ keys_are_old(const struct ku_keys *keys, ku_time now)
     return keys->max_age != KU_NEVER && now - keys->since >= keys->max_age;
 }
 
-/* Does the peer use its keys for longer than ours would be used?  One request at a
-   time (RFC 9846 section 4.7.3).  Its age counts after data of its own (`heard`): a
-   peer that only reads answers never, and what its keys are does not matter. */
+/* Has the peer used its keys for longer than we would use ours?  Only one request may
+   be outstanding at a time (RFC 9846 section 4.7.3).  The age counts only after data
+   from the peer (`heard`): a peer that only reads never answers, and the age of its
+   keys does not matter. */
 static int
 peer_keys_are_due(const struct ku_ledger *ledger, ku_time now, int heard)
 {
@@ -26,7 +27,7 @@ peer_keys_are_due(const struct ku_ledger *ledger, ku_time now, int heard)
                || (heard && keys->records > 0 && keys_are_old(keys, now)));
 }
 
-/* Without asking for the time where there is no rule about it. */
+/* The time, or 0 if no rule needs it: then the clock is not read. */
 static ku_time
 time_if_needed(const struct ku_ledger *ledger)
 {
@@ -54,12 +55,12 @@ uses_left(uint64_t most, uint64_t used)
     return most == KU_NO_LIMIT ? KU_NO_LIMIT : most > used ? most - used : 0;
 }
 
-/* How many of n bytes fit into so many records? */
+/* How many of n bytes fit into `records` records? */
 static size_t
 bytes_in_records(const struct ku_ledger *ledger, uint64_t records, size_t n)
 {
     if (n <= ledger->max_fragment) {
-        return records > 0 ? n : 0; /* without dividing, as it mostly is */
+        return records > 0 ? n : 0; /* the usual case, without a division */
     }
     return records >= n / ledger->max_fragment + 1
                ? n
@@ -84,7 +85,7 @@ room_under_fresh_keys(const struct ku_ledger *ledger, size_t n)
     return keys->max_bytes < room ? (size_t)keys->max_bytes : room;
 }
 
-/* How many of n bytes the cipher suite can still take, a little at a time. */
+/* How many of n bytes the cipher suite still allows, a little at a time. */
 static size_t
 room_under_cipher_limit(const struct ku_ledger *ledger, size_t n)
 {
@@ -93,9 +94,9 @@ room_under_cipher_limit(const struct ku_ledger *ledger, size_t n)
                             n < BYTES_WHILE_DEFERRED ? n : BYTES_WHILE_DEFERRED);
 }
 
-/* --- and doing it ---------------------------------------------------------------- */
+/* --- scheduling it ---------------------------------------------------------------- */
 
-/* A request of ours may not take the place of the answer that we owe. */
+/* A request of ours must not replace the answer that we owe. */
 static int
 choose_update_type(const struct ku_tls *tls, int heard)
 {
@@ -108,7 +109,8 @@ choose_update_type(const struct ku_tls *tls, int heard)
                                                          : SSL_KEY_UPDATE_NOT_REQUESTED;
 }
 
-/* What was wanted is, but for the peer's new keys where it was not asked. */
+/* The wish is fulfilled.  But if the peer's new keys are wanted too, and it has not
+   been asked for them, that wish remains. */
 static void
 fulfil_wish(struct ku_ledger *ledger, int type)
 {
@@ -118,7 +120,7 @@ fulfil_wish(struct ku_ledger *ledger, int type)
     ku_ledger_fulfil_wish(ledger, KU_WANTED);
 }
 
-/* It is done, or cannot be. */
+/* Forget the wish: it has been fulfilled, or cannot be. */
 static void
 give_up_wish(struct ku_ledger *ledger)
 {
@@ -126,7 +128,7 @@ give_up_wish(struct ku_ledger *ledger)
     ku_ledger_fulfil_wish(ledger, KU_WANTED);
 }
 
-/* KU_OK: scheduled, by this call or before. */
+/* Returns KU_OK if an update is scheduled, by this call or an earlier one. */
 static struct ku_outcome
 schedule_update(const struct ku_tls *tls, int heard)
 {
@@ -134,7 +136,7 @@ schedule_update(const struct ku_tls *tls, int heard)
     int type = choose_update_type(tls, heard);
     struct ku_outcome outcome = ku_schedule_key_update(tls, type);
     if (outcome.refusal == KU_UPDATE_SCHEDULED) {
-        type = SSL_KEY_UPDATE_NOT_REQUESTED; /* maybe: ask again later */
+        type = SSL_KEY_UPDATE_NOT_REQUESTED; /* it may not request: ask again later */
         outcome = ku_ok(0);
     }
     if (outcome.refusal == KU_OK) {
@@ -165,11 +167,11 @@ update_is_too_soon(const struct ku_ledger *ledger)
            && ku_ledger_clock() - ledger->last_update < ledger->rules.min_interval;
 }
 
-/* OpenSSL ends its own connection (BAD_LENGTH) over any KeyUpdate that it reads
-   behind one that requests an answer, while a non-blocking write of its is half-way:
-   the answer waits for that write.  So behind a request of ours goes no update,
-   before the peer has answered, but where the cipher suite demands it, or somebody
-   has wished for it (rekey_all()). */
+/* OpenSSL ends its own connection (BAD_LENGTH) if it reads any KeyUpdate behind one
+   that requests an answer while a non-blocking write of its own is half done: the
+   answer waits for that write.  So after a request of ours we send no further update
+   before the peer has answered, unless the cipher suite demands one, or somebody has
+   wished for one (rekey_all()). */
 static struct ku_outcome
 schedule_new_keys(const struct ku_tls *tls, int must, int heard)
 {
@@ -183,7 +185,8 @@ schedule_new_keys(const struct ku_tls *tls, int must, int heard)
     return ku_is_tls13(tls) ? schedule_update(tls, heard) : schedule_renegotiation(tls);
 }
 
-/* The connection is at its beginning or at its end: nothing is to be changed. */
+/* Should the keys be left alone?  They are while the connection begins or ends, and
+   once overuse is permitted. */
 static int
 policy_is_off(const struct ku_tls *tls)
 {
@@ -193,8 +196,8 @@ policy_is_off(const struct ku_tls *tls)
            || ku_has_failed(tls);
 }
 
-/* An SSLObject below TLS 1.3: a write of it is all or nothing, as it may have to wait
-   for a renegotiation. */
+/* Is each write all or nothing?  It is on an SSLObject below TLS 1.3, because a write
+   may have to wait for a renegotiation. */
 static int
 writes_are_whole(const struct ku_tls *tls)
 {
@@ -202,8 +205,9 @@ writes_are_whole(const struct ku_tls *tls)
     return !ledger->is_shared && !ku_is_tls13(tls);
 }
 
-/* A client's renegotiation that begins with a write dies of data that is on its way.
-   A managed socket reads meanwhile; an SSLObject begins with its next read. */
+/* A client's renegotiation that begins with a write fails over data that is on its way.
+   A managed socket reads in the meantime; an SSLObject begins the renegotiation with
+   its next read. */
 static struct ku_outcome
 schedule_before_write(const struct ku_tls *tls, int must)
 {
@@ -229,7 +233,8 @@ limit_is_reached(const struct ku_tls *tls, ku_time now, size_t n, size_t room)
            || (room < n && (room == 0 || writes_are_whole(tls)));
 }
 
-/* What another thread has asked for, and cannot be had, is no reason to refuse data. */
+/* New keys that another thread has asked for and that are not possible are no reason to
+   refuse data. */
 struct ku_outcome
 ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
 {
@@ -288,7 +293,7 @@ ku_policy_renew_if_due(const struct ku_tls *tls)
         return ku_is_tls13(tls) || tls->libssl->SSL_is_server(tls->ssl);
     }
     if (ku_is_for_good(&outcome)) {
-        give_up_wish(ledger); /* a write will say it */
+        give_up_wish(ledger); /* a write will report it */
     }
     else {
         ku_ledger_note_deferral(ledger);

@@ -1,27 +1,29 @@
-/* When the keys of a managed connection are to be changed (RekeyPolicy), asked and
-   done by the thread that reads or writes it.
+/* When to change the keys of a managed connection (RekeyPolicy).  The thread that reads
+   or writes the connection asks, and schedules the change.
 
-   A write may go on under the present keys up to their limits, and not a byte
-   further: the KeyUpdate that is scheduled here goes out in front of what follows.
-   Where OpenSSL says "not now", or the last change is not long enough ago, new keys
-   have to wait and data goes on; not beyond what the cipher suite is good for. */
+   A write may use the present keys up to their limits, and not a byte further: the
+   KeyUpdate that is scheduled here goes out ahead of the data that follows.  If OpenSSL
+   says "not now", or the last change was too recent, new keys have to wait and data
+   goes on, but not beyond what the cipher suite allows. */
 #ifndef PYKEYUPDATE_POLICY_H
 #define PYKEYUPDATE_POLICY_H
 
 #include "keys/ledger.h"
 
-/* How many of n bytes may be written next (n = 0: none), having scheduled new keys
-   where they are due.  Refused: keys must be changed and cannot be; ask (see
-   pykeyupdate/policy.py), and where that is to be ignored, excuse. */
+/* How many of n bytes may be written next?  Schedules new keys if they are due; n may
+   be 0.  Sets `room` and returns KU_OK, or returns a refusal if the keys must change
+   and cannot.  Then ask on_impossible (pykeyupdate/policy.py); if the write may go on
+   all the same, call ku_policy_permit_overuse(), which lifts the limits of the present
+   keys. */
 struct ku_outcome ku_policy_admit_write(const struct ku_tls *tls, size_t n,
                                         size_t *room);
 void ku_policy_permit_overuse(struct ku_ledger *ledger);
 
-/* Has another thread asked for new keys?  They then do not wait for data. */
+/* Has another thread asked for new keys?  Then make them without waiting for data. */
 int ku_policy_keys_are_wanted(const struct ku_ledger *ledger);
 
-/* Schedule new keys if they are due, after a read or at any time.  Does it take an
-   SSL_do_handshake() now?  It never waits for anything. */
+/* Schedule new keys if they are due; called after a read or at any time.  Returns 1 if
+   an SSL_do_handshake() should follow now.  Never waits for anything. */
 int ku_policy_renew_if_due(const struct ku_tls *tls);
 
 #endif

@@ -1,16 +1,17 @@
-/* Scheduling new keys, with the preconditions that OpenSSL's own functions lack.
+/* Schedules new keys, and checks the preconditions that OpenSSL's own functions do not
+   check.
 
-   Why each question is asked is said at the question.  The facts were measured
-   on OpenSSL 1.1.1w, 3.0, 3.2, 3.5, 3.6 and 4.0; file:line are OpenSSL 3.5.7's. */
+   Each check says why it is there.  The facts were measured on OpenSSL 1.1.1w, 3.0,
+   3.2, 3.5, 3.6 and 4.0; file names and lines are OpenSSL 3.5.7's. */
 #include "keys/scheduling.h"
 
 #include "keys/ledger.h"
 #include "openssl/questions.h"
 
-/* Common to both controls.  Scheduling before the first handshake is the worst
-   of all: SSL_renegotiate() says yes, SSL_do_handshake() then fails half-way, and
-   the next SSL_write() sends its data *in plaintext* (every version; statem.c
-   375-382 leaves in_handshake incremented). */
+/* Both controls check this.  To schedule before the first handshake is the worst case:
+   SSL_renegotiate() succeeds, SSL_do_handshake() then fails half-way, and the next
+   SSL_write() sends its data *in plaintext* (every version; statem.c 375-382 leaves
+   in_handshake incremented). */
 enum ku_refusal
 ku_connection_state(const struct ku_tls *tls)
 {
@@ -21,7 +22,7 @@ ku_connection_state(const struct ku_tls *tls)
     return ku_was_connected(tls) ? KU_OK : KU_NO_HANDSHAKE;
 }
 
-/* SSL_key_update() succeeds after close_notify, and the KeyUpdate then goes out
+/* SSL_key_update() succeeds after a close_notify, and the KeyUpdate then goes out
    behind it: a protocol violation (RFC 9846 6.1). */
 static enum ku_refusal
 key_update_pending(const struct ku_tls *tls, int update_type)
@@ -33,22 +34,23 @@ key_update_pending(const struct ku_tls *tls, int update_type)
     if (!tls->libssl->SSL_is_init_finished(tls->ssl)) {
         return pending != SSL_KEY_UPDATE_NONE ? KU_UPDATE_SCHEDULED : KU_IN_MESSAGE;
     }
-    /* Not in init and yet a type: the peer asked, and OpenSSL answers at our
-       next write.  A request of ours would *replace* that answer, which must be
-       update_not_requested (RFC 9846 4.7.3); GnuTLS hangs up on it. */
+    /* There is a type although the state is not "in init": the peer has requested an
+       update, and OpenSSL answers with our next write.  A request of ours would
+       *replace* that answer, which must be update_not_requested (RFC 9846 4.7.3);
+       GnuTLS hangs up on it. */
     if (pending != SSL_KEY_UPDATE_NONE && update_type == SSL_KEY_UPDATE_REQUESTED) {
         return KU_ANSWER_OWED;
     }
     return KU_OK;
 }
 
-/* What is left of an SSL_write() was encrypted under the old key and must go out
-   before the KeyUpdate.  OpenSSL refuses by itself since 1.1.1l (BAD_WRITE_RETRY,
-   ssl_lib.c 2822).  Older ones accept and the connection dies: of a pending write
-   with BAD_LENGTH, of a half-read record with bad record mac (issues 12485 and
-   13729).  With nothing to read, SSL_free_buffers() fails for a pending write
-   and for no other reason (ssl_lib.c), and otherwise gives back idle buffers,
-   which _ssl has OpenSSL do after every record anyway (RELEASE_BUFFERS). */
+/* The rest of a half-done SSL_write() was encrypted under the old key and must go out
+   before the KeyUpdate.  Since 1.1.1l OpenSSL refuses by itself (BAD_WRITE_RETRY,
+   ssl_lib.c 2822).  Older versions accept, and the connection dies: over a pending
+   write with BAD_LENGTH, over a half-read record with bad record mac (issues 12485 and
+   13729).  If there is nothing to read, SSL_free_buffers() fails for a pending write
+   and for no other reason (ssl_lib.c); otherwise it frees idle buffers, which _ssl has
+   OpenSSL do after every record anyway (RELEASE_BUFFERS). */
 static enum ku_refusal
 data_pending(const struct ku_tls *tls)
 {
@@ -84,9 +86,9 @@ may_key_update(const struct ku_tls *tls, int update_type)
     return ku_refused(refusal);
 }
 
-/* SSL_renegotiate() says yes to all of this (can_renegotiate() looks at version
-   and option only, ssl_lib.c 2860) and then: without RFC 5746 it is fatal;
-   during a renegotiation the next I/O waits for a message that never comes;
+/* SSL_renegotiate() succeeds in all these cases (can_renegotiate() looks only at the
+   version and the option, ssl_lib.c 2860), and then: without RFC 5746 the error is
+   fatal; during a renegotiation the next I/O waits for a message that never comes;
    after a close_notify of either side nobody answers. */
 static enum ku_refusal
 renegotiation_state(const struct ku_tls *tls)
@@ -107,21 +109,21 @@ renegotiation_state(const struct ku_tls *tls)
     if (!tls->libssl->SSL_is_init_finished(tls->ssl) || ku_renegotiates(tls)) {
         return KU_RENEGOTIATING;
     }
-    /* Not harmful (it would begin after the write), but "scheduled" would then
-       not mean "the next I/O performs it". */
+    /* This would do no harm (the renegotiation would begin after the write), but
+       "scheduled" would then not mean "the next I/O performs it". */
     if (tls->libssl->SSL_want(tls->ssl) == SSL_WRITING) {
         return KU_WRITE_PENDING;
     }
     /* A client's next write would end the connection over unread data
-       (UNEXPECTED_RECORD).  And where the half-read record is the server's own
-       HelloRequest, OpenSSL renegotiates once and keeps its note to do so: it
-       then waits for a server that has nothing to say (ssl3_renegotiate_check()
-       does nothing while a record is half read, s3_lib.c). */
+       (UNEXPECTED_RECORD).  And if the half-read record is the server's own
+       HelloRequest, OpenSSL renegotiates once but keeps its note to do so: it then
+       waits for a server that has nothing to say (ssl3_renegotiate_check() does nothing
+       while a record is half read, s3_lib.c). */
     if (!tls->libssl->SSL_is_server(tls->ssl)
         && tls->libssl->SSL_has_pending(tls->ssl)) {
         return KU_READ_PENDING;
     }
-    /* No kernel changes the keys of TLS 1.2 in a live connection. */
+    /* No kernel changes TLS 1.2 keys on a live connection. */
     return ku_keys_in_kernel(tls) ? KU_KERNEL_TLS : KU_OK;
 }
 

@@ -3,8 +3,8 @@
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 
-/* The function may use the connection: what it may not, another write, asks for
-   `asking_thread`. */
+/* The function that is called may use the connection.  It may not write:
+   `asking_thread` is how another write is recognized and refused. */
 int
 ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                      const struct ku_outcome *outcome, struct ku_ledger *ledger,
@@ -46,8 +46,8 @@ call_events_happened(ku_state *state, PyObject *conn, const struct ku_news *news
     return told;
 }
 
-/* Signal handlers that are due run before: telling is Python code, in which they would
-   run, and what they raise could be taken for an event handler's. */
+/* First run the signal handlers that are due.  Reporting is Python code, which would
+   run them, and their exceptions could be taken for an event handler's. */
 int
 ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news)
 {

@@ -1,31 +1,32 @@
-/* Where C asks Python (on_impossible) and tells it (events). */
+/* Where C asks Python (on_impossible) and reports events to it.  All of it needs the
+   GIL. */
 #ifndef PYKEYUPDATE_TELLING_H
 #define PYKEYUPDATE_TELLING_H
 
 #include "keys/ledger.h"
 #include "openssl/errors.h"
 
-/* What is to be told at the end of a call. */
+/* What to report at the end of a call. */
 struct ku_news {
-    int events;                   /* enum ku_event */
-    const char *why_cut;          /* of KU_CUT */
-    struct ku_outcome impossible; /* of KU_IMPOSSIBLE */
+    int events;                   /* bits of enum ku_event */
+    const char *why_cut;          /* for KU_CUT */
+    struct ku_outcome impossible; /* for KU_IMPOSSIBLE */
 };
 
-/* Its keys must be changed and cannot be, for this reason: may it go on?  0: yes, -1
-   with an exception.  With the GIL, and outside of OpenSSL.  What is the news of it is
-   added. */
+/* The keys of `conn` must change and cannot, for the reason in `outcome`: ask
+   on_impossible whether data may go on.  Returns 0 if it may, or -1 with an exception.
+   Adds KU_IMPOSSIBLE to `news` the first time.  Call it outside OpenSSL. */
 int ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                          const struct ku_outcome *outcome, struct ku_ledger *ledger,
                          struct ku_news *news);
 
-/* Tell; an exception that is set stays, and gets another context where telling raises
-   one: of a signal handler, or SystemExit and the like of an event's.  -1 where one is
-   set. */
+/* Report `news`.  If reporting raises (a signal handler does, or an event handler
+   raises SystemExit or the like), that exception is set, with the one that was set
+   before as its context.  Returns 0, or -1 if an exception is set. */
 int ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news);
 
-/* The same of what has happened in a step (step.h) of an _ssl._SSLSocket's: if it is a
-   managed SSLObject's.  A managed socket's calls tell by themselves. */
+/* The same for the events of a step (calls/step.h) on an _ssl._SSLSocket, if that is a
+   managed SSLObject's.  A managed socket's calls report their own. */
 int ku_tell_events_of_object(ku_state *state, PyObject *sslobj);
 
 #endif

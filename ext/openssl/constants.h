@@ -1,5 +1,5 @@
-/* Constants of OpenSSL's public headers, which we build without: the same from 1.1.1
-   to 4.0, unless said otherwise.  Those of Python's ssl that are its own are PY_*. */
+/* Constants from OpenSSL's public headers, which we build without.  They are the same
+   from 1.1.1 to 4.0 unless noted.  Those that only Python's ssl has are PY_*. */
 #ifndef PYKEYUPDATE_CONSTANTS_H
 #define PYKEYUPDATE_CONSTANTS_H
 
@@ -12,7 +12,7 @@
 #define OPENSSL_3_2_0 0x30200000UL
 
 /* RFC 9846 section 5.1, and RFC 5246 section 6.2. */
-#define TLS_MAX_PLAINTEXT 16384 /* bytes of data in a record, and of one SSL_read() */
+#define TLS_MAX_PLAINTEXT 16384 /* bytes: most in a record, or one SSL_read() */
 
 /* ssl.PROTOCOL_TLS_* */
 #define PY_PROTOCOL_TLS_CLIENT 16
@@ -28,7 +28,7 @@
 #define SSL_KEY_UPDATE_NOT_REQUESTED 0
 #define SSL_KEY_UPDATE_REQUESTED 1
 
-/* SSL_get_error(), which are ssl.SSL_ERROR_* too */
+/* SSL_get_error(); the same numbers as ssl.SSL_ERROR_* */
 #define SSL_ERROR_NONE 0
 #define SSL_ERROR_SSL 1
 #define SSL_ERROR_WANT_READ 2
@@ -64,7 +64,7 @@
 #define SSL_CB_HANDSHAKE_START 0x10
 #define SSL_CB_HANDSHAKE_DONE 0x20
 #define SSL_CB_WRITE_ALERT 0x4008
-#define SSL_CB_NO_RENEGOTIATION 0x0164 /* a warning (1 << 8) of alert 100 */
+#define SSL_CB_NO_RENEGOTIATION 0x0164 /* a warning (1 << 8), alert 100 */
 
 /* BIO_ctrl(), BIO_set_flags() and BIO_meth_new() */
 #define BIO_CTRL_EOF 2
@@ -89,7 +89,7 @@
 #define NID_aes_256_ccm 902
 #define NID_chacha20_poly1305 1018
 
-/* ERR_GET_LIB() and ERR_GET_REASON(), and reasons of the SSL library */
+/* ERR_GET_LIB() and ERR_GET_REASON(); reasons of the SSL library */
 #define ERR_LIB_SSL 20
 #define KU_ERROR_REASON(error) ((int)((error) & 0xfff))
 #define SSL_R_INVALID_KEY_UPDATE_TYPE 120

@@ -1,10 +1,11 @@
-/* Refusals as exceptions of pykeyupdate.errors.
+/* Turns refusals into exceptions of pykeyupdate.errors.
 
-   The class says what a program does about it (not now / never); the message
-   says what a person does: which call, on which connection, why, and the remedy.
-   OpenSSL's own refusals look as _ssl's: args (reason code, text), .library,
-   .reason (_ssl.c, fill_and_set_sslerror).  What ends a connection in a handshake
-   step of ours is the ssl module's own exception (_ssl.c, PySSL_SetError). */
+   The class tells a program what to do (try later, or never); the message tells a
+   person which call was refused, on which connection, why, and the remedy.  OpenSSL's
+   own refusals look as _ssl makes them: args (reason code, text), .library, .reason
+   (_ssl.c, fill_and_set_sslerror).  Failed I/O, and what ends a connection in a
+   handshake step of ours, raises the ssl module's own exception (_ssl.c,
+   PySSL_SetError). */
 #include "openssl/errors.h"
 
 #include "openssl/sslobject.h"
@@ -13,7 +14,7 @@
 #include <string.h>
 
 /* clang-format off */
-/* Will it be the same later on this connection?  A policy then gives up. */
+/* NEVER: the refusal is permanent on this connection, so a policy gives up. */
 enum ku_duration { NOT_NOW, NEVER };
 
 static const struct {
@@ -167,8 +168,8 @@ static const struct {
 };
 /* clang-format on */
 
-/* At shutdown module_clear() takes the module away, and Python sets the names in
-   a module to None while it is still there. */
+/* At shutdown module_clear() clears the reference to the module, and Python sets a
+   module's names to None while the module still exists. */
 static PyObject *
 exception_class(ku_state *state, const char *name)
 {
@@ -196,8 +197,8 @@ raise_class(ku_state *state, const char *class_name, PyObject *message)
     return NULL;
 }
 
-/* Has the exception that is set come out of a signal handler (signals.py)?  It stays
-   set then, and is gone otherwise. */
+/* Did a signal handler raise the current exception (pykeyupdate/signals.py)?  Returns 1
+   and leaves it set, or clears it and returns 0. */
 static int
 keep_if_of_signal_handler(void)
 {
@@ -225,7 +226,8 @@ keep_if_of_signal_handler(void)
     return 0;
 }
 
-/* repr(object), whatever a class of the user's makes of it. */
+/* repr(object), or a placeholder if a user's __repr__() raises an Exception.  NULL if
+   it raises anything else, or if a signal handler does. */
 static PyObject *
 repr_of(PyObject *object)
 {
@@ -237,9 +239,9 @@ repr_of(PyObject *object)
     return name;
 }
 
-/* Where OpenSSL's text is not the name that its header has, by which _ssl calls it.
-   Of the alerts of SSL 3.0 the text is "sslv3 alert ..." to 3.1, "ssl/tls alert ..."
-   to 3.6 and "tls alert ..." in 4.0. */
+/* The names of reasons whose text in OpenSSL differs from the name in its header, which
+   _ssl uses.  NULL for all others.  The texts of SSL 3.0's alerts begin with "sslv3
+   alert" up to 3.1, "ssl/tls alert" up to 3.6 and "tls alert" in 4.0. */
 static const char *
 header_name(int reason)
 {
@@ -264,8 +266,8 @@ header_name(int reason)
     }
 }
 
-/* OpenSSL's text as _ssl spells it in .reason: "wrong ssl version" ->
-   "WRONG_SSL_VERSION".  None where OpenSSL has no text. */
+/* OpenSSL's text, spelled as _ssl spells it in .reason: "wrong ssl version" becomes
+   "WRONG_SSL_VERSION".  None if OpenSSL has no text. */
 static PyObject *
 name_from_text(const char *text)
 {
@@ -280,7 +282,8 @@ name_from_text(const char *text)
     return PyUnicode_FromString(name);
 }
 
-/* As _ssl calls them; an error of another library has that one's text for a name. */
+/* The library's name as _ssl has it.  For a library that _ssl does not name, OpenSSL's
+   text. */
 static PyObject *
 library_name(const struct ku_libssl *libssl, unsigned long error)
 {
@@ -312,9 +315,9 @@ reason_name(const struct ku_libssl *libssl, unsigned long error)
                         : name_from_text(libssl->ERR_reason_error_string(error));
 }
 
-/* Is OpenSSL's refusal for good?  What is not known to be counts as "not now":
-   a limit that OpenSSL adds one day (a minimum interval between key updates is
-   proposed) must not make anybody close a connection that is fine. */
+/* Is OpenSSL's refusal permanent?  An unknown reason counts as "not now": a limit that
+   OpenSSL may add one day (a minimum interval between key updates has been proposed)
+   must not make anybody close a working connection. */
 static int
 is_permanent_reason(int reason)
 {
@@ -351,15 +354,14 @@ ku_is_for_good(const struct ku_outcome *outcome)
                      && REFUSALS[outcome->refusal].duration == NEVER;
 }
 
-/* An error of the ssl module's as it raises them itself (_ssl.c,
-   fill_and_set_sslerror): its number is args[0], and `error`, which may be 0, gives
-   .library and .reason. */
+/* An error as the ssl module itself raises it (_ssl.c, fill_and_set_sslerror).
+   `number` is args[0]; `error`, which may be 0, gives .library and .reason. */
 struct ssl_error {
-    PyObject *class; /* the reference is taken */
+    PyObject *class; /* raise_ssl() steals the reference */
     int number;
     unsigned long error;
-    const char *text;   /* NULL: OpenSSL's */
-    const char *detail; /* more of it, or NULL */
+    const char *text;   /* NULL: OpenSSL's text */
+    const char *detail; /* appended to the text, or NULL */
 };
 
 static PyObject *
@@ -428,10 +430,11 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
     return raise_ssl(state, failure, function, conn_name);
 }
 
-/* --- the end of a connection, as the ssl module tells it ------------------ */
+/* --- the ssl module's own exceptions ---------------------------------------------- */
 
-/* Of the ssl module that managed connections derive from: whoever takes it out of
-   sys.modules and imports it anew (tests of a Python without it) gets other classes. */
+/* A class of the ssl module that managed connections derive from.  A program that
+   removes ssl from sys.modules and imports it again (tests of a Python without ssl do)
+   gets other classes. */
 static PyObject *
 ssl_class(ku_state *state, const char *name)
 {
@@ -514,15 +517,16 @@ raise_system(int error)
 #endif
 }
 
-/* OpenSSL 3 tells of an end without close_notify by an error of its own, which _ssl
-   knows from Python 3.10 on; 1.1.1 by a SSL_ERROR_SYSCALL that is none of the system's. */
+/* OpenSSL 3 reports an end without close_notify with an error of its own, which _ssl
+   knows from Python 3.10 on.  OpenSSL 1.1.1 reports SSL_ERROR_SYSCALL without a system
+   error. */
 static int
 is_unexpected_eof(int reason)
 {
     return PY_VERSION_HEX >= 0x030a0000 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING;
 }
 
-/* As _ssl.c, PySSL_SetError(). */
+/* Does what PySSL_SetError() in _ssl.c does. */
 static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn, PyObject *conn_name)
@@ -581,7 +585,7 @@ ku_reason(ku_state *state, const struct ku_outcome *outcome)
                                    : PyUnicode_FromString(text);
 }
 
-/* ssl.SSLError and its like take a number and a text. */
+/* ssl.SSLError and its subclasses take a number and a text. */
 static PyObject *
 raise_with_number(ku_state *state, const char *class_name, PyObject *message)
 {
@@ -655,7 +659,7 @@ ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
     return raise_class(state, "InvalidKeyUpdateTypeError", message);
 }
 
-/* --- two exceptions ---------------------------------------------------------- */
+/* --- chaining exceptions ---------------------------------------------------------- */
 
 void
 ku_chain_exception(PyObject *type, PyObject *value, PyObject *traceback)

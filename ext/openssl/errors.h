@@ -1,24 +1,26 @@
-/* Why a call was refused, and how that becomes a Python exception. */
+/* Turns an outcome into a Python exception.  Everything here but ku_is_for_good() needs
+   the GIL. */
 #ifndef PYKEYUPDATE_ERRORS_H
 #define PYKEYUPDATE_ERRORS_H
 
 #include "openssl/outcome.h"
 #include "openssl/module_state.h"
 
-/* Where module_clear() has been. */
+/* The text of the RuntimeError once module_clear() has cleared the module's state. */
 #define KU_SHUTTING_DOWN "pykeyupdate: the interpreter is shutting down"
 
-/* Will it be the same later on this connection? */
+/* Is this refusal permanent on this connection? */
 int ku_is_for_good(const struct ku_outcome *outcome);
 
-/* Pairs of an exception's name and whether it is for good, one a refusal; a new list. */
+/* A new list with a pair for each refusal: the exception's name, and whether the
+   refusal is permanent.  NULL with an exception on failure. */
 PyObject *ku_refusals(void);
 
-/* "reason; remedy", without the call and the connection; a new reference. */
+/* A new reference to the text "reason; remedy", without the call and the connection. */
 PyObject *ku_reason(ku_state *state, const struct ku_outcome *outcome);
 
-/* Set the exception for an outcome other than KU_OK; always returns NULL.
-   Messages read "function(connection): reason; remedy". */
+/* Raise the exception for an outcome other than KU_OK.  Always returns NULL.  A
+   refusal's message reads "function(connection): reason; remedy". */
 PyObject *ku_raise(ku_state *state, const struct ku_outcome *outcome,
                    const char *function, PyObject *conn);
 
@@ -26,15 +28,17 @@ PyObject *ku_raise(ku_state *state, const struct ku_outcome *outcome,
 PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal, const char *function,
                     PyObject *conn);
 
-/* ValueError for a key update type that cannot be scheduled; returns NULL. */
+/* Raise InvalidKeyUpdateTypeError (a ValueError) for a key update type that cannot be
+   scheduled.  Always returns NULL. */
 PyObject *ku_refuse_type(ku_state *state, const char *function, PyObject *conn,
                          PyObject *update_type);
 
-/* As the interpreter does it in an `except`: the exception that is set stays, with this
-   one, of before, as its context. */
+/* Make this earlier exception the context of the exception that is set now, as the
+   interpreter does in an `except` block.  Steals the three references. */
 void ku_chain_exception(PyObject *type, PyObject *value, PyObject *traceback);
 
-/* As PyErr_Restore(); an exception that is set meanwhile becomes its context. */
+/* Like PyErr_Restore(), but an exception that is set now becomes the context of the
+   restored one.  If `type` is NULL, nothing changes. */
 void ku_restore_exception(PyObject *type, PyObject *value, PyObject *traceback);
 
 #endif

@@ -3,7 +3,8 @@
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 
-/* `_sslobj` is None before connect(), and again after unwrap() or close(). */
+/* `_sslobj` is None before connect(), and again after unwrap() or close().
+   `_connected` tells the two apart. */
 static void
 refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
 {
@@ -22,7 +23,7 @@ PyObject *
 ku_find_sslobject(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *holder = NULL;
-    if (state->sslobj_name == NULL) { /* the module was cleared: see m_clear */
+    if (state->sslobj_name == NULL) { /* module_clear() (module.c) has run */
         return ku_refuse(state, KU_CLOSED, function, conn);
     }
     PyObject *found = ku_sslobject_search(state, function, conn, &holder);

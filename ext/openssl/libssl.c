@@ -1,10 +1,10 @@
-/* Binding to the one libssl that may touch _ssl's SSL*.
+/* Binds to the one libssl that may touch _ssl's SSL*.
 
-   A second libssl in the process, of whatever version, has its own idea of
-   struct ssl_st: calling it on _ssl's pointer corrupts memory.  So we link to
-   none.  We start from the address of a C function of _ssl, ask the loader what
-   _ssl itself is bound to (locate_*.c), and take every function from there or
-   not at all: no RTLD_DEFAULT, no search by name, no fallback. */
+   Another libssl in the process, of any version, has its own idea of struct ssl_st:
+   calling it with _ssl's pointer corrupts memory.  So we link to none.  We start from
+   the address of a C function of _ssl, ask the loader which library _ssl itself is
+   bound to (locate_*.c), and take every function from that library or not at all: no
+   RTLD_DEFAULT, no search by name, no fallback. */
 #include "openssl/libssl.h"
 
 #include "openssl/constants.h"
@@ -56,8 +56,8 @@ cannot_work(const char *remedy)
     return NULL;
 }
 
-/* The address of a C function of _ssl.  Not _ssl.__file__: a builtin _ssl has
-   none, and a file name is not the object that was loaded. */
+/* The address of a C function of _ssl.  We do not use _ssl.__file__: a built-in _ssl
+   has none, and the file need not be the object that was loaded. */
 static void *
 anchor_of(PyObject *_ssl)
 {
@@ -87,8 +87,8 @@ locate_library(struct ku_image *image, void *anchor, const char *imported)
     return -1;
 }
 
-/* ISO C has no cast from void * to a function pointer; POSIX and Windows
-   promise that the representation is the same. */
+/* ISO C has no cast from void * to a function pointer, but POSIX and Windows promise
+   that both have the same representation. */
 static int
 take_function(const struct ku_image *image, const char *name, void *slot)
 {
@@ -97,9 +97,9 @@ take_function(const struct ku_image *image, const char *name, void *slot)
     return function != NULL;
 }
 
-/* OpenSSL 3.2 brought re-keying of kernel TLS, and a kernel without it (Linux
-   has it since 6.14) fails the connection *after* the KeyUpdate message went
-   out.  Older OpenSSLs leave the kernel on the old key. */
+/* OpenSSL 3.2 added rekeying of kernel TLS.  If the kernel lacks it (Linux has it since
+   6.14), the connection fails *after* the KeyUpdate message has been sent.  Older
+   OpenSSLs leave the kernel on the old key. */
 static int
 ktls_can_rekey(unsigned long version)
 {
@@ -151,7 +151,8 @@ bind_required(struct ku_libssl *libssl, const struct ku_image *ssl,
     return 0;
 }
 
-/* Bind the controls that exist and return the names of those that do not. */
+/* Bind the controls that exist.  Returns a new list of the names of those that do
+   not. */
 static PyObject *
 bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
 {
@@ -172,7 +173,8 @@ bind_controls(struct ku_libssl *libssl, const struct ku_image *ssl)
     return missing;
 }
 
-/* The path in the file system's encoding, as os.fsdecode() would give it. */
+/* A new dict that describes what was bound.  The path is in the file system's encoding,
+   decoded as os.fsdecode() does. */
 static PyObject *
 describe_library(const struct ku_libssl *libssl, const struct ku_image *ssl,
                  PyObject *missing)
@@ -193,8 +195,8 @@ ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl)
 {
     struct ku_image ssl, crypto;
     void *anchor = anchor_of(_ssl);
-    /* Every _ssl from 3.9 to 3.15 calls these two when it makes a connection
-       (newPySSLSocket), so a lazily bound slot is resolved by now. */
+    /* Every _ssl from 3.9 to 3.15 calls these two functions when it makes a connection
+       (newPySSLSocket), so even a lazily bound slot is resolved by now. */
     if (anchor == NULL || locate_library(&ssl, anchor, "SSL_set_ex_data") < 0
         || locate_library(&crypto, anchor, "ERR_clear_error") < 0
         || bind_required(libssl, &ssl, &crypto) < 0) {

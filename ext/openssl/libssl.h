@@ -5,8 +5,8 @@
 #include <Python.h>
 #include <stdint.h>
 
-/* Opaque, as OpenSSL's own headers have them since 1.1.0.  We build without
-   those headers: one binary serves OpenSSL 1.1.1 to 4.0. */
+/* Opaque, as in OpenSSL's own headers since 1.1.0.  We build without those headers, so
+   one binary serves OpenSSL 1.1.1 to 4.0. */
 typedef struct ssl_st SSL;
 typedef struct bio_st BIO;
 typedef struct bio_method_st BIO_METHOD;
@@ -15,9 +15,9 @@ typedef struct ssl_session_st SSL_SESSION;
 
 /* clang-format off */
 
-/* The five controls, and the one that asks a client for its certificate.  A library
-   may lack one: it is then NULL in the table and calling it from Python is
-   NotImplementedError.  Prototypes as in SSL_key_update(3) and
+/* The five controls, and the function that asks a client for its certificate.  A
+   library may lack one of them: its entry is then NULL, and calling it from Python
+   raises NotImplementedError.  Prototypes as in SSL_key_update(3) and
    SSL_verify_client_post_handshake(3), unchanged from 1.1.1b to 4.0. */
 #define KU_CONTROLS(X)                                            \
     X(int, SSL_key_update, (SSL *, int))                          \
@@ -27,7 +27,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(int, SSL_renegotiate_pending, (const SSL *))                \
     X(int, SSL_verify_client_post_handshake, (SSL *))
 
-/* What the preconditions ask.  All of it is in every OpenSSL since 1.1.0. */
+/* Called to check preconditions.  Every OpenSSL since 1.1.0 has them. */
 #define KU_QUESTIONS(X)                                           \
     X(void *, SSL_get_ex_data, (const SSL *, int))                \
     X(int, SSL_is_init_finished, (const SSL *))                   \
@@ -46,8 +46,8 @@ typedef struct ssl_session_st SSL_SESSION;
     X(BIO *, SSL_get_rbio, (const SSL *))                         \
     X(BIO *, SSL_get_wbio, (const SSL *))
 
-/* What the steps of a handshake and managed connections call; in every OpenSSL
-   since 1.1.1 as well. */
+/* Called by handshake steps and for managed connections.  Every OpenSSL since 1.1.1 has
+   them. */
 #define KU_STEPS(X)                                               \
     X(int, SSL_read_ex, (SSL *, void *, size_t, size_t *))        \
     X(int, SSL_write_ex, (SSL *, const void *, size_t, size_t *)) \
@@ -62,8 +62,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(void, SSL_set_verify, (SSL *, int, int (*)(int, void *)))   \
     X(uint64_t, SSL_set_options, (SSL *, uint64_t))
 
-/* What the ledger beside a connection (keys/ledger.c) takes; in every OpenSSL since 1.1.1
-   as well. */
+/* Called by the ledger (keys/ledger.c).  Every OpenSSL since 1.1.1 has them. */
 #define KU_LEDGER(X)                                             \
     X(int, SSL_set_ex_data, (SSL *, int, void *))                 \
     X(void, SSL_set_info_callback,                                \
@@ -76,7 +75,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(SSL_SESSION *, SSL_get_session, (const SSL *))              \
     X(uint8_t, SSL_SESSION_get_max_fragment_length, (const SSL_SESSION *))
 
-/* What the proof of the states' names (openssl/states.c) takes, since 1.1.1 too. */
+/* Called to prove the states' names (states.c).  Every OpenSSL since 1.1.1 has them. */
 #define KU_PROOF(X)                                               \
     X(int, SSL_set_ciphersuites, (SSL *, const char *))           \
     X(int, SSL_set_session_id_context,                            \
@@ -95,7 +94,7 @@ typedef struct ssl_session_st SSL_SESSION;
       (SSL *, int (*)(SSL *, const unsigned char *, size_t,       \
                       SSL_SESSION **)))
 
-/* The same for libcrypto. */
+/* From libcrypto.  Every OpenSSL since 1.1.1 has them. */
 #define KU_CRYPTO(X)                                              \
     X(int, CRYPTO_get_ex_new_index,                               \
       (int, long, void *, void *,                                 \
@@ -135,12 +134,12 @@ struct ku_libssl {
     KU_CRYPTO(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
-    int ktls_can_rekey;    /* this OpenSSL and this kernel change kTLS keys */
+    int ktls_can_rekey;    /* this OpenSSL and this kernel can change kTLS keys */
 };
 
-/* Bind the table to the libssl that the interpreter's `_ssl` module uses, and
-   return what was bound as a new dict (`_keyupdate.libssl`).  `_ssl` must have
-   made a connection before.  NULL with ImportError where it cannot work. */
+/* Bind the table to the libssl that the interpreter's `_ssl` uses.  Returns a new dict
+   that describes it (`_keyupdate.libssl`), or NULL with an exception: ImportError if
+   pykeyupdate cannot work here.  `_ssl` must have made a connection before. */
 PyObject *ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl);
 
 #endif

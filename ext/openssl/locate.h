@@ -1,26 +1,27 @@
-/* Which loaded library is _ssl bound to?  One answer per platform. */
+/* Finds the loaded library that _ssl is bound to.  Each platform has its own file. */
 #ifndef PYKEYUPDATE_LOCATE_H
 #define PYKEYUPDATE_LOCATE_H
 
-/* A library of this process, loaded before us and never unloaded. */
+/* A library in this process that was loaded before us and is never unloaded. */
 struct ku_image {
-    void *handle;    /* what the platform's symbol look-up takes */
-    void *base;      /* where it is mapped: two images are one if these agree */
+    void *handle;    /* what the platform's symbol lookup takes */
+    void *base;      /* where it is mapped; identifies the library */
     char path[1024]; /* for messages and for `doctor` */
-    const char *how; /* in words, how it was found */
+    const char *how; /* how it was found, in words */
 };
 
 enum ku_located {
     KU_LOCATED = 0,
-    KU_LOCATED_HIDDEN,     /* the caller contains it and exports nothing */
+    KU_LOCATED_HIDDEN,     /* it is in the caller's object and exports nothing */
     KU_LOCATED_NOT_LOADED, /* the loader does not know the object */
 };
 
-/* Find the library that `imported`, as called by the code at address `anchor`,
-   is bound to.  Nothing is loaded, nothing is searched by file name. */
+/* Find the library that provides `imported` to the code at address `anchor`.  Loads
+   nothing, and searches for no file name. */
 enum ku_located ku_locate(struct ku_image *image, void *anchor, const char *imported);
 
-/* The function `name` of that library, or NULL.  Never another library's. */
+/* The address of the function `name` in that library, or NULL; never another
+   library's. */
 void *ku_locate_function(const struct ku_image *image, const char *name);
 
 #endif

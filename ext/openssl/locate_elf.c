@@ -1,14 +1,13 @@
 /* Linux (glibc, musl) and the BSDs.
 
-   dlsym() on _ssl's own handle is not good enough.  The loader bound _ssl
-   through the *global* scope first: an executable that exports an OpenSSL of
-   its own (an embedding application linked with -rdynamic) wins there, while
-   dlsym(handle) would search _ssl's dependencies and find the libssl on disk.
-   Both may report the same version.  So we read what the loader actually wrote
-   into _ssl's relocation slot (its GOT), and take the object that this address
-   lies in.  The slot is final: either _ssl was loaded with RTLD_NOW, or, bound
-   lazily, it has called the function already (the caller of ku_locate() makes
-   a connection first). */
+   dlsym() on _ssl's own handle is not good enough.  The loader bound _ssl through the
+   *global* scope first: an executable that exports an OpenSSL of its own (an embedding
+   application linked with -rdynamic) wins there, while dlsym(handle) would search
+   _ssl's dependencies and find the libssl on disk.  Both may report the same version.
+   So we read the address that the loader wrote into _ssl's relocation slot (its GOT),
+   and take the object that contains this address.  The slot is final: either _ssl was
+   loaded with RTLD_NOW or, if it is bound lazily, it has already called the function
+   (the caller of ku_locate() makes a connection first). */
 #if !defined(_WIN32) && !defined(__APPLE__)
 
 #  ifndef _GNU_SOURCE
@@ -29,7 +28,7 @@
 #  endif
 
 struct object {
-    uintptr_t address; /* the question: which object is this in? */
+    uintptr_t address; /* find the object that contains this address */
     int seen;          /* objects visited so far; the first is the program */
     int found;
     int is_program;
@@ -77,8 +76,8 @@ object_at(struct object *object, void *address)
     return object->found;
 }
 
-/* glibc relocates the pointers of the dynamic section in place, musl and some
-   architectures of glibc do not. */
+/* glibc relocates the pointers in the dynamic section in place; musl, and glibc on some
+   architectures, do not. */
 static const void *
 dynamic_pointer(const struct object *object, const ElfW(Dyn) * entry)
 {
@@ -89,10 +88,10 @@ dynamic_pointer(const struct object *object, const ElfW(Dyn) * entry)
 struct relocations {
     const void *table;
     size_t bytes;
-    size_t entry; /* sizeof Rel or Rela: both begin with r_offset, r_info */
+    size_t entry; /* size of Rel or Rela; both begin with r_offset, r_info */
 };
 
-/* What an object's dynamic section says of its symbols and relocations. */
+/* An object's symbol and relocation tables, from its dynamic section. */
 struct dynamic_tables {
     const ElfW(Sym) * symbols;
     const char *strings;
@@ -125,7 +124,7 @@ dynamic_tables_of(const struct object *object)
     return tables;
 }
 
-/* What the loader wrote for `name` into this object's table, or NULL. */
+/* The address that the loader wrote for `name` into this object's table, or NULL. */
 static void *
 bound_address(const struct object *object, const char *name)
 {
@@ -149,7 +148,7 @@ bound_address(const struct object *object, const char *name)
     return NULL;
 }
 
-/* A handle for an object that is already loaded. */
+/* A handle for an object that is already loaded, or NULL. */
 static void *
 open_object(const struct object *object)
 {
@@ -187,8 +186,8 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
 void *
 ku_locate_function(const struct ku_image *image, const char *name)
 {
-    /* A handle's scope includes its dependencies (and dlopen(NULL)'s the whole
-       program): keep only what lies in the object itself. */
+    /* A handle's scope includes its dependencies (and that of dlopen(NULL) the whole
+       program): accept only a function in the object itself. */
     struct object owner;
     void *function = dlsym(image->handle, name);
     if (function == NULL || !object_at(&owner, function)

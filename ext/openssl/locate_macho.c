@@ -1,9 +1,9 @@
 /* macOS.
 
-   Mach-O libraries are bound by a two-level namespace: _ssl's undefined symbols
-   name the library they come from, so an OpenSSL elsewhere in the process
-   cannot get in between, and dlsym() on _ssl's own handle, which searches _ssl
-   and then its dependencies, gives what _ssl itself calls. */
+   Mach-O libraries are bound in a two-level namespace: each undefined symbol of _ssl
+   names the library that it comes from, so another OpenSSL in the process cannot get in
+   between.  dlsym() on _ssl's own handle searches _ssl and then its dependencies, and
+   so returns what _ssl itself calls. */
 #ifdef __APPLE__
 
 #  include "openssl/locate.h"

@@ -1,9 +1,9 @@
 /* Windows.
 
-   The name of the DLL is no anchor: libssl-3.dll, libssl-3-x64.dll,
-   libssl-3-arm64.dll and libssl-1_1.dll are all in use, and two of one name can
-   be loaded.  The import table of _ssl.pyd holds the addresses that the loader
-   bound; the module around such an address is the one. */
+   The DLL's name does not identify it: libssl-3.dll, libssl-3-x64.dll,
+   libssl-3-arm64.dll and libssl-1_1.dll are all in use, and two DLLs of one name can be
+   loaded.  The import table of _ssl.pyd holds the addresses that the loader bound; the
+   module that contains such an address is the one we want. */
 #ifdef _WIN32
 
 #  ifndef WIN32_LEAN_AND_MEAN
@@ -27,7 +27,8 @@ module_at(const void *address, DWORD flags)
     return module;
 }
 
-/* What the loader wrote for `name` into this module's import table, or NULL. */
+/* The address that the loader wrote for `name` into this module's import table, or
+   NULL. */
 static const void *
 bound_address(HMODULE module, const char *name)
 {
@@ -63,8 +64,8 @@ bound_address(HMODULE module, const char *name)
     return NULL;
 }
 
-/* In UTF-8, which is Python's encoding of file names on Windows; "" where the name
-   is too long.  It is for people and decides nothing. */
+/* The file name in UTF-8, Python's encoding of file names on Windows; "" if it is too
+   long.  It is for people to read, and nothing depends on it. */
 static void
 name_file(struct ku_image *image, HMODULE module)
 {

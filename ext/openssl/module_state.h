@@ -1,10 +1,11 @@
-/* What one interpreter's copy of the module owns.  No Python object is anywhere else,
-   and no pointer to a connection.
+/* What one interpreter's copy of the module owns.  Static storage holds no Python
+   object, and no pointer to a program's connection.
 
-   The process has, beside these: the list of ledgers, their sums and their index beside
-   an SSL (keys/ledger.c), the counts of forks (system/forks.c), the BIO method with the
-   functions that it calls (streams/tlsbio.c), how many monitors a thread is inside of
-   (system/monitor.c), and the proof of the states' names (openssl/states.c). */
+   Static storage does hold, for the whole process: the list of ledgers, their totals,
+   their ex_data index, the functions they call and the offset of their clock
+   (keys/ledger.c); the counts of forks (system/forks.c); the BIO method and the
+   functions that it calls (streams/tlsbio.c); for each thread, how many monitors it is
+   inside (system/monitor.c); and the proof of the states' names (states.c). */
 #ifndef PYKEYUPDATE_MODULE_STATE_H
 #define PYKEYUPDATE_MODULE_STATE_H
 

@@ -26,10 +26,10 @@ ku_clear_errors(const struct ku_libssl *libssl)
     }
 }
 
-/* What a function that schedules gave: 1, or 0 and one entry in this thread's
-   error queue.  The queue is emptied, always: an entry left behind turns the next
-   SSL_ERROR_WANT_READ into SSL_ERROR_SSL, a working connection into a dead one
-   (_ssl does not clear before it reads). */
+/* `result` is what OpenSSL's scheduling function returned: 1, or 0 with one entry in
+   this thread's error queue.  Always empty the queue: an entry left behind turns the
+   next SSL_ERROR_WANT_READ into SSL_ERROR_SSL, and a working connection into a dead one
+   (_ssl does not clear the queue before it reads). */
 struct ku_outcome
 ku_scheduled(const struct ku_libssl *libssl, int result)
 {

@@ -1,5 +1,5 @@
-/* What came of a call while the connection was held: plain C, so that no Python code
-   runs between the questions and the call that they protect. */
+/* The outcome of a call while the connection was locked, in plain C: no Python code may
+   run between the checks and the OpenSSL call that they protect. */
 #ifndef PYKEYUPDATE_OUTCOME_H
 #define PYKEYUPDATE_OUTCOME_H
 
@@ -28,7 +28,7 @@ enum ku_refusal {
     KU_UNMANAGED,
     KU_NOT_ALLOWED,
     KU_PEER_LIMIT,
-    /* not now, try after the next I/O */
+    /* not now; try again after the next I/O */
     KU_NOT_CONNECTED,
     KU_NO_HANDSHAKE,
     KU_UPDATE_SCHEDULED,
@@ -47,49 +47,51 @@ enum ku_refusal {
     KU_IN_WRITE,
     KU_BUSY,
     KU_ELSEWHERE,
-    /* OpenSSL was asked and said no: see ku_outcome.error */
+    /* OpenSSL refused: see ku_outcome.error */
     KU_OPENSSL,
-    /* the connection itself failed or ended, during a handshake step */
+    /* I/O or a handshake step did not complete, or ended the connection */
     KU_IO,
 };
 
 struct ku_outcome {
     enum ku_refusal refusal;
-    int value;           /* KU_OK: what is returned · KU_IO: SSL_get_error() */
+    int value;           /* KU_OK: the value to return · KU_IO: SSL_get_error() */
     unsigned long error; /* KU_OPENSSL, KU_IO: last entry of the error queue */
     int system_error;    /* KU_IO: errno, or Windows' last error */
     long verify_result;  /* KU_IO: SSL_get_verify_result() */
     const char *detail;  /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
-                             KU_MISSING: the function ·
-                             KU_PEER_LIMIT: of what · KU_IO: more of the message,
-                             or NULL */
+                            KU_MISSING: the function ·
+                            KU_PEER_LIMIT: what there was too much of ·
+                            KU_IO: the rest of the message, or NULL */
 };
 
 struct ku_outcome ku_ok(int value);
 struct ku_outcome ku_refused(enum ku_refusal refusal);
 struct ku_outcome ku_refused_because(enum ku_refusal refusal, const char *detail);
 
-/* An entry that somebody has left in this thread's error queue would make a fatal
-   error of "wants to read".  Looking is cheaper than clearing. */
+/* Empty this thread's error queue.  An entry left behind by other code would turn
+   "wants to read" into a fatal error.  Looking first is cheaper than always
+   clearing. */
 void ku_clear_errors(const struct ku_libssl *libssl);
 
-/* The outcome of an OpenSSL function that schedules and gives 1, or 0 with an entry in
-   the error queue, which is emptied. */
+/* The outcome of an OpenSSL function that schedules something and returned `result`: 1,
+   or 0 with an entry in the error queue.  Returns KU_OK, KU_WRITE_PENDING or
+   KU_OPENSSL, and empties the queue. */
 struct ku_outcome ku_scheduled(const struct ku_libssl *libssl, int result);
 
-/* What a failed SSL_read() or the like means (KU_IO), with the error queue emptied.
-   In the thread that called it, before anything else of OpenSSL's. */
+/* The KU_IO outcome of an SSL_read() or similar call that failed.  Empties the error
+   queue.  Call it in the same thread, before any other function of OpenSSL. */
 struct ku_outcome ku_failed_io(const struct ku_tls *tls);
 
-/* SSL_do_handshake(): KU_OK, or what its failure means. */
+/* Call SSL_do_handshake().  Returns KU_OK, or ku_failed_io()'s outcome. */
 struct ku_outcome ku_do_handshake(const struct ku_tls *tls);
 
-/* ERR_GET_LIB() and ERR_PACK(ERR_LIB_SSL, reason): macros, which moved by a bit in
-   OpenSSL 3.0. */
+/* ERR_GET_LIB() and ERR_PACK(ERR_LIB_SSL, reason).  OpenSSL has them as macros, whose
+   layout moved by one bit in 3.0. */
 int ku_error_library(const struct ku_libssl *libssl, unsigned long error);
 unsigned long ku_ssl_error(const struct ku_libssl *libssl, int reason);
 
-/* What is done with OpenSSL while a connection is held. */
+/* A step: what we do with OpenSSL while the connection is locked. */
 typedef struct ku_outcome (*ku_step)(const struct ku_tls *tls);
 
 #endif

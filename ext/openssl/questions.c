@@ -9,19 +9,19 @@ ku_is_tls13(const struct ku_tls *tls)
     return tls->libssl->SSL_version(tls->ssl) == TLS1_3_VERSION;
 }
 
-/* After a fatal error the state machine stays in its error state for ever: a
-   renegotiation would be "scheduled" all the same, a key update would say "still
-   in init", which sounds as if it could pass.  State *numbers* differ between
-   3.0 and 3.2; this string does not (ssl_stat.c). */
+/* After a fatal error the state machine stays in its error state forever.  OpenSSL
+   would still "schedule" a renegotiation, and would refuse a key update as "still in
+   init", which sounds temporary.  State *numbers* differ between 3.0 and 3.2; this
+   state's name does not (ssl_stat.c). */
 int
 ku_has_failed(const struct ku_tls *tls)
 {
     return ku_tls_state(tls) == KU_STATE_FAILED;
 }
 
-/* Have both Finished messages of a first handshake been exchanged?  "In init"
-   alone cannot tell: it is also true in a renegotiation, while a key update is
-   scheduled and in the middle of a post-handshake message. */
+/* Have both Finished messages of a first handshake been exchanged?  "In init" alone
+   cannot tell: it is also true during a renegotiation, while a key update is scheduled,
+   and in the middle of a post-handshake message. */
 int
 ku_was_connected(const struct ku_tls *tls)
 {
@@ -46,7 +46,6 @@ ku_renegotiates(const struct ku_tls *tls)
            && tls->libssl->SSL_renegotiate_pending(tls->ssl);
 }
 
-/* Kernel TLS: are keys of this connection in the kernel, out of reach? */
 int
 ku_keys_in_kernel(const struct ku_tls *tls)
 {

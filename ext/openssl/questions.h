@@ -1,4 +1,4 @@
-/* What OpenSSL says of a connection. */
+/* What OpenSSL says about a connection. */
 #ifndef PYKEYUPDATE_QUESTIONS_H
 #define PYKEYUPDATE_QUESTIONS_H
 
@@ -9,17 +9,17 @@ int ku_is_tls13(const struct ku_tls *tls);
 /* Has a fatal error ended the connection? */
 int ku_has_failed(const struct ku_tls *tls);
 
-/* Has a first handshake been completed? */
+/* Has the first handshake been completed? */
 int ku_was_connected(const struct ku_tls *tls);
 
-/* The type of the key update that is scheduled or owed, SSL_KEY_UPDATE_NONE too where
-   the library does not tell. */
+/* The type of the key update that is scheduled or owed; SSL_KEY_UPDATE_NONE if there is
+   none, or if the library cannot tell. */
 int ku_pending_key_update(const struct ku_tls *tls);
 
-/* Is a renegotiation scheduled or under way?  0 where the library does not tell. */
+/* Is a renegotiation scheduled or under way? 0 if the library cannot tell. */
 int ku_renegotiates(const struct ku_tls *tls);
 
-/* Kernel TLS: are keys of this connection in the kernel, out of reach? */
+/* Does the kernel hold keys of this connection (kernel TLS), out of our reach? */
 int ku_keys_in_kernel(const struct ku_tls *tls);
 
 #endif

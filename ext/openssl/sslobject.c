@@ -1,8 +1,8 @@
 /* The one unsafe cast, and its proof.
 
-   Modules/_ssl.c defines, after PyObject_HEAD, identically in every CPython from
-   3.7 to 3.15 (3.9.2:459, 3.10:308, 3.11.2:306, 3.12.7:309, 3.13.15:320; only
-   what follows server_hostname changes from version to version):
+   After PyObject_HEAD, Modules/_ssl.c defines these members, the same in every CPython
+   from 3.7 to 3.15 (3.9.2:459, 3.10:308, 3.11.2:306, 3.12.7:309, 3.13.15:320; only what
+   follows server_hostname changes from version to version):
 
        PyObject *Socket;           weakref to the socket, NULL over memory BIOs
        SSL *ssl;
@@ -12,16 +12,16 @@
        PyObject *owner;            weakref to the owner, or NULL
        PyObject *server_hostname;
 
-   The header is not sizeof(PyObject) of the headers we were compiled with: it is
-   what the running interpreter says (object.__basicsize__), which is larger in
-   free-threaded and in trace-refs builds.
+   The header's size is not the sizeof(PyObject) that we were compiled with.  We ask the
+   running interpreter (object.__basicsize__): the header is larger in free-threaded and
+   trace-refs builds.
 
-   The proof has two halves.  At import, words of a connection of our own making
-   are compared, not followed: both neighbours of `ssl`, its type byte and its
-   host name must be where we think.  At every call, OpenSSL itself is asked:
-   _ssl stores the object in the SSL (SSL_set_app_data, which is ex_data 0), so
-   SSL_get_ex_data(ssl, 0) must give back the object we started from.  That proves
-   pointer and library together. */
+   The proof has two halves.  At import, we compare words of a connection of our own
+   making, and follow none: both neighbours of `ssl`, the socket type and the host name
+   must be where we expect them.  At every call, we ask OpenSSL itself: _ssl stores the
+   object in the SSL (SSL_set_app_data, which is ex_data 0), so SSL_get_ex_data(ssl, 0)
+   must return the object that we started from.  That proves pointer and library
+   together. */
 #include "openssl/sslobject.h"
 
 #include "openssl/constants.h"
@@ -44,7 +44,7 @@ prefix_of(const ku_state *state, PyObject *sslobj)
     return (const struct prefix *)((const char *)sslobj + state->head);
 }
 
-/* Is `object.attribute` the very object that stands in this word? */
+/* Does this word point to the very object that `object.attribute` is? */
 static int
 is_attribute(PyObject *object, const char *attribute, PyObject *word)
 {
@@ -68,7 +68,7 @@ layout_holds(const ku_state *state, PyObject *sslobj)
            && is_attribute(sslobj, "server_hostname", prefix->server_hostname);
 }
 
-/* sizeof() of an object of this type, from Python's own book-keeping. */
+/* The size of an instance of this type, as Python itself knows it, or -1 on failure. */
 static Py_ssize_t
 basic_size(PyObject *type)
 {
@@ -78,8 +78,9 @@ basic_size(PyObject *type)
     return result;
 }
 
-/* A client over memory BIOs, made by _ssl's own classes: ssl's Python layer may
-   be patched by then, and needs more than we do. */
+/* A client over memory BIOs, made by _ssl's own classes.  ssl's Python layer may be
+   patched by now, and needs more than we do.  A new reference, or NULL with an
+   exception. */
 static PyObject *
 make_connection(PyObject *_ssl)
 {
@@ -100,7 +101,8 @@ make_connection(PyObject *_ssl)
     return connection;
 }
 
-/* An _ssl of another make, or a broken configuration of OpenSSL. */
+/* Raise ImportError in place of the current exception: this _ssl is of another make, or
+   OpenSSL's configuration is broken.  MemoryError stays.  Always returns NULL. */
 static PyObject *
 cannot_make_connection(void)
 {
@@ -171,7 +173,8 @@ ku_own_attribute(ku_state *state, PyObject *object, PyObject *name)
     return value;
 }
 
-/* The exact types: they are final, and what is laid out as above (or holds it). */
+/* Only the exact types: they are final, and only they have the layout proved above (or
+   hold an object that has it). */
 static int
 is_inner(const ku_state *state, PyObject *object)
 {
@@ -221,7 +224,7 @@ SSL *
 ku_sslobject_ssl(const ku_state *state, PyObject *sslobj)
 {
     const struct prefix *prefix = prefix_of(state, sslobj);
-    /* _ssl._SSLSocket() by hand (possible up to 3.13.0) is all NULL. */
+    /* An _ssl._SSLSocket() made by hand (possible up to 3.13.0) holds only NULLs. */
     if (prefix->ssl == NULL || prefix->ctx == NULL
         || state->libssl.SSL_get_ex_data(prefix->ssl, 0) != (void *)sslobj) {
         return NULL;

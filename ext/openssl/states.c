@@ -13,13 +13,13 @@ static const struct {
     {"PINIT", KU_STATE_BEFORE},
     {"SSLOK", KU_STATE_READY},
     {"SSLERR", KU_STATE_FAILED},
-    {"TWCKU", KU_STATE_SENT_KEY_UPDATE}, /* a client's */
-    {"TWSKU", KU_STATE_SENT_KEY_UPDATE}, /* a server's */
-    {"TRCKU", KU_STATE_READ_KEY_UPDATE}, /* of a client */
-    {"TRSKU", KU_STATE_READ_KEY_UPDATE}, /* of a server */
+    {"TWCKU", KU_STATE_SENT_KEY_UPDATE}, /* written by a client */
+    {"TWSKU", KU_STATE_SENT_KEY_UPDATE}, /* written by a server */
+    {"TRCKU", KU_STATE_READ_KEY_UPDATE}, /* read from a client */
+    {"TRSKU", KU_STATE_READ_KEY_UPDATE}, /* read from a server */
 };
 
-/* "SSLOK " has a blank at its end. */
+/* Compare only the beginning: "SSLOK " ends with a blank. */
 enum ku_tls_state
 ku_tls_state(const struct ku_tls *tls)
 {
@@ -32,12 +32,12 @@ ku_tls_state(const struct ku_tls *tls)
     return KU_STATE_OTHER;
 }
 
-/* --- the proof ------------------------------------------------------------------ */
+/* --- the proof of the names ------------------------------------------------------- */
 
 enum { CLIENT, SERVER };
 
-/* OpenSSL gives the callbacks below nothing but the SSL.  What they need is here, for
-   one proof at a time. */
+/* OpenSSL passes the callbacks below nothing but the SSL.  These are what else they
+   need, for one proof at a time. */
 static ku_mutex proof_lock = KU_MUTEX_INITIALIZER;
 static const struct ku_libssl *proof_libssl;
 static SSL *proof_sides[2];
@@ -58,9 +58,10 @@ note_state_seen(const SSL *ssl, int where, int value)
     states_seen[side] |= 1u << state_of_side(side);
 }
 
-/* A pre-shared key, with which neither side needs a certificate.  It has a cipher suite,
-   the one that every TLS 1.3 has (RFC 9846 section 9.1), and the client offers no other:
-   the server chooses one before it looks at the key. */
+/* A pre-shared key, so that neither side needs a certificate.  It comes with a cipher
+   suite, the one that every TLS 1.3 has (RFC 9846 section 9.1).  The client offers no
+   other suite, because the server chooses one before it looks at the key.  The caller
+   owns the session. */
 static SSL_SESSION *
 make_psk_session(SSL *ssl)
 {
@@ -104,7 +105,7 @@ shake_hands(void)
     int done[2] = {0, 0};
     SSL *client = proof_sides[CLIENT];
     (void)proof_libssl->SSL_set_ciphersuites(client, "TLS_AES_128_GCM_SHA256");
-    (void)proof_libssl->SSL_set_session_id_context(client, NULL, 0); /* the key's */
+    (void)proof_libssl->SSL_set_session_id_context(client, NULL, 0); /* as the PSK's */
     proof_libssl->SSL_set_psk_use_session_callback(client, offer_psk);
     proof_libssl->SSL_set_psk_find_session_callback(proof_sides[SERVER], accept_psk);
     for (int i = 0; i < 3; i++) {
@@ -116,7 +117,8 @@ shake_hands(void)
            && proof_libssl->SSL_version(client) == TLS1_3_VERSION;
 }
 
-/* One byte from one side to the other, behind a KeyUpdate that is scheduled or owed. */
+/* Send one byte from one side to the other, behind a KeyUpdate that is scheduled or
+   owed. */
 static void
 send_byte(int from, int to)
 {
@@ -126,7 +128,8 @@ send_byte(int from, int to)
     (void)proof_libssl->SSL_read_ex(proof_sides[to], &byte, 1, &n);
 }
 
-/* The client requests a key update, and the server answers it. */
+/* The client requests a key update, and the server answers it.  Returns 1 if both sides
+   passed through both states. */
 static int
 update_names_hold(void)
 {
@@ -144,7 +147,8 @@ update_names_hold(void)
 
 enum proof { NOT_PROVED = -1, REFUTED, PROVED };
 
-/* Before the handshake, after it, over an update, and after what is no TLS. */
+/* Check the names before the handshake, after it, during the key updates, and after one
+   side received what is not TLS. */
 static enum proof
 prove_names(void)
 {
@@ -161,8 +165,8 @@ prove_names(void)
     return hold && state_of_side(CLIENT) == KU_STATE_FAILED ? PROVED : REFUTED;
 }
 
-/* Two connections of _ssl's whose MemoryBIOs are each other's: new references, or NULL
-   with an exception. */
+/* Two _ssl connections, a client and a server, each writing to the MemoryBIO that the
+   other reads.  A new tuple, or NULL with an exception. */
 static PyObject *
 make_pair(PyObject *_ssl)
 {

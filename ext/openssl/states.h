@@ -1,8 +1,8 @@
-/* The states of OpenSSL's handshake machine, by their names: SSL_state_string().
+/* The states of OpenSSL's handshake state machine, by name: SSL_state_string().
 
-   Their numbers (SSL_get_state()) differ between 3.0 and 3.2; the names have been the
-   same from 1.1.1 to 4.0 (ssl_stat.c).  This is the one place that knows them, and it
-   proves them when the module is imported. */
+   Their numbers (SSL_get_state()) differ between 3.0 and 3.2; their names have been the
+   same from 1.1.1 to 4.0 (ssl_stat.c).  Only states.c knows the names, and it proves
+   them when the module is imported. */
 #ifndef PYKEYUPDATE_STATES_H
 #define PYKEYUPDATE_STATES_H
 
@@ -12,18 +12,19 @@
 enum ku_tls_state {
     KU_STATE_OTHER,
     KU_STATE_BEFORE,          /* no handshake has begun */
-    KU_STATE_READY,           /* no message is on its way; a KeyUpdate may be due */
-    KU_STATE_FAILED,          /* a fatal error: for ever */
-    KU_STATE_SENT_KEY_UPDATE, /* the message is made: its bytes may be half sent */
-    KU_STATE_READ_KEY_UPDATE, /* the peer's, complete */
+    KU_STATE_READY,           /* no message is in progress; a KeyUpdate may be due */
+    KU_STATE_FAILED,          /* a fatal error; stays so forever */
+    KU_STATE_SENT_KEY_UPDATE, /* the message is built; its bytes may be half sent */
+    KU_STATE_READ_KEY_UPDATE, /* the peer's message has been read completely */
 };
 
 enum ku_tls_state ku_tls_state(const struct ku_tls *tls);
 
-/* Prove the names on a private connection: TLS 1.3 with a pre-shared key, over memory,
-   in which both sides change their keys.  1, or -1 with ImportError where a name is
-   another one: what is built on it would not be true.  0 where no such connection can
-   be made (a configuration without TLS 1.3) and nothing is proved. */
+/* Prove the names on a private connection over memory: TLS 1.3 with a pre-shared key,
+   on which both sides change their keys.  Returns 1; 0 if no such connection can be
+   made (a configuration without TLS 1.3), so that nothing is proved; or -1 with an
+   exception, ImportError if a name differs, because everything that relies on it would
+   be wrong. */
 int ku_states_prove(ku_state *state, PyObject *_ssl);
 
 #endif

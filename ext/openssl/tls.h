@@ -1,4 +1,7 @@
-/* A connection in the hands of one call. */
+/* Rule of this folder (openssl/): find the libssl and the SSL* of a Python connection,
+   and say what OpenSSL says of it; decide nothing about keys.
+
+   A connection during one call. */
 #ifndef PYKEYUPDATE_TLS_H
 #define PYKEYUPDATE_TLS_H
 
@@ -6,12 +9,12 @@
 
 struct ku_ledger;
 
-/* It is as old as the call, and never kept: see ku_sslobject_ssl(). */
+/* Valid only during the call; never keep it (see ku_sslobject_ssl()). */
 struct ku_tls {
     const struct ku_libssl *libssl;
     SSL *ssl;
-    struct ku_ledger *ledger; /* keys/ledger.h; NULL: the connection is not managed */
-    intptr_t argument;        /* of the step that is taken: a number, or a pointer */
+    struct ku_ledger *ledger; /* keys/ledger.h; NULL: not a managed connection */
+    intptr_t argument;        /* of the step: a number or a pointer */
 };
 
 #endif

@@ -3,7 +3,7 @@
 #include "keys/counted_io.h"
 #include "openssl/questions.h"
 
-#define MAX_HELD (1024 * 1024) /* but one write, which is in memory anyway */
+#define MAX_HELD (1024 * 1024) /* one larger write is held: it is in memory anyway */
 
 int
 ku_asyncio_hold(struct ku_io *io, const char *data, size_t n)

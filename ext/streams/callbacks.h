@@ -1,21 +1,23 @@
-/* What the callbacks of a context (msg_callback, key log) have raised: _ssl keeps it. */
+/* What a context's callbacks (_msg_callback, the key log) have raised, and _ssl has
+   stored. */
 #ifndef PYKEYUPDATE_CALLBACKS_H
 #define PYKEYUPDATE_CALLBACKS_H
 
 #include "openssl/module_state.h"
 
-/* Has its context callbacks whose exceptions _ssl keeps until the end of a
-   do_handshake()?  (Not from 3.15 on, where they are raised at once.)  What is given
-   to a context later OpenSSL does not call for connections that there are.  -1 with an
-   exception.  Runs Python code. */
+/* Does the connection's context have callbacks whose exceptions _ssl stores until the
+   end of a do_handshake()?  Returns 1, 0, or -1 with an exception.  From Python 3.15 on
+   always 0: exceptions are raised at once.  OpenSSL does not call a callback that the
+   context gets later for connections that already exist.  Runs Python code. */
 int ku_has_callbacks(PyObject *sslobj);
 
-/* Raise what a _msg_callback or the key log has raised in OpenSSL's hands, by way of a
-   do_handshake() that has nothing to do.  0, or -1 with the exception.
+/* Raise what a _msg_callback or the key log has raised while OpenSSL ran, by way of a
+   do_handshake() that has nothing to do.  Returns 0, or -1 with the exception.
 
-   In a renegotiation that handshake would have something to do: what is kept then comes
-   out of a later call.  Not of one that has data to return (`of_data`), which would be
-   lost: _ssl itself has it come out, mostly, beneath an SSLWantReadError. */
+   During a renegotiation that handshake would have something to do, so what is stored
+   stays there for a later call.  A later call that has data to return (`of_data`) drops
+   it, because raising it would lose the data: _ssl itself mostly raises it beneath an
+   SSLWantReadError. */
 int ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data);
 
 #endif

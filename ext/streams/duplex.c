@@ -1,12 +1,12 @@
-/* pykeyupdate._keyupdate.Duplex: what a managed socket has for the _SSLSocket.
+/* pykeyupdate._keyupdate.Duplex: what a managed socket has in place of an _SSLSocket.
 
    The ssl module's Python code does all its work through `self._sslobj`, an
-   _ssl._SSLSocket.  A Duplex stands in its place and behaves as one: read(),
-   write() and pending() are the pump's (pump.c), every other attribute is the
-   _SSLSocket's own, used by one thread at a time.
+   _ssl._SSLSocket.  A Duplex takes that place and behaves the same: the pump (pump.c)
+   does read(), write() and pending(); every other attribute is that of the _SSLSocket
+   inside, which one thread at a time uses.
 
-   The order of locks: whoever waits for the monitor does not hold the GIL; whoever
-   is in the monitor may wait for the GIL. */
+   The order of locks: a thread that waits for the monitor does not hold the GIL; a
+   thread in the monitor may wait for the GIL. */
 #include "streams/duplex.h"
 
 #include "keys/counted_io.h"
@@ -18,12 +18,13 @@
 #include "streams/reading.h"
 #include "streams/traffic.h"
 
-#define MAX_READ (256 * 1024) /* allocated for one call, whatever it asks for */
+#define MAX_READ (256 * 1024) /* bytes allocated for one call, whatever it asks for */
 
-/* --- what callbacks have raised ------------------------------------------------ */
+/* --- exceptions of the context's callbacks ---------------------------------------- */
 
-/* Raise the exception of a _msg_callback, or of the key log, that _ssl keeps.  -1 where
-   an exception is set then: the call's, if it has one, with theirs as its context. */
+/* Raise the exception of a _msg_callback or of the key log that _ssl stores.  Returns
+   0, or -1 if an exception is set then: the call's own if it has one, with the
+   callback's as its context. */
 static int
 raise_kept(ku_state *state, Duplex *self, int of_data)
 {
@@ -38,9 +39,9 @@ raise_kept(ku_state *state, Duplex *self, int of_data)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* The same after a handshake, which may have brought another context (sni_callback).
-   Whether that has callbacks is asked out of the monitor: a signal handler that runs
-   meanwhile is not in a step. */
+/* The same after a handshake, which may have switched to another context
+   (sni_callback).  Ask outside the monitor whether that context has callbacks, so that
+   a signal handler that runs meanwhile is not in a step. */
 static int
 raise_of_callbacks(ku_state *state, Duplex *self)
 {
@@ -48,7 +49,8 @@ raise_of_callbacks(ku_state *state, Duplex *self)
     return has > 0 ? raise_kept(state, self, 0) : has;
 }
 
-/* As _ssl ends a read, a write and a shutdown: the data that was read is lost then. */
+/* End a read, a write or a shutdown as _ssl does: if a callback has raised, raise that,
+   and data that was read is lost.  Steals `result` and returns it, or NULL. */
 static PyObject *
 unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
 {
@@ -61,7 +63,7 @@ unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
     return result;
 }
 
-/* --- read, write, pending ------------------------------------------------------ */
+/* --- read, write, pending --------------------------------------------------------- */
 
 struct reading {
     char *data;
@@ -124,7 +126,7 @@ pending_action(struct ku_call *call, void *argument)
     return KU_DONE;
 }
 
-/* In a callback it only looks. */
+/* In a callback, only look. */
 static PyObject *
 pending_now(Duplex *self)
 {
@@ -157,7 +159,7 @@ py_pending(PyObject *object, PyObject *ignored)
     return PyLong_FromSize_t(pending);
 }
 
-/* --- handshakes, shutdowns, and what renegotiations are made of ------------------- */
+/* --- handshakes, shutdowns and parts of renegotiations ---------------------------- */
 
 static enum ku_progress
 send_action(struct ku_call *call, void *ignored)
@@ -185,7 +187,7 @@ py_do_handshake(PyObject *object, PyObject *ignored)
     Py_RETURN_NONE;
 }
 
-/* ssl's own request for the client's certificate. */
+/* ssl's own request for the client's certificate, passed on to the _SSLSocket. */
 static PyObject *
 py_verify_client(PyObject *object, PyObject *ignored)
 {
@@ -249,8 +251,9 @@ renew_action(struct ku_call *call, void *ignored)
     return ku_pump_renew(call);
 }
 
-/* The name that errors give the call, a timeout in seconds or None (the socket's own,
-   where there is none), and how often something had been received. */
+/* Perform `action` with Python's arguments: the name of the call for errors; a timeout
+   in seconds, or None for no limit (without this argument, the socket's own); and
+   `received` as it was before. */
 static PyObject *
 perform_named(PyObject *self, PyObject *args, ku_action action)
 {
@@ -310,9 +313,10 @@ close_action(struct ku_call *call, void *ignored)
     return KU_DONE;
 }
 
-/* A client that goes without having read the server's session tickets breaks the
-   connection for the server, which may still be reading: TLS 1.3 clients take them
-   with them.  Not where the process has forked: the data may be another's. */
+/* A client that closes without having read the server's session tickets resets the
+   connection for the server, which may still be reading.  So a TLS 1.3 client first
+   reads and drops them; but not if the process has forked, because the data may belong
+   to the other process. */
 static int
 drains_on_close(Duplex *self, struct ku_call *call)
 {
@@ -322,8 +326,8 @@ drains_on_close(Duplex *self, struct ku_call *call)
            && libssl->SSL_version(call->tls.ssl) == TLS1_3_VERSION;
 }
 
-/* In a callback of another connection it may not wait for the threads in this one: the
-   last of them closes the socket, which this wakes them for. */
+/* In a callback of another connection this thread must not wait for the threads in this
+   one.  Wake them instead: the last of them closes the socket. */
 static int
 close_pump(Duplex *self, struct ku_call *call)
 {
@@ -338,11 +342,11 @@ close_pump(Duplex *self, struct ku_call *call)
     return 0;
 }
 
-/* The socket gives its descriptor away here: in Python code a signal handler's exception
-   might come before it is closed, and then nobody had it.
+/* The socket gives up its descriptor here, in C: between two lines of Python code, a
+   signal handler's exception could leave a descriptor that nobody has.
 
-   After a fork none of the parent's threads is in the connection here, and the parent's
-   end of it is not to be disturbed. */
+   After a fork() none of the parent's threads is in the connection here, and we must
+   not disturb the parent's end of it. */
 static PyObject *
 py_close(PyObject *object, PyObject *socket)
 {
@@ -355,7 +359,7 @@ py_close(PyObject *object, PyObject *socket)
         return NULL;
     }
     if (number == -1) {
-        Py_RETURN_NONE; /* another thread has it */
+        Py_RETURN_NONE; /* another thread has detached it */
     }
     if (self->forks != ku_forks || self->pump.broken_by_fork || self->inner == NULL) {
         Py_BEGIN_ALLOW_THREADS
@@ -373,7 +377,7 @@ py_close(PyObject *object, PyObject *socket)
     Py_RETURN_NONE;
 }
 
-/* --- all else, one thread at a time ------------------------------------------- */
+/* --- everything else, one thread at a time ---------------------------------------- */
 
 PyObject *
 ku_duplex_inner(PyObject *duplex)
@@ -432,8 +436,9 @@ py_look(PyObject *self, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-/* Methods of the _SSLSocket come as functools.partial(self.look, method): what is not
-   among ours tells of the connection, and does nothing to it. */
+/* Methods of the _SSLSocket come wrapped, as functools.partial(self.look, method):
+   those that we do not define only tell about the connection, and do nothing to it.
+   Steals `method`. */
 static PyObject *
 looking_method(ku_state *state, PyObject *self, PyObject *method)
 {
@@ -466,7 +471,7 @@ get_attribute(PyObject *self, PyObject *name)
                : value;
 }
 
-/* `context` is what an sni_callback sets: in the middle of a step. */
+/* An sni_callback sets `context`, in the middle of a step. */
 static int
 set_attribute(PyObject *self, PyObject *name, PyObject *value)
 {
@@ -479,11 +484,10 @@ set_attribute(PyObject *self, PyObject *name, PyObject *value)
     return result;
 }
 
-/* --- the type ------------------------------------------------------------------ */
+/* --- the type --------------------------------------------------------------------- */
 
-/* Not of any connection: of one that has not begun, over memory BIOs, so that
-   nothing can be on its way in the BIO that is replaced, and that is in no other
-   Duplex. */
+/* Accept only a connection over memory BIOs that has not begun, so that nothing can be
+   on its way in the BIO that we replace, and that no other Duplex holds. */
 static int
 find_fresh_connection(ku_state *state, PyObject *inner, struct ku_tls *tls)
 {

@@ -13,7 +13,8 @@ ku_state_of(Duplex *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
-/* What a weak reference refers to, as a new reference; NULL where that is gone. */
+/* A new reference to the object that a weak reference refers to; NULL if that is
+   gone. */
 static PyObject *
 weakref_target(PyObject *reference)
 {
@@ -49,8 +50,8 @@ raise_refusal(ku_state *state, enum ku_refusal refusal, const char *function,
     Py_DECREF(owner);
 }
 
-/* Every use of the pump begins with this.  -1 with an exception where it cannot be
-   used (in this process). */
+/* Every use of the pump begins with this.  Returns 0, or -1 with an exception if it
+   cannot be used (in this process). */
 static int
 check_usable(ku_state *state, Duplex *self, const char *function)
 {
@@ -66,9 +67,9 @@ check_usable(ku_state *state, Duplex *self, const char *function)
     return 0;
 }
 
-/* The rule of re-entry, for sockets; of objects it is in keys/ledger.c.  While a thread is
-   in a step of a connection OpenSSL is in the middle of something, and nothing but
-   looking survives there. */
+/* The rule of re-entry, for sockets; ku_ledger_occupy() (keys/ledger.c) has it for
+   objects.  While a thread is in a step of a connection, OpenSSL is in the middle of
+   something, and only looking is safe. */
 int
 ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
 {
@@ -79,9 +80,10 @@ ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
     return -1;
 }
 
-/* Whoever waits in a callback for a step that waits, in a callback, for his would wait
-   for ever.  So after a moment, which is more than a step takes, he looks without
-   entering: the other is in Python code (or about to be), and OpenSSL at rest. */
+/* Two threads, each in a callback of one connection and looking at the other's, would
+   wait for each other forever.  So after a moment, which is longer than a step takes,
+   look without entering: the other thread is in Python code (or about to be), and
+   OpenSSL is at rest. */
 #define LOOK_PATIENCE 5000 /* microseconds */
 
 int
@@ -94,8 +96,8 @@ ku_call_begin_look(ku_state *state, Duplex *self, const char *function)
     if (ku_monitor_try_enter(monitor)) {
         return 1;
     }
-    /* The GIL is let go only where there is somebody to wait for: another thread might
-       take it, and keep it for a while. */
+    /* Release the GIL only if there is a thread to wait for: another one might take the
+       GIL, and keep it for a while. */
     int entered = 1;
     Py_BEGIN_ALLOW_THREADS
     if (ku_monitor_any_is_mine()) {
@@ -116,8 +118,9 @@ ku_call_end_look(Duplex *self, int begun)
     }
 }
 
-/* The socket's own timeout in seconds, -1 where it blocks, and its descriptor: by
-   the functions of the base class, as looking up methods would cost as much again. */
+/* Get the socket's descriptor, and its own timeout in seconds (-1: it blocks).  Returns
+   0, or -1 with an exception.  Calls the functions of the base class: looking up
+   methods would cost as much again. */
 static int
 ask_owner(ku_state *state, PyObject *owner, double *timeout, ku_socket *socket)
 {
@@ -146,7 +149,7 @@ bad_descriptor(const char *text)
     return NULL;
 }
 
-/* As ssl says it where a program has kept `_sslobj`, and not the socket. */
+/* The ssl module's error if a program has kept `_sslobj`, but not the socket. */
 static void
 raise_no_socket(ku_state *state, Duplex *self, const char *function)
 {
@@ -165,7 +168,8 @@ prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call 
     return 0;
 }
 
-/* Prepare a call; `given` is a timeout in seconds, None or NULL: the socket's own. */
+/* Fill in a call.  `given` is a timeout in seconds, or None for no limit; NULL means
+   the socket's own.  Returns 0, or -1 with an exception. */
 static int
 prepare_call(ku_state *state, Duplex *self, const char *function, PyObject *given,
              struct ku_call *call)
@@ -196,8 +200,8 @@ prepare_call(ku_state *state, Duplex *self, const char *function, PyObject *give
     return prepare_tls(state, self, function, call);
 }
 
-/* Between two tries: what the interpreter wants to have done, or whether data may
-   go on under keys that cannot be changed.  -1 with an exception. */
+/* Between two tries: run signal handlers, or ask whether data may go on under keys that
+   cannot be changed.  Returns 0, or -1 with an exception. */
 static int
 run_handlers_or_ask(Duplex *self, struct ku_call *call, enum ku_progress progress)
 {
@@ -211,8 +215,8 @@ run_handlers_or_ask(Duplex *self, struct ku_call *call, enum ku_progress progres
     return result;
 }
 
-/* A signal handler may have called fork(), and this be the child: of all threads only
-   this one exists here. */
+/* A signal handler may have called fork(), and this may be the child, where only this
+   thread exists. */
 static int
 is_broken_by_fork(Duplex *self, struct ku_call *call)
 {
@@ -224,7 +228,7 @@ is_broken_by_fork(Duplex *self, struct ku_call *call)
     return call->pump->broken_by_fork;
 }
 
-/* Between two tries, out of the monitor.  1: go on. */
+/* Leave the monitor between two tries, and run Python code.  Returns 1 to try again. */
 static int
 pause_for_python(Duplex *self, struct ku_call *call, enum ku_progress *progress,
                  PyThreadState **thread)
@@ -278,7 +282,7 @@ raise_timeout(const char *what)
     return NULL;
 }
 
-/* The exception for what a call came to; returns NULL. */
+/* Raise the exception for the result of a call.  Always returns NULL. */
 static PyObject *
 raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
                struct ku_call *call, const char *what)
@@ -305,8 +309,8 @@ raise_progress(ku_state *state, Duplex *self, enum ku_progress progress,
     return NULL;
 }
 
-/* Run a call that has been prepared, raise what it came to, and tell what has happened
-   meanwhile: NULL with an exception, or a borrowed None. */
+/* Run a call that has been prepared, raise what it came to, and report its events.
+   Returns a borrowed None, or NULL with an exception. */
 static PyObject *
 run_and_tell(ku_state *state, Duplex *self, struct ku_call *call, const char *what,
              ku_action action, void *argument)
@@ -359,7 +363,7 @@ struct taking {
     int sent, taken, value;
 };
 
-/* Interrupted, it goes on with sending. */
+/* After an interruption this goes on with sending, and does not take the step again. */
 static enum ku_progress
 take_action(struct ku_call *call, void *argument)
 {
@@ -368,7 +372,7 @@ take_action(struct ku_call *call, void *argument)
         enum ku_progress progress =
             ku_pump_take_step(call, taking->step, taking->argument);
         if (progress != KU_DONE) {
-            ku_traffic_flush(call); /* an alert */
+            ku_traffic_flush(call); /* there may be an alert */
             return progress;
         }
         taking->taken = 1;

@@ -1,8 +1,8 @@
-/* pykeyupdate._keyupdate.ManagedObject: the reading and writing of a managed SSLObject.
+/* pykeyupdate._keyupdate.ManagedObject: reading and writing of a managed SSLObject.
 
-   read() and write() are ssl.SSLObject's, with what RekeyPolicy and PeerLimits ask
-   before and after.  They call OpenSSL directly: to go through those of the _SSLSocket
-   inside costs more than all that is asked. */
+   read() and write() do what ssl.SSLObject's do, and before and after that what
+   RekeyPolicy and PeerLimits require.  They call OpenSSL directly: to go through the
+   methods of the _SSLSocket inside would cost more than all those checks. */
 #include "streams/object.h"
 
 #include "keys/counted_io.h"
@@ -20,11 +20,11 @@
 #include <string.h>
 #include <structmember.h>
 
-/* The GIL is kept where OpenSSL has but little to do: to give it away and get it back
-   takes a tenth of the time of a small write. */
+/* Keep the GIL if OpenSSL has only a little to do: to release it and take it again
+   costs a tenth of the time of a small write. */
 #define LITTLE_DATA 4096
 
-/* --- reading ------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------- */
 
 struct reading {
     char *memory;
@@ -67,7 +67,8 @@ fill_from_object(void *argument, char *memory, size_t room, size_t *got)
     return done > 0 ? 0 : done < 0 ? -1 : raise_read(io, &outcome);
 }
 
-/* read(len=1024, buffer=None), with keywords too. */
+/* The arguments of read(len=1024, buffer=None), by position or keyword.  Returns 0, or
+   -1 with an exception. */
 static int
 read_arguments(PyObject *const *given, Py_ssize_t count, PyObject *names,
                PyObject **arguments)
@@ -119,7 +120,7 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
-/* --- writing ------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------- */
 
 static struct ku_outcome
 may_write(struct ku_io *io, size_t n, size_t *room)
@@ -136,7 +137,7 @@ may_write(struct ku_io *io, size_t n, size_t *room)
     return outcome;
 }
 
-/* A refusal of the policy's, or of the call itself? */
+/* Did the policy refuse, or the call itself? */
 static int
 is_of_policy(const struct ku_outcome *outcome)
 {
@@ -144,7 +145,8 @@ is_of_policy(const struct ku_outcome *outcome)
            && outcome->refusal != KU_FORKED;
 }
 
-/* How many of n bytes may go now; -1 with an exception where none may. */
+/* Set `room` to how many of n bytes may be written now.  Returns 0, or -1 with an
+   exception if none may. */
 static int
 admit_bytes(struct ku_io *io, size_t n, size_t *room)
 {
@@ -174,8 +176,9 @@ struct writing {
     size_t n;
 };
 
-/* A renegotiation under way (TLS 1.2 and below) goes on by reading alone, or the
-   peer's data breaks it.  0 with the outcome where it is not through. */
+/* Only reading may drive a renegotiation under way (TLS 1.2 and below); otherwise the
+   peer's data breaks it.  Returns 1 if none is under way any more, or 0 with the
+   outcome. */
 static int
 end_renegotiation(struct ku_io *io, struct ku_outcome *outcome)
 {
@@ -183,7 +186,7 @@ end_renegotiation(struct ku_io *io, struct ku_outcome *outcome)
         return 1;
     }
     *outcome = ku_counted_peek(&io->tls);
-    if (outcome->refusal == KU_OK) { /* data is in front: read() it */
+    if (outcome->refusal == KU_OK) { /* data comes first: read() it */
         *outcome = (struct ku_outcome){.refusal = KU_IO, .value = SSL_ERROR_WANT_READ};
     }
     return io->tls.libssl->SSL_is_init_finished(io->tls.ssl);
@@ -202,7 +205,7 @@ encrypt_some(struct ku_io *io, void *argument, struct ku_outcome *outcome)
     if (outcome->value == SSL_ERROR_SSL
         && io->tls.libssl->SSL_want(io->tls.ssl) == SSL_READING
         && !ku_has_failed(&io->tls)) {
-        outcome->value = SSL_ERROR_WANT_READ; /* the error is an older one */
+        outcome->value = SSL_ERROR_WANT_READ; /* that error is an older one */
     }
     return outcome->refusal == KU_OK;
 }
@@ -219,12 +222,12 @@ write_part(struct ku_io *io, struct writing *writing, int has_little_to_do)
     return done > 0 ? 0 : done < 0 ? -1 : ku_io_raise(io, &outcome);
 }
 
-/* In parts, each under other keys.  Memory takes all of each. */
+/* Write in parts, each under other keys.  The memory BIO takes all of each part. */
 static int
 write_all(struct ku_io *io, const char *data, size_t n)
 {
     size_t room;
-    int has_little_to_do = n <= LITTLE_DATA; /* all parts together */
+    int has_little_to_do = n <= LITTLE_DATA; /* of all parts together */
     do {
         if (admit_bytes(io, n, &room) < 0) {
             return -1;
@@ -243,7 +246,7 @@ static PyObject *
 write_data(struct ku_io *io, PyObject *data)
 {
     Py_buffer view;
-    if (PyBytes_CheckExact(data)) { /* what it mostly is */
+    if (PyBytes_CheckExact(data)) { /* the usual case */
         Py_ssize_t length = PyBytes_Size(data);
         int result = write_all(io, PyBytes_AsString(data), (size_t)length);
         return result == 0 ? PyLong_FromSsize_t(length) : NULL;
@@ -278,7 +281,7 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
-/* --- handshakes and shutdowns -------------------------------------------------- */
+/* --- handshakes and shutdowns ----------------------------------------------------- */
 
 static int
 occupy_object(struct ku_io *io)
@@ -302,8 +305,8 @@ vacate_object(struct ku_io *io)
     KU_UNLOCK_OBJECT();
 }
 
-/* What ssl.SSLObject has its _SSLSocket do by itself.  A cut looks like the peer's
-   close_notify. */
+/* Call the method of the _SSLSocket that ssl.SSLObject would call.  A cut-off looks to
+   it like the peer's close_notify, so raise the cut-off instead. */
 static PyObject *
 call_inner(struct ku_io *io, const char *method)
 {

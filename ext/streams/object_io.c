@@ -44,8 +44,9 @@ ku_io_reads_again_soon(struct ku_io *io)
     return ku_io_ask_object(io, "_read_again_soon");
 }
 
-/* While an on_impossible function is asked whether a write may go on, another one would
-   come before it; and asyncio's transport does not expect to be used then. */
+/* While an on_impossible function is asked whether a write may go on, another write
+   would overtake that one; and asyncio's transport does not expect to be used then.
+   Returns 0, or -1 with an exception. */
 static int
 refuse_in_between(struct ku_io *io, int writes)
 {
@@ -91,8 +92,8 @@ ku_io_begin(struct ku_io *io, PyTypeObject *defining, PyObject *self,
     return refuse_in_between(io, strcmp(function, "write") == 0);
 }
 
-/* While one is under way any other is refused, of another thread's or of a callback's:
-   it would break the connection, or crash.  (ssl's own objects let it.) */
+/* While one action is under way, refuse any other, of another thread or of a callback:
+   it would break the connection, or crash.  (ssl's own objects allow it.) */
 static int
 run_in_openssl(struct ku_io *io, ku_io_action action, void *argument,
                int has_little_to_do, struct ku_outcome *outcome)
@@ -119,7 +120,7 @@ ku_io_try(struct ku_io *io, ku_io_action action, void *argument, int has_little_
     KU_LOCK_OBJECT(io->inner);
     done = run_in_openssl(io, action, argument, has_little_to_do, outcome);
     KU_UNLOCK_OBJECT();
-    return PyErr_Occurred() ? -1 : done; /* a message callback's (_ssl of 3.15) */
+    return PyErr_Occurred() ? -1 : done; /* of a _msg_callback (_ssl of 3.15) */
 }
 
 int
@@ -146,7 +147,7 @@ renew_step(struct ku_io *io, void *ignored, struct ku_outcome *outcome)
     if (!ku_io_object(io)->closing && ku_policy_renew_if_due(&io->tls)) {
         (void)ku_do_handshake(&io->tls);
     }
-    return 1; /* what fails shows in the next call */
+    return 1; /* a failure shows in the next call */
 }
 
 int
@@ -154,7 +155,7 @@ ku_io_renew(struct ku_io *io)
 {
     struct ku_outcome ignored = {.refusal = KU_OK};
     int done = ku_io_try(io, renew_step, NULL, 1, &ignored);
-    return done < 0 ? -1 : 0; /* busy: that call's, then */
+    return done < 0 ? -1 : 0; /* busy: the other call renews them */
 }
 
 PyObject *

@@ -1,4 +1,5 @@
-/* A call of a managed SSLObject's, from its beginning to what it comes to. */
+/* A call of a managed SSLObject, from its beginning to its result.  Called with the
+   GIL; only a ku_io_action may run without it. */
 #ifndef PYKEYUPDATE_OBJECT_IO_H
 #define PYKEYUPDATE_OBJECT_IO_H
 
@@ -6,13 +7,14 @@
 #include "openssl/module_state.h"
 #include "system/buffer.h"
 
-/* Nothing of ours is in an object's dict, which so need not be there: from Python 3.13
-   on it would be one of its own (350 bytes), because there are members in C. */
+/* We keep nothing in the instance's __dict__, so it need not exist: because the type
+   has members in C, Python 3.13 and later allocate the __dict__ separately (350
+   bytes). */
 typedef struct {
     PyObject_HEAD
-    PyObject *inner;     /* the _ssl._SSLSocket, as `_sslobj` */
-    PyObject *rules;     /* as `_rules` */
-    PyObject *transport; /* as `_transport`: weakref to asyncio's, or None */
+    PyObject *inner;     /* the _ssl._SSLSocket; in Python `_sslobj` */
+    PyObject *rules;     /* in Python `_rules` */
+    PyObject *transport; /* in Python `_transport`: weakref to asyncio's, or None */
     struct ku_buffer held;
     unsigned char waits_with_cut;
     unsigned char refused; /* data that would have been too much to hold */
@@ -29,7 +31,8 @@ struct ku_io {
     struct ku_news news;
 };
 
-/* What is done in OpenSSL: 1, or 0 and the outcome. */
+/* What to do in OpenSSL.  Returns 1, or 0 with the outcome.  The GIL may or may not be
+   held. */
 typedef int (*ku_io_action)(struct ku_io *io, void *argument,
                             struct ku_outcome *outcome);
 
@@ -45,28 +48,31 @@ int ku_io_ask_object(struct ku_io *io, const char *method);
 /* Will a transport look again in its loop's next turn?  -1 with an exception. */
 int ku_io_reads_again_soon(struct ku_io *io);
 
-/* 0, or -1 with an exception; the caller gives back `inner` in both cases. */
+/* Begin a call.  Returns 0, or -1 with an exception.  In both cases the caller owns
+   `io->inner` and gives it back. */
 int ku_io_begin(struct ku_io *io, PyTypeObject *defining, PyObject *self,
                 const char *function);
 
-/* 1, or 0 and what came, or -1 with an exception. */
+/* Run an action.  Returns 1, 0 with the outcome, or -1 with an exception. */
 int ku_io_try(struct ku_io *io, ku_io_action action, void *argument,
               int has_little_to_do, struct ku_outcome *outcome);
 
-/* OpenSSL 1.1.1 has no error for the end in the middle of a handshake over memory,
-   which _ssl tells so. */
+/* Raise the exception for an outcome.  Always returns -1.  OpenSSL 1.1.1 has no error
+   for an end in the middle of a handshake over memory, so this uses _ssl's text. */
 int ku_io_raise(struct ku_io *io, const struct ku_outcome *given);
 
-/* New keys that are due are made now: this sends them in memory, and what carries
-   the bytes looks after every read whether there are any.  0, or -1 with an exception
-   of a callback's. */
+/* Make new keys now if they are due.  The messages go into memory; whoever moves the
+   bytes looks for output after every read.  Returns 0, or -1 with an exception of a
+   callback. */
 int ku_io_renew(struct ku_io *io);
 
-/* As _ssl ends a read and a write: with what a _msg_callback, or the key log, has
-   raised meanwhile.  The data that was read is lost then. */
+/* End a read or a write as _ssl does: if a _msg_callback or the key log has raised
+   meanwhile, raise that, and data that was read is lost.  Steals `result` and returns
+   it, or NULL. */
 PyObject *ku_io_unless_callbacks_raised(struct ku_io *io, PyObject *result);
 
-/* Tell what has happened meanwhile. */
+/* Report the events of the call.  Steals `result` and returns it, or NULL with an
+   exception. */
 PyObject *ku_io_finish(struct ku_io *io, PyObject *result);
 
 int ku_io_is_renegotiating(const struct ku_io *io);

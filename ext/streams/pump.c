@@ -10,12 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECORD_OVERHEAD 128 /* the most that is not data, with any cipher of TLS */
-#define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* encrypted in one step */
-#define MAX_STASH (1024 * 1024) /* of a peer that writes and does not answer */
+#define RECORD_OVERHEAD 128 /* most bytes besides the data, with any cipher of TLS */
+#define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* bytes encrypted in one step */
+#define MAX_STASH (1024 * 1024) /* bytes of a peer that writes and does not answer */
 #define FINGERPRINT_BYTES 4096
 
-/* --- as old as its connection -------------------------------------------------- */
+/* --- create, destroy, fork -------------------------------------------------------- */
 
 int
 ku_pump_create(struct ku_pump *pump)
@@ -33,8 +33,8 @@ ku_pump_destroy(struct ku_pump *pump)
     ku_monitor_destroy(&pump->monitor);
 }
 
-/* The locks of threads that do not exist here are replaced.  What another thread
-   had half done in OpenSSL cannot be mended. */
+/* Replace the locks, which may belong to threads that do not exist here.  What another
+   thread had half done in OpenSSL cannot be repaired. */
 void
 ku_pump_forked(struct ku_pump *pump)
 {
@@ -42,7 +42,7 @@ ku_pump_forked(struct ku_pump *pump)
     if (ku_monitor_is_mine(&pump->monitor)) {
         return;
     }
-    if (pump->sending) { /* that thread goes on sending it, in the parent */
+    if (pump->sending) { /* in the parent, that thread goes on sending it */
         ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
         pump->sent_apart = 0;
     }
@@ -52,10 +52,10 @@ ku_pump_forked(struct ku_pump *pump)
     }
 }
 
-/* --- OpenSSL's steps ------------------------------------------------------------ */
+/* --- steps of OpenSSL ------------------------------------------------------------- */
 
-/* A fatal error is kept: OpenSSL tells it once, and all threads in the connection
-   shall know. */
+/* Keep a fatal error: OpenSSL reports it only once, and all threads in the connection
+   must learn of it. */
 static void
 note_failure(struct ku_call *call)
 {
@@ -63,13 +63,13 @@ note_failure(struct ku_call *call)
     if (pump->ended.refusal == KU_OK && ku_has_failed(&call->tls)) {
         pump->ended = call->outcome;
         if (KU_ERROR_REASON(pump->ended.error) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-            pump->ended.error = 0; /* OpenSSL, too, gives a reason once */
+            pump->ended.error = 0; /* OpenSSL, too, gives the reason only once */
         }
         ku_monitor_announce(&pump->monitor);
     }
 }
 
-/* What the outcome of a step means for its call. */
+/* What the outcome of a step means for the call. */
 static enum ku_progress
 step_progress(struct ku_call *call, const struct ku_outcome *outcome)
 {
@@ -80,14 +80,15 @@ step_progress(struct ku_call *call, const struct ku_outcome *outcome)
         return KU_WANT_READ;
     }
     if (outcome->value == SSL_ERROR_WANT_WRITE) {
-        return KU_NO_MEMORY; /* memory takes everything, or there is none */
+        return KU_NO_MEMORY; /* memory takes everything, unless there is none */
     }
     call->outcome = *outcome;
     note_failure(call);
     return KU_ENDED;
 }
 
-/* A peer that was cut off is no more than silent to OpenSSL (keys/ledger.c). */
+/* To OpenSSL, a peer that was cut off is merely silent (keys/ledger.c).  Returns
+   KU_DONE, or KU_ENDED if the connection has ended. */
 static enum ku_progress
 check_not_ended(struct ku_call *call)
 {
@@ -104,7 +105,7 @@ check_not_ended(struct ku_call *call)
     return KU_ENDED;
 }
 
-/* What a step came to, unless the peer was cut off in it. */
+/* What a step came to, unless the peer was cut off during it. */
 static enum ku_progress
 progress_unless_cut(struct ku_call *call, enum ku_progress progress)
 {
@@ -148,7 +149,8 @@ ku_pump_settle(struct ku_call *call)
     return progress == KU_WANT_READ ? KU_DONE : progress;
 }
 
-/* "Unread" means in OpenSSL, between a reader's two calls. */
+/* Was the step refused because received data is unread?  The data is inside OpenSSL,
+   left there between two calls of a reader. */
 static int
 waits_for_reader(const struct ku_outcome *outcome)
 {
@@ -214,7 +216,7 @@ ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
     return progress;
 }
 
-/* A copy of a call that may not wait. */
+/* A copy of a call, which may not wait. */
 static struct ku_call
 nonblocking_copy(const struct ku_call *call)
 {
@@ -224,8 +226,8 @@ nonblocking_copy(const struct ku_call *call)
     return copy;
 }
 
-/* A peer that has gone may have said why, in an alert that came before.  That is a
-   better answer to a writer than "connection reset". */
+/* A peer that is gone may first have sent an alert that says why.  To a writer that is
+   a better answer than "connection reset". */
 static enum ku_progress
 prefer_alert(struct ku_call *call, enum ku_progress progress)
 {
@@ -237,7 +239,7 @@ prefer_alert(struct ku_call *call, enum ku_progress progress)
     enum ku_progress reached = KU_DONE;
     pump->receiving = at_once.receives = 1;
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MAX_STASH) {
-        pump->kept_since = ku_now(); /* it goes only where more is behind it */
+        pump->kept_since = ku_now(); /* it is taken only if more follows it */
         reached = ku_traffic_receive(&at_once, KU_KEEPING);
         if (reached == KU_DONE) {
             reached = ku_pump_settle(&at_once);
@@ -267,7 +269,7 @@ handshake_step(struct ku_call *call)
     return progress;
 }
 
-/* What fails shows in the next call. */
+/* A failure shows in the next call. */
 static void
 renew_if_due(struct ku_call *call)
 {
@@ -285,10 +287,11 @@ ku_pump_renew(struct ku_call *call)
     return KU_DONE;
 }
 
-/* --- reading and writing -------------------------------------------------------- */
+/* --- reading and writing ---------------------------------------------------------- */
 
-/* Would SSL_read_ex() do nothing but say that it wants to read?  Asking costs less:
-   no record is here, and nothing is scheduled that it would perform. */
+/* Would SSL_read_ex() do nothing but report that it wants to read?  Asking is cheaper:
+   that is all it would do if no record is here and nothing is scheduled that it would
+   perform. */
 static int
 nothing_to_read(const struct ku_call *call)
 {
@@ -299,14 +302,14 @@ nothing_to_read(const struct ku_call *call)
            && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(&call->tls);
 }
 
-/* Whole records that are here. */
+/* Read the stash, and then the whole records that are here. */
 static enum ku_progress
 read_records(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     enum ku_progress progress = KU_DONE;
     size_t more = ku_buffer_take(&call->pump->stash, data + *got, room - *got);
     if (more > 0) {
-        ku_monitor_announce(&call->pump->monitor); /* somebody found it KU_STASH_FULL */
+        ku_monitor_announce(&call->pump->monitor); /* somebody saw KU_STASH_FULL */
     }
     *got += more;
     if (nothing_to_read(call)) {
@@ -335,8 +338,8 @@ read_available(struct ku_call *call, char *data, size_t room, size_t *got)
     return progress;
 }
 
-/* Where there is room for another record, and it has come: without waiting, and
-   only one with data (see ku_tlsbio_wanted()). */
+/* Receive the next record if there is room for one more and it has come: without
+   waiting, and only if it certainly has data (see ku_tlsbio_wanted()). */
 static enum ku_progress
 receive_next_record(struct ku_call *call, size_t room)
 {
@@ -353,7 +356,7 @@ receive_next_record(struct ku_call *call, size_t room)
     return progress;
 }
 
-/* Read the records that are here, and those of data that come right behind them. */
+/* Read the records that are here, and records of data that come right behind them. */
 static enum ku_progress
 read_without_waiting(struct ku_call *call, char *data, size_t room, size_t *got)
 {
@@ -365,8 +368,9 @@ read_without_waiting(struct ku_call *call, char *data, size_t room, size_t *got)
     return progress;
 }
 
-/* Send what reading has made OpenSSL write, unless no more of it could be sent the last
-   time.  Meanwhile another thread may have received something: 1, look again. */
+/* Send what OpenSSL has written while reading, unless the last try could send no more
+   of it.  Returns 1 to look again: another thread may have received something
+   meanwhile. */
 static int
 flush_while_reading(struct ku_call *call, size_t *left)
 {
@@ -378,12 +382,12 @@ flush_while_reading(struct ku_call *call, size_t *left)
     return 1;
 }
 
-/* The role of the receiver is kept from one record to the next. */
+/* The call keeps the role of the receiver from one record to the next. */
 static enum ku_progress
 receive_or_wait(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
-    /* The steps that were taken may be what others wait for. */
+    /* Other threads may be waiting for what these steps have done. */
     ku_monitor_announce(&pump->monitor);
     if (pump->receiving && !call->receives) {
         return ku_threads_wait_for_news(call, KU_WANT_READ);
@@ -416,7 +420,7 @@ ku_pump_read(struct ku_call *call, char *data, size_t room, size_t *got)
     return progress;
 }
 
-/* Which data was accepted?  Who deceives this deceives himself. */
+/* Which data was accepted?  A program that deceives this check harms only itself. */
 static uint32_t
 fingerprint_of(const char *data, size_t accepted)
 {
@@ -424,8 +428,8 @@ fingerprint_of(const char *data, size_t accepted)
     return ku_hash(data + start, accepted - start);
 }
 
-/* OpenSSL takes any data that is as long for the write that it repeats
-   (SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER), and the stream is broken if it was not. */
+/* When a write is repeated, OpenSSL accepts any data of the same length
+   (SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER); if it is other data, the stream is broken. */
 static enum ku_progress
 check_repeated(struct ku_call *call, const char *data, size_t n)
 {
@@ -443,7 +447,8 @@ check_repeated(struct ku_call *call, const char *data, size_t n)
     return KU_ENDED;
 }
 
-/* Wait until nothing is in the way of a write, by reading where nobody does. */
+/* Wait until no renegotiation is in the way of a write, and read if no other thread
+   does. */
 static enum ku_progress
 wait_out_renegotiation(struct ku_call *call)
 {
@@ -479,8 +484,9 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
     return step_progress(call, &outcome);
 }
 
-/* As much of it as may go under the present keys, or new ones that are now
-   scheduled: a key update goes in front of it, a renegotiation is waited for. */
+/* Reduce `n` to what may be written under the present keys, or under new ones that are
+   now scheduled: a key update goes out ahead of the data, a renegotiation is waited
+   for. */
 static enum ku_progress
 admit_bytes(struct ku_call *call, size_t *n)
 {
@@ -493,7 +499,7 @@ admit_bytes(struct ku_call *call, size_t *n)
     return call->outcome.refusal == KU_OK ? KU_DONE : KU_NO_NEW_KEYS;
 }
 
-/* It wants to read where it completes the first handshake. */
+/* A write wants to read while it completes the first handshake. */
 static enum ku_progress
 encrypt_some(struct ku_call *call, const char *data, size_t n)
 {
@@ -527,11 +533,11 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
 {
     struct ku_pump *pump = call->pump;
     if (pump->send_error != 0) {
-        return prefer_alert(call, ku_traffic_send(call)); /* no repeating helps */
+        return prefer_alert(call, ku_traffic_send(call)); /* repeating does not help */
     }
     unsigned long me = PyThread_get_thread_ident();
     if (pump->writing && !call->writes && pump->writer == me) {
-        call->outcome = ku_refused(KU_IN_WRITE); /* a signal handler's */
+        call->outcome = ku_refused(KU_IN_WRITE); /* a signal handler or on_impossible */
         return KU_REFUSED;
     }
     enum ku_progress progress =
@@ -559,14 +565,14 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
     else if (pump->accepted > 0) {
         pump->fingerprint = fingerprint_of(data, pump->accepted);
     }
-    ku_traffic_flush(call); /* an alert, where a handshake has failed */
+    ku_traffic_flush(call); /* there may be an alert, if a handshake has failed */
     return prefer_alert(call, progress);
 }
 
-/* --- handshakes and shutdowns --------------------------------------------------- */
+/* --- handshakes and shutdowns ----------------------------------------------------- */
 
-/* One step of what may take several: KU_WANT_READ where it takes another, with
-   something received. */
+/* One stage of an exchange that may take several.  KU_WANT_READ: it takes another
+   stage, once something has been received. */
 typedef enum ku_progress (*ku_stage)(struct ku_call *call);
 
 static enum ku_progress
@@ -576,7 +582,7 @@ exchange_messages(struct ku_call *call, ku_stage stage)
         unsigned long received = call->pump->receptions;
         enum ku_progress reached = stage(call);
         if (reached != KU_DONE && reached != KU_WANT_READ) {
-            ku_traffic_flush(call); /* an alert */
+            ku_traffic_flush(call); /* there may be an alert */
             return reached;
         }
         enum ku_progress progress = ku_traffic_send(call);
@@ -592,7 +598,7 @@ exchange_messages(struct ku_call *call, ku_stage stage)
     }
 }
 
-/* Of a renegotiation only reading survives data that is on its way. */
+/* Only reading carries a renegotiation past data that is on its way. */
 static enum ku_progress
 handshake_stage(struct ku_call *call)
 {
@@ -604,15 +610,16 @@ handshake_stage(struct ku_call *call)
                                                                  : progress;
 }
 
-/* What is scheduled goes out before: SSL_shutdown() would refuse.  0 from it: ours
-   is sent, and the next call looks for the peer's. */
+/* First send what is scheduled: otherwise SSL_shutdown() would refuse.  If
+   SSL_shutdown() returns 0, our close_notify has been sent, and calling it again looks
+   for the peer's. */
 static enum ku_progress
 shutdown_stage(struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->tls.libssl;
     struct ku_ledger *ledger = call->pump->ledger;
     if (ledger != NULL && ledger->why_cut != NULL) {
-        return check_not_ended(call); /* what else is here is no plaintext */
+        return check_not_ended(call); /* what else is here is not plaintext */
     }
     if (ku_connection_state(&call->tls) == KU_OK && !ku_pump_is_renegotiating(call)
         && !libssl->SSL_is_init_finished(call->tls.ssl)) {
@@ -629,11 +636,11 @@ shutdown_stage(struct ku_call *call)
     struct ku_outcome outcome = done >= 0 ? ku_ok(0) : ku_failed_io(&call->tls);
     enum ku_progress progress = step_progress(call, &outcome);
     return progress_unless_cut(call,
-                               progress); /* a cut looks like the peer's close_notify */
+                               progress); /* a cut-off looks like a close_notify */
 }
 
-/* "We ignore connection closed errors in TLSv1.3 when sending a NewSessionTicket",
-   OpenSSL's statem_srvr.c says: the client may have sent data, and closed without
+/* OpenSSL's statem_srvr.c says "We ignore connection closed errors in TLSv1.3 when
+   sending a NewSessionTicket": the client may have sent data, and closed without
    waiting for our tickets. */
 static enum ku_progress
 ignore_ticket_failure(const struct ku_call *call, enum ku_progress progress)
@@ -653,7 +660,7 @@ ku_pump_handshake(struct ku_call *call)
     return prefer_alert(call, ignore_ticket_failure(call, progress));
 }
 
-/* What follows in plaintext is not to begin with a byte of TLS. */
+/* The plaintext that follows must not begin with a byte of TLS. */
 enum ku_progress
 ku_pump_shutdown(struct ku_call *call)
 {
@@ -664,7 +671,7 @@ ku_pump_shutdown(struct ku_call *call)
     return progress;
 }
 
-/* --- what else is asked --------------------------------------------------------- */
+/* --- pending and close ------------------------------------------------------------ */
 
 size_t
 ku_pump_pending(struct ku_call *call)

@@ -23,7 +23,8 @@ read_bytes(Py_ssize_t length, size_t most, ku_fill fill, void *argument)
     return bytes;
 }
 
-/* The buffers that _ssl's read() takes ("w*"), and its TypeError over all others. */
+/* Accept the buffers that _ssl's read() takes ("w*"), and raise its TypeError for all
+   others.  Returns 0, or -1 with an exception. */
 static int
 get_buffer(PyObject *buffer, Py_buffer *view)
 {

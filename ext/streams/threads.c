@@ -1,6 +1,6 @@
 #include "streams/threads.h"
 
-#define ENTRY_PATIENCE 1000000 /* microseconds: what a step takes, and some more */
+#define ENTRY_PATIENCE 1000000 /* microseconds: more than a step takes */
 #define SIGNAL_INTERVAL 20000  /* microseconds */
 
 int
@@ -45,7 +45,7 @@ ku_threads_exit(struct ku_call *call)
         call->news.events |= ku_ledger_take_events(pump->ledger);
         call->news.why_cut = pump->ledger->why_cut;
     }
-    pump->users -= pump->users > 0; /* 0 before: after a fork() */
+    pump->users -= pump->users > 0; /* it is 0 already after a fork() */
     ku_threads_leave(pump, call->drains);
 }
 
@@ -86,7 +86,7 @@ ku_threads_resume(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
     ku_monitor_enter(&pump->monitor);
-    pump->writing = pump->writing || call->writes; /* not after a fork() meanwhile */
+    pump->writing = pump->writing || call->writes; /* a fork() may have cleared it */
     call->signals_seen = ku_now();
     call->signals_just_seen = 1;
 }

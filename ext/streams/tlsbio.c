@@ -8,25 +8,25 @@
 
 /* The record layer: RFC 9846 section 5.1. */
 #define RECORD_HEADER 5
-#define MAX_RECORD_LENGTH (TLS_MAX_PLAINTEXT + 2048) /* of TLS 1.2; TLS 1.3: + 256 */
+#define MAX_RECORD_LENGTH (TLS_MAX_PLAINTEXT + 2048) /* TLS 1.2; TLS 1.3 has + 256 */
 #define CONTENT_APPLICATION_DATA 23
 
 static const char NAME[] = "pykeyupdate";
 
-/* OpenSSL calls the functions below with nothing but the BIO.  What they need of
-   libcrypto is the same in every interpreter of the process, which has one _ssl;
-   these are C functions, no Python objects, and never unloaded. */
+/* OpenSSL passes the functions below nothing but the BIO.  What they need of libcrypto
+   is the same in every interpreter of the process, because all of them share one _ssl.
+   These are C functions, not Python objects, and they are never unloaded. */
 static struct {
     void *(*get_data)(BIO *);
     void (*set_flags)(BIO *, int);
     void (*clear_flags)(BIO *, int);
 } crypto;
 
-/* --- records ---------------------------------------------------------------- */
+/* --- records ---------------------------------------------------------------------- */
 
-/* The length of the record that begins at `data`, with its header; 0 where that
-   is no record of TLS (an SSLv2 hello, HTTP): OpenSSL shall see it as it comes,
-   and say what it is. */
+/* The length of the record that begins at `data`, with its header; 0 if it is not a TLS
+   record (an SSLv2 hello, HTTP).  OpenSSL must see such bytes as they come, and say
+   what they are. */
 static size_t
 record_length(const char *data)
 {
@@ -57,7 +57,8 @@ find_whole_records(struct ku_tlsbio *bio)
     }
 }
 
-/* The header of the record that has begun, or NULL where it is not here. */
+/* The header of the record that has begun, or NULL if it is not here.  `begun` becomes
+   how many bytes of the record are here. */
 static const char *
 begun_header(const struct ku_tlsbio *bio, size_t *begun)
 {
@@ -112,7 +113,7 @@ ku_tlsbio_take_back(struct ku_tlsbio *bio, size_t received)
     find_whole_records(bio);
 }
 
-/* --- as OpenSSL calls it ------------------------------------------------------ */
+/* --- functions that OpenSSL calls ------------------------------------------------- */
 
 static int
 read_input(BIO *self, char *data, int length)
@@ -146,7 +147,7 @@ write_output(BIO *self, const char *data, int length)
     }
     if (ku_buffer_append(&bio->output, data, (size_t)length) < 0) {
         crypto.set_flags(self, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
-        return -1; /* no memory: try again, and nothing is lost */
+        return -1; /* out of memory: try again, and nothing is lost */
     }
     return length;
 }
@@ -199,7 +200,7 @@ make_method(const struct ku_libssl *libssl)
     return method;
 }
 
-/* One for all interpreters, which may be importing at the same time.  Never freed: a
+/* One for all interpreters, which may import at the same time.  It is never freed: a
    BIO may outlive everything that could free its method. */
 BIO_METHOD *
 ku_tlsbio_method(const struct ku_libssl *libssl)

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_OUTPUT (256 * 1024) /* of a peer that asks and does not read */
-#define SEEN_INTERVAL 20000     /* microseconds: then select() has returned */
+#define MAX_OUTPUT (256 * 1024) /* bytes for a peer that asks and does not read */
+#define SEEN_INTERVAL 20000     /* microseconds; by then select() has returned */
 #define LOOK_INTERVAL 0.002     /* seconds */
 #define SIGNAL_GRACE 100        /* microseconds */
 
-/* --- sending: with the role ---------------------------------------------------- */
+/* --- sending, in the role of the sender ------------------------------------------- */
 
 size_t
 ku_traffic_output_left(const struct ku_call *call)
@@ -18,7 +18,7 @@ ku_traffic_output_left(const struct ku_call *call)
     return ku_buffer_length(&call->pump->unsent) + ku_buffer_length(&call->bio->output);
 }
 
-/* The peer is gone.  Reading goes on: it may have said why. */
+/* The peer is gone.  Reading goes on: the peer may have said why. */
 static void
 discard_output(struct ku_call *call)
 {
@@ -27,10 +27,11 @@ discard_output(struct ku_call *call)
     call->pump->sent_apart = call->bio->flushed = 0;
 }
 
-/* Take over what OpenSSL has written.  A server's first session ticket goes by
-   itself, as OpenSSL would send it.  Where the client has gone without reading it,
-   it is then the second that fails, which is of no account (ignore_ticket_failure()), and
-   not the next recv(), which has the client's last data or its end to give. */
+/* Take over what OpenSSL has written.  A server's first session ticket is sent by
+   itself, as OpenSSL would send it.  If the client has gone without reading it, then
+   the send() of the second ticket fails, which does not matter (ignore_ticket_failure()
+   in pump.c), and not the next recv(), which has to return the client's last data or
+   its end. */
 static void
 take_output(struct ku_call *call)
 {
@@ -40,8 +41,9 @@ take_output(struct ku_call *call)
     call->bio->flushed = 0;
 }
 
-/* Wait outside the monitor.  A signal that has come since the handlers had their last
-   chance would not interrupt it: they have another one before. */
+/* Wait outside the monitor.  A signal that has come since signal handlers last had
+   their chance would not interrupt the wait, so give them another chance first.
+   Returns as ku_wire_wait(). */
 static int
 wait_outside(struct ku_call *call, int events)
 {
@@ -52,7 +54,8 @@ wait_outside(struct ku_call *call, int events)
     return ku_wire_wait(call->socket, events, call->deadline, &call->error);
 }
 
-/* One send(), outside the monitor; the number of bytes, or as ku_wire_send(). */
+/* One send(), outside the monitor.  Returns the number of bytes, or a failure as
+   ku_wire_send(). */
 static long
 send_outside(struct ku_call *call, size_t length, int may_wait)
 {
@@ -82,7 +85,7 @@ wire_failure(const struct ku_call *call, long failure, enum ku_progress unready)
     }
 }
 
-/* So many bytes of `length` have been sent; go on? */
+/* Record that `sent` of `length` bytes have been sent.  Returns KU_DONE to go on. */
 static enum ku_progress
 note_sent(struct ku_call *call, size_t sent, size_t length, int may_wait)
 {
@@ -91,7 +94,7 @@ note_sent(struct ku_call *call, size_t sent, size_t length, int may_wait)
     pump->sent_apart -= pump->sent_apart > 0 ? sent : 0;
     ku_monitor_announce(&pump->monitor);
     if (may_wait && call->blocks && sent < length) {
-        return KU_INTERRUPTED; /* or a send() that waits had sent all */
+        return KU_INTERRUPTED; /* uninterrupted, it would have sent everything */
     }
     return may_wait ? ku_threads_let_signals(call) : KU_DONE;
 }
@@ -134,8 +137,8 @@ ku_traffic_can_send(const struct ku_call *call)
            && call->socket != KU_NO_SOCKET;
 }
 
-/* As far as the socket takes it at once, and unless a sender is at work: it will
-   see what has been added. */
+/* Send as far as the socket takes it at once, unless there is a sender at work, which
+   will see what has been added. */
 void
 ku_traffic_flush(struct ku_call *call)
 {
@@ -146,7 +149,7 @@ ku_traffic_flush(struct ku_call *call)
     }
 }
 
-/* What was lost cannot be sent again.  What another thread is sending is its own. */
+/* What was lost cannot be sent again.  What another thread is sending belongs to it. */
 static enum ku_progress
 cannot_send(struct ku_call *call)
 {
@@ -173,11 +176,11 @@ ku_traffic_send(struct ku_call *call)
         progress = send_output(call, 1);
         ku_threads_give_up_role(pump, &pump->sending, &call->sends);
     }
-    /* Whoever had the role may have failed, and dropped what was ours. */
+    /* Another thread that had the role may have failed, and dropped what was ours. */
     return progress == KU_DONE && pump->send_error != 0 ? cannot_send(call) : progress;
 }
 
-/* --- receiving: with the role -------------------------------------------------- */
+/* --- receiving, in the role of the receiver --------------------------------------- */
 
 void
 ku_traffic_take_kept_byte(struct ku_call *call)
@@ -190,8 +193,8 @@ ku_traffic_take_kept_byte(struct ku_call *call)
     }
 }
 
-/* Before the byte goes, a reader that is in select() gets the time to see it, unless
-   there is more behind it.  (Behind an end there never is.) */
+/* Before the kept byte is taken, give a reader in select() the time to see it, unless
+   more follows it in the socket.  (Nothing ever follows the end of the stream.) */
 static enum ku_progress
 let_kept_byte_be_seen(struct ku_call *call)
 {
@@ -214,8 +217,9 @@ let_kept_byte_be_seen(struct ku_call *call)
     return KU_DONE;
 }
 
-/* One recv(), outside the monitor; the number of bytes, or as ku_wire_receive().
-   KU_WIRE_SIGNAL also stands for "look again": the socket can be written. */
+/* One recv(), outside the monitor.  Returns the number of bytes, or a failure as
+   ku_wire_receive().  KU_WIRE_SIGNAL also means "look again": the socket can be
+   written. */
 static long
 receive_outside(struct ku_call *call, char *memory, size_t length, int how)
 {
@@ -242,7 +246,8 @@ receive_outside(struct ku_call *call, char *memory, size_t length, int how)
     return got;
 }
 
-/* What recv() has failed with.  In a handshake the peer waits for us first. */
+/* What a failed recv() means for the call.  In a handshake, the peer waits for us
+   first. */
 static enum ku_progress
 receive_failure(const struct ku_call *call, long failure)
 {
@@ -251,7 +256,7 @@ receive_failure(const struct ku_call *call, long failure)
     return wire_failure(call, failure, owes ? KU_WANT_WRITE : KU_WANT_READ);
 }
 
-/* Is the last byte of what comes next to stay in the socket? */
+/* Must the last byte of what comes next stay in the socket? */
 static int
 keeps_byte(const struct ku_call *call, enum ku_reach reach)
 {

@@ -1,29 +1,36 @@
-/* What goes between OpenSSL's memory and the socket, and who may carry it: the part
-   of the pump (pump.h) below OpenSSL. */
+/* Carries bytes between OpenSSL's memory and the socket, and decides which thread may:
+   the part of the pump (pump.h) below OpenSSL.  All of it is called in the monitor. */
 #ifndef PYKEYUPDATE_TRAFFIC_H
 #define PYKEYUPDATE_TRAFFIC_H
 
 #include "streams/threads.h"
 
-/* Send all that OpenSSL has written; or as far as the socket takes it at once, unless
-   another thread sends. */
+/* ku_traffic_send() sends everything that OpenSSL has written.  ku_traffic_flush()
+   sends only as far as the socket takes it at once, and only if no other thread is
+   sending. */
 enum ku_progress ku_traffic_send(struct ku_call *call);
 void ku_traffic_flush(struct ku_call *call);
 
-/* How much OpenSSL has written that has not been sent; and could this call send it? */
+/* How many bytes has OpenSSL written that have not been sent?  And could this call send
+   them? */
 size_t ku_traffic_output_left(const struct ku_call *call);
 int ku_traffic_can_send(const struct ku_call *call);
 
-/* How much to receive: no byte more than ends the record that has begun, or its
-   header; also the next header, where this one is surely of data (behind the peer's
-   close_notify may be what is not TLS, or another TLS); or all but that the last byte
-   of what may be data is only looked at. */
+/* How much to receive.
+
+   KU_EXACTLY: to the end of the record that has begun, or of its header.
+
+   KU_AHEAD: the next header too, if this record certainly has data.  (Behind the peer's
+   close_notify there may be what is not TLS, or another TLS connection.)
+
+   KU_KEEPING: as KU_EXACTLY, but the last byte of what may be data is only peeked
+   at. */
 enum ku_reach { KU_EXACTLY, KU_AHEAD, KU_KEEPING };
 
-/* Receive once, with the role. */
+/* Receive once.  The call has the role of the receiver. */
 enum ku_progress ku_traffic_receive(struct ku_call *call, enum ku_reach reach);
 
-/* Take the byte out of the socket that KU_KEEPING has left there. */
+/* Take the byte that KU_KEEPING has left in the socket. */
 void ku_traffic_take_kept_byte(struct ku_call *call);
 
 #endif

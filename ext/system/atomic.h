@@ -1,5 +1,5 @@
-/* A number that one thread writes and another reads without a lock between them.  Who
-   reads it sees what was written before it. */
+/* A number that threads share without a lock.  A thread that reads a value also sees
+   everything that was written before that value was (release and acquire). */
 #ifndef PYKEYUPDATE_ATOMIC_H
 #define PYKEYUPDATE_ATOMIC_H
 
@@ -20,7 +20,7 @@ ku_atomic_get(const ku_atomic *number)
     return _InterlockedCompareExchange((ku_atomic *)number, 0, 0);
 }
 
-/* Make it `after`, if it is `before`; 0 where it is not. */
+/* Set the number to `after` if it is `before`.  Returns 1 if it was, otherwise 0. */
 static inline int
 ku_atomic_exchange(ku_atomic *number, long before, long after)
 {
@@ -41,7 +41,7 @@ ku_atomic_get(const ku_atomic *number)
     return __atomic_load_n(number, __ATOMIC_ACQUIRE);
 }
 
-/* Make it `after`, if it is `before`; 0 where it is not. */
+/* Set the number to `after` if it is `before`.  Returns 1 if it was, otherwise 0. */
 static inline int
 ku_atomic_exchange(ku_atomic *number, long before, long after)
 {

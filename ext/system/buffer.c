@@ -67,7 +67,7 @@ ku_buffer_take(struct ku_buffer *buffer, char *data, size_t length)
     if (length > there) {
         length = there;
     }
-    if (length > 0) { /* there may be no memory at all */
+    if (length > 0) { /* memory may be NULL when there is nothing */
         memcpy(data, buffer->memory + buffer->start, length);
         ku_buffer_drop(buffer, length);
     }

@@ -7,7 +7,7 @@
 #  include <time.h>
 #endif
 
-/* A longer timeout is taken for this: Windows' locks wait no longer. */
+/* The longest timeout.  Longer ones are cut to this: Windows' locks wait no longer. */
 #define MAX_SECONDS (30.0 * 86400)
 
 #ifdef _WIN32

@@ -1,4 +1,4 @@
-/* Deadlines: microseconds on a clock that nobody sets. */
+/* Deadlines: microseconds on a monotonic clock. */
 #ifndef PYKEYUPDATE_CLOCK_H
 #define PYKEYUPDATE_CLOCK_H
 
@@ -6,16 +6,16 @@
 
 typedef int64_t ku_time;
 
-#define KU_NEVER ((ku_time) - 1) /* a deadline, and the time left to it */
+#define KU_NEVER ((ku_time) - 1) /* as a deadline, and as the time left to it */
 #define KU_AT_ONCE ((ku_time)0)  /* a deadline that has always passed */
 
 ku_time ku_now(void);
 void ku_sleep(ku_time microseconds);
 
-/* The deadline in `seconds` from now; negative: never. */
+/* The deadline `seconds` from now: KU_NEVER if negative, KU_AT_ONCE if 0. */
 ku_time ku_deadline(double seconds);
 
-/* Microseconds to a deadline, 0 once it has passed. */
+/* Microseconds until a deadline: 0 once it has passed, KU_NEVER if it never does. */
 ku_time ku_time_left(ku_time deadline);
 
 #endif

@@ -1,4 +1,5 @@
-/* FNV-1a: of what is the same or not.  No proof against anybody who means to deceive. */
+/* FNV-1a, to tell whether two pieces of data are the same.  It does not protect against
+   anyone who sets out to deceive it. */
 #ifndef PYKEYUPDATE_HASH_H
 #define PYKEYUPDATE_HASH_H
 

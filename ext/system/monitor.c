@@ -1,8 +1,9 @@
 #include "system/monitor.h"
 
-/* `owner` and `queued` are looked at by threads that are outside.  Only a thread
-   itself can find its own identifier there, and who sees an old `queued` goes first
-   once more. */
+/* Threads outside the monitor read `owner` and `queued` without a lock.  A stale
+   `owner` does no harm: only the thread itself ever stores its own identifier there, so
+   no thread can find its own by mistake.  A thread that reads a stale `queued` merely
+   jumps the queue once more. */
 #if defined(__GNUC__)
 #  define LOAD_NUMBER(place) __atomic_load_n(&(place), __ATOMIC_RELAXED)
 #  define STORE_NUMBER(place, value)                                                   \
@@ -18,16 +19,16 @@
 
 #define LOOK_INTERVAL 200 /* microseconds */
 
-/* How many monitors this thread is inside of. */
+/* How many monitors this thread is inside. */
 #ifdef _MSC_VER
 static __declspec(thread) int monitors_inside;
 #else
 static _Thread_local int monitors_inside;
 #endif
 
-/* One thread in wait(), on its own stack. */
+/* One thread in ku_monitor_wait().  The node is on that thread's stack. */
 struct ku_waiter {
-    PyThread_type_lock news; /* held until there are */
+    PyThread_type_lock news; /* held until there is news */
     struct ku_waiter *next;
 };
 
@@ -101,8 +102,8 @@ ku_monitor_enter(struct ku_monitor *monitor)
     }
 }
 
-/* It is rare, and lasts no longer than a step; so looking again and again is enough.
-   Whoever queues is passed by. */
+/* A thread rarely has to wait here, and no longer than a step lasts, so polling is
+   enough.  It does not queue, and so may overtake threads that do. */
 int
 ku_monitor_enter_within(struct ku_monitor *monitor, ku_time patience)
 {
@@ -127,7 +128,7 @@ ku_monitor_leave(struct ku_monitor *monitor)
     }
 }
 
-/* Take a waiter off the list; 0 where it has been taken off by an announcement. */
+/* Take a waiter off the list.  Returns 0 if an announcement has already done so. */
 static int
 remove_waiter(struct ku_monitor *monitor, struct ku_waiter *waiter)
 {
@@ -164,7 +165,7 @@ ku_monitor_wait(struct ku_monitor *monitor, ku_time deadline)
         PyThread_release_lock(self.news);
     }
     PyThread_free_lock(self.news);
-    return status == PY_LOCK_INTR ? KU_SIGNAL /* whatever the news */
+    return status == PY_LOCK_INTR ? KU_SIGNAL /* even if there is news */
            : announced            ? KU_NEWS
                                   : KU_TOO_LATE;
 }
@@ -175,7 +176,8 @@ ku_monitor_announce(struct ku_monitor *monitor)
     struct ku_waiter *waiter = monitor->waiters;
     monitor->waiters = NULL;
     while (waiter != NULL) {
-        /* It wakes, but must enter before its node goes: we are inside. */
+        /* The thread wakes, but must enter the monitor before its node goes away; and
+           we are inside. */
         struct ku_waiter *next = waiter->next;
         PyThread_release_lock(waiter->news);
         waiter = next;

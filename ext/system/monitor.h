@@ -1,18 +1,22 @@
-/* A lock that a thread may take again, with a place to wait for news: what the
-   textbooks call a monitor.
+/* Rule of this folder (system/): what any C program might need; nothing here knows of
+   TLS or of Python objects.
 
-   enter() may wait, so the caller must not hold the GIL: the thread inside may
-   need it (a callback of the ssl module's, called by OpenSSL).  With the GIL use
-   try_enter(), and let it go before enter().
+   A monitor: a lock that its owner may take again, with a place to wait for news.
 
-   A thread that waits to enter is the next one inside: one that leaves and comes
-   back at once, as a writer of megabytes does, queues behind it (`turnstile`).
+   ku_monitor_enter() may block, so the caller must not hold the GIL: the thread inside
+   may need it, for a callback of the ssl module that OpenSSL calls.  A caller that
+   holds the GIL uses ku_monitor_try_enter(), and releases the GIL before
+   ku_monitor_enter().
 
-   A thread may be inside of several: a callback in a step of one connection uses
-   another.  Two threads that do so crosswise would wait for each other for ever, so
-   a thread that is inside of any enters the first time for a while only
-   (ku_monitor_enter_within()).  To come back after a wait it may use enter(): whoever
-   is inside then has met that limit, and goes. */
+   A thread that waits to enter is the next one inside.  A thread that leaves and comes
+   back at once, such as one that writes megabytes, queues behind it (`turnstile`).
+
+   A thread may be inside several monitors: a callback in a step of one connection may
+   use another connection.  Two threads that did this crosswise would wait for each
+   other forever.  So a thread that is inside any monitor enters a further one with a
+   time limit (ku_monitor_enter_within()).  When it comes back after a wait it may use
+   ku_monitor_enter(): a thread that is inside by then has such a limit of its own,
+   reaches it, and leaves. */
 #ifndef PYKEYUPDATE_MONITOR_H
 #define PYKEYUPDATE_MONITOR_H
 
@@ -26,36 +30,37 @@ struct ku_waiter;
 struct ku_monitor {
     ku_mutex mutex;
     ku_mutex turnstile;
-    unsigned long queued;      /* threads before it, or between both */
-    unsigned long owner;       /* the thread inside; 0: none */
+    unsigned long queued;      /* threads that wait to enter */
+    unsigned long owner;       /* the thread inside, or 0 */
     int depth;                 /* how often it has entered */
-    struct ku_waiter *waiters; /* in wait() */
+    struct ku_waiter *waiters; /* threads in ku_monitor_wait() */
 };
 
 enum ku_wake { KU_NEWS, KU_TOO_LATE, KU_SIGNAL };
 
-/* 0, or -1 where the system has no more of them. */
+/* Returns 0, or -1 if the system has no more mutexes. */
 int ku_monitor_create(struct ku_monitor *monitor);
 void ku_monitor_destroy(struct ku_monitor *monitor);
 
 int ku_monitor_is_mine(struct ku_monitor *monitor);
 
-/* Is this thread inside of any monitor? */
+/* Is this thread inside any monitor? */
 int ku_monitor_any_is_mine(void);
 
 void ku_monitor_enter(struct ku_monitor *monitor);
 int ku_monitor_try_enter(struct ku_monitor *monitor);
 
-/* Enter, unless others are inside for longer than so many microseconds: then 0.  Not
-   where this thread is inside already. */
+/* Enter, but give up after `patience` microseconds.  Returns 1, or 0 if other threads
+   were inside for all that time.  This thread must not be inside this monitor yet. */
 int ku_monitor_enter_within(struct ku_monitor *monitor, ku_time patience);
 void ku_monitor_leave(struct ku_monitor *monitor);
 
-/* Leave, wait for an announcement or until `deadline`, and enter again.  The
-   caller has entered once. */
+/* Leave, wait for an announcement or until `deadline`, and enter again.  The caller has
+   entered exactly once and does not hold the GIL.  Returns KU_NEWS; KU_TOO_LATE; or
+   KU_SIGNAL if a signal interrupted the wait, even if there is news. */
 enum ku_wake ku_monitor_wait(struct ku_monitor *monitor, ku_time deadline);
 
-/* Wake all that wait.  The caller is inside. */
+/* Wake all threads in ku_monitor_wait().  The caller is inside. */
 void ku_monitor_announce(struct ku_monitor *monitor);
 
 #endif

@@ -1,5 +1,5 @@
-/* The system's own lock: Python's (PyThread_type_lock) looks at the clock each time
-   it is taken, and a connection is entered several times in a call. */
+/* The system's own mutex.  Python's PyThread_type_lock reads the clock each time it is
+   taken, and one call enters a connection several times. */
 #ifndef PYKEYUPDATE_MUTEX_H
 #define PYKEYUPDATE_MUTEX_H
 
@@ -45,7 +45,7 @@ typedef pthread_mutex_t ku_mutex;
 
 #  define KU_MUTEX_INITIALIZER PTHREAD_MUTEX_INITIALIZER
 
-/* 0, or not. */
+/* Returns 0 or an error number. */
 static inline int
 ku_mutex_create(ku_mutex *mutex)
 {

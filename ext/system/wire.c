@@ -15,8 +15,8 @@
 
 #ifdef _WIN32
 
-/* No MSG_DONTWAIT: look first.  What select() calls writable takes a send() of
-   any size at once, into Winsock's own buffer. */
+/* Winsock has no MSG_DONTWAIT, so ask select() first.  A socket that select() reports
+   writable takes a send() of any size at once, into Winsock's own buffer. */
 static int
 select_ready(ku_socket socket, int events, long microseconds)
 {
@@ -50,7 +50,7 @@ failure_of(int *error)
 long
 ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error)
 {
-    /* Never waiting in recv() itself: shutdown() by another thread does not end it. */
+    /* Never wait in recv() itself: a shutdown() in another thread does not end it. */
     int is_ready = select_ready(socket, KU_READABLE, 0);
     if (is_ready <= 0) {
         return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure_of(error);
@@ -86,8 +86,8 @@ ku_wire_may_pass(int error)
     return error == WSAENOBUFS;
 }
 
-/* In slices: nothing but a look shows that another thread has closed it, or that
-   Ctrl-C was pressed. */
+/* Wait in slices: only looking again shows that another thread has closed the socket,
+   or that Ctrl-C was pressed. */
 #  define WAIT_SLICE 100000
 
 int
@@ -140,9 +140,9 @@ ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error
 }
 
 #  ifdef __APPLE__
-/* MSG_DONTWAIT does not keep send() from waiting on a socket that blocks (XNU's
-   sosendcheck() looks at the socket alone).  Where poll() says that it can be
-   written there is room for at least the low-water mark. */
+/* On a blocking socket MSG_DONTWAIT does not keep send() from waiting (XNU's
+   sosendcheck() looks only at the socket).  If poll() reports the socket writable,
+   there is room for at least the low-water mark. */
 #    define LOW_WATER_MARK 2048
 
 static int
@@ -153,7 +153,7 @@ has_no_room(ku_socket socket)
 }
 #  endif
 
-/* SIGPIPE is ignored by Python itself, unless a program asks for it. */
+/* Python itself ignores SIGPIPE, unless a program asks for it. */
 long
 ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
              int *error)
@@ -201,10 +201,10 @@ ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error)
     if (count < 0) {
         return (int)failure_of(error);
     }
-    if (count == 0) { /* or so much later that poll() could not be told */
+    if (count == 0) { /* the deadline may be beyond what poll() takes */
         return ku_time_left(deadline) == 0 ? KU_WIRE_TIMED_OUT : KU_WIRE_SIGNAL;
     }
-    /* An error, or the end, is for recv() and send() to tell. */
+    /* Treat errors and the end as readiness: recv() and send() report them. */
     int readable = polled.revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL);
     int writable = polled.revents & (POLLOUT | POLLERR | POLLHUP | POLLNVAL);
     return ((readable ? KU_READABLE : 0) | (writable ? KU_WRITABLE : 0)) & events;

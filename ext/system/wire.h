@@ -1,4 +1,4 @@
-/* What is beneath a managed socket: bytes in, bytes out, and waiting. */
+/* The socket beneath a managed connection: receive bytes, send bytes, wait. */
 #ifndef PYKEYUPDATE_WIRE_H
 #define PYKEYUPDATE_WIRE_H
 
@@ -16,8 +16,9 @@ typedef int ku_socket;
 
 enum { KU_READABLE = 1, KU_WRITABLE = 2 };
 
-/* What can become of recv() and send(); a number of bytes otherwise, 0 being the
-   end of what the peer sends. */
+/* What ku_wire_receive() and ku_wire_send() return if they move no bytes.  Otherwise
+   they return the number of bytes; ku_wire_receive() returns 0 once the peer sends no
+   more. */
 enum {
     KU_WIRE_ERROR = -1,
     KU_WIRE_WOULD_BLOCK = -2,
@@ -25,32 +26,37 @@ enum {
     KU_WIRE_TIMED_OUT = -4,
 };
 
-/* KU_WAITS: as the socket does by itself where it is one that blocks.  KU_PEEKS: the
-   bytes stay in the socket. */
+/* KU_WAITS: block, if the socket is a blocking one (not on Windows).  KU_PEEKS: leave
+   the bytes in the socket. */
 enum { KU_WAITS = 1, KU_PEEKS = 2 };
 
 long ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error);
 
-/* `may_wait`: as KU_WAITS. */
+/* `may_wait`: block, if the socket is a blocking one.  Both functions store the
+   system's error number in `error` with KU_WIRE_ERROR. */
 long ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
                   int *error);
 
-/* Does this error of send() say that the peer has closed the connection? */
+/* Does this error of send() mean that the peer has closed the connection? */
 int ku_wire_is_gone(int error);
 
-/* Or can it be tried again? */
+/* Does this error of send() mean only that the system lacks memory, so that the same
+   send() can be tried again? */
 int ku_wire_may_pass(int error);
 
-/* Wait until the socket is ready for one of `events`, and say which; otherwise
-   as above. */
+/* Wait until the socket is ready for one of `events`.  Returns the events that it is
+   ready for, KU_WIRE_TIMED_OUT at the deadline, KU_WIRE_SIGNAL if the caller should run
+   signal handlers and call again, or KU_WIRE_ERROR. */
 int ku_wire_wait(ku_socket socket, int events, ku_time deadline, int *error);
 
-/* End the connection in both directions, which wakes all that wait on it. */
+/* Shut down both directions of the connection, which wakes all threads that wait on
+   it. */
 void ku_wire_wake(ku_socket socket);
 void ku_wire_close(ku_socket socket);
 
-/* Take what has come and drop it: a socket that is closed with data unread breaks
-   the connection (RST), and the peer may lose what we sent last. */
+/* Receive and drop up to 16,384 bytes of what has arrived.  Closing a socket with
+   unread data resets the connection (RST), and the peer may then lose what we sent
+   last. */
 void ku_wire_drain(ku_socket socket);
 
 #endif
