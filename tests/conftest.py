@@ -48,8 +48,6 @@ def make_contexts(authority, certificate):
         certificate.configure_cert(server)
         server.options |= pykeyupdate.OP_ALLOW_CLIENT_RENEGOTIATION
         for context in (client, server):
-            # which Python 3.9 alone sets
-            context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
             context.minimum_version = VERSIONS[version]
             context.maximum_version = VERSIONS[version]
         return client, server

@@ -230,7 +230,9 @@ def test_an_end_without_close_notify(connect, suppress):
     server.sendall(b"data")
     server.shutdown(socket.SHUT_RDWR)
     assert client.recv(100) == b"data"
-    if suppress:
+    # Python 3.9 alone has OpenSSL 3 take it for an end with close_notify
+    ignored = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if suppress or client.context.options & ignored:
         assert client.recv(100) == b""
     else:
         with pytest.raises(ssl.SSLEOFError):
@@ -689,7 +691,7 @@ def test_data_put_aside_does_not_hide_the_end(connect):
             client.send(b"held")
         except ssl.SSLWantReadError:
             return False
-        except ssl.SSLEOFError:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # as options have it
             return True
 
     eventually(has_ended)
