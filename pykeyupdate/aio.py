@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Callable, Optional
 
-from . import _keyupdate, checks, performing
+from . import _arguments, _keyupdate, performing
 from .connections import call, find, refuse_to_send
 from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from .inwards import Connection, is_asyncio, is_awaited, is_socket
@@ -75,7 +75,7 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     another thread or loop than the connection's; ``ConnectionClosedError`` where the
     transport is closing.
     """
-    checks.flag("rekey()", "request_peer", request_peer)
+    _arguments.flag("rekey()", "request_peer", request_peer)
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
 

@@ -3,7 +3,7 @@
 from typing import Any, Callable, Literal, Optional, Union
 
 from . import _keyupdate, sync
-from .checks import Seconds
+from ._arguments import Seconds
 from .constants import KeyUpdateType
 from .performing import ClientCertificate
 

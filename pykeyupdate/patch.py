@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from . import checks, hooks
+from . import _arguments, hooks
 from .errors import PatchWarning
 from .locks import make_lock
 from .methods import METHODS
@@ -76,7 +76,7 @@ def install(
     ``managed``, no ``bool``, and where what is in the place of ``ssl``'s class takes no
     attributes; nothing is then done. On the wire: nothing now. Thread-safe.
     """
-    checks.flag("install()", "managed", managed)
+    _arguments.flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
     wanted = rules(
         DEFAULT.policy if policy is _UNSET else policy,

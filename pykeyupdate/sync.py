@@ -13,8 +13,8 @@ import ssl
 import time
 from typing import Any, Callable, Optional
 
-from . import _keyupdate, checks, performing
-from .checks import WAIT, Seconds
+from . import _arguments, _keyupdate, performing
+from ._arguments import WAIT, Seconds
 from .connections import call, find, name_of, refuse_to_send
 from .errors import NotATLSConnectionError
 from .inwards import is_awaited
@@ -65,7 +65,7 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     signal handlers are not; a handler's exception comes out and leaves nothing locked.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
-    checks.flag("rekey()", "request_peer", request_peer)
+    _arguments.flag("rekey()", "request_peer", request_peer)
     tls = _own_io(conn, "rekey")
     performing.refuse_in_callback(conn, tls, "rekey")
     if _is_over_memory(tls):
@@ -127,7 +127,7 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> N
     Source: SSL_renegotiate_pending(3), SSL_peek(3).
     """
     function = "wait_for_renegotiation"
-    limit = checks.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
+    limit = _arguments.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
     performing.refuse_in_callback(conn, tls, function)
     _drive(conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), limit)
@@ -165,7 +165,7 @@ def request_client_certificate(
     Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
     """
     function = "request_client_certificate"
-    limit = checks.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
+    limit = _arguments.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
     performing.refuse_in_callback(conn, tls, function)
     performing.refuse_beside_a_reader(conn, function)
