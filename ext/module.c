@@ -92,7 +92,7 @@ import_managed_names(ku_state *state)
 static int
 import_update_types(PyObject *module, ku_state *state)
 {
-    PyObject *type = import_from("pykeyupdate.constants", "KeyUpdateType");
+    PyObject *type = import_from("pykeyupdate._constants", "KeyUpdateType");
     int result = type != NULL ? 0 : -1;
     for (int i = 0; i < 3 && result == 0; i++) {
         state->update_types[i] = PyObject_CallFunction(type, "i", i - 1);

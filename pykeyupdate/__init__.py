@@ -11,7 +11,7 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 try:
-    from .constants import (
+    from ._constants import (
         OP_ALLOW_CLIENT_RENEGOTIATION,
         OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION,
         KeyUpdateType,

@@ -4,7 +4,7 @@ from typing import Any, Callable, Literal, Optional, Union
 
 from . import _keyupdate, sync
 from ._arguments import Seconds
-from .constants import KeyUpdateType
+from ._constants import KeyUpdateType
 from .performing import ClientCertificate
 
 

@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
+from ._constants import KeyUpdateType
 from .connections import call, find
-from .constants import KeyUpdateType
 from .errors import (
     AlreadyPendingError,
     PyKeyUpdateError,

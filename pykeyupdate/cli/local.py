@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..constants import OP_ALLOW_CLIENT_RENEGOTIATION
+from .._constants import OP_ALLOW_CLIENT_RENEGOTIATION
 from .ending import CannotRun
 
 NAME = "localhost"
