@@ -67,7 +67,7 @@ import_names(ku_state *state)
         Py_DECREF(socket);
     }
     state->ssl = PyImport_ImportModule("ssl");
-    state->errors = PyImport_ImportModule("pykeyupdate.errors");
+    state->errors = PyImport_ImportModule("pykeyupdate._errors");
     if (state->errors != NULL) {
         state->find = import_from("pykeyupdate.connections", "find");
     }

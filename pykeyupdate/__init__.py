@@ -16,7 +16,7 @@ try:
         OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION,
         KeyUpdateType,
     )
-    from .errors import (
+    from ._errors import (
         AlreadyPendingError,
         CloseNotifyError,
         ConnectionClosedError,

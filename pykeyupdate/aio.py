@@ -28,8 +28,8 @@ from contextvars import ContextVar
 from typing import Any, Callable, Optional
 
 from . import _arguments, _keyupdate, performing
+from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from .connections import call, find, refuse_to_send
-from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from .inwards import Connection, is_asyncio, is_awaited, is_socket
 from .looking import has
 from .performing import DATA, ClientCertificate

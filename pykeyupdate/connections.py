@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import NoReturn, Optional
 
-from .errors import ConnectionClosedError, NotATLSConnectionError
+from ._errors import ConnectionClosedError, NotATLSConnectionError
 from .inwards import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 from .looking import is_a, kind, package, packages, parts
 from .signals import is_of_signal_handler

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _arguments, _keyupdate
-from .errors import PyKeyUpdateError
+from ._errors import PyKeyUpdateError
 from .signals import is_of_signal_handler
 from .sockets import SSLSocket, all_sockets
 from .stats import totals

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from . import _arguments, hooks
-from .errors import PatchWarning
+from ._errors import PatchWarning
 from .locks import make_lock
 from .methods import METHODS
 from .policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules

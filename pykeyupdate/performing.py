@@ -17,14 +17,14 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
 from ._constants import KeyUpdateType
-from .connections import call, find
-from .errors import (
+from ._errors import (
     AlreadyPendingError,
     PyKeyUpdateError,
     ReadPendingError,
     SharedConnectionError,
     WrongProtocolVersionError,
 )
+from .connections import call, find
 from .identity import IdentityMap
 
 DATA = 0

@@ -1,4 +1,4 @@
-"""ext/openssl/errors.c and pykeyupdate/errors.py: classes, messages, the error queue."""
+"""ext/openssl/errors.c and pykeyupdate/_errors.py: classes, messages, the error queue."""
 
 import ssl
 
@@ -6,9 +6,9 @@ import pytest
 import table
 
 import pykeyupdate
-from pykeyupdate import KeyUpdateType, errors
+from pykeyupdate import KeyUpdateType, _errors
 
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type)]
+CLASSES = [value for value in vars(_errors).values() if isinstance(value, type)]
 
 
 def test_one_base_class_catches_all():
@@ -110,7 +110,7 @@ def test_a_strangers_entry_in_the_queue_is_neither_read_nor_left(make_link):
 def test_while_python_shuts_down_the_classes_may_be_gone(monkeypatch, make_link):
     """Python sets a module's names to None before the last finalizers run."""
     link = make_link("tls13")
-    monkeypatch.setattr(pykeyupdate.errors, "WrongProtocolVersionError", None)
+    monkeypatch.setattr(pykeyupdate._errors, "WrongProtocolVersionError", None)
     with pytest.raises(RuntimeError, match="shutting down"):
         pykeyupdate.renegotiate(link.client)
     assert link.talks()

@@ -1,4 +1,4 @@
-/* Refusals as exceptions of pykeyupdate.errors.
+/* Refusals as exceptions of pykeyupdate._errors.
 
    The class says what a program does about it (not now / never); the message
    says what a person does: which call, on which connection, why, and the remedy.

@@ -11,7 +11,7 @@ typedef struct {
     PyTypeObject *sslobject_type; /* _ssl._SSLSocket of this interpreter */
     PyObject *sslobj_name;        /* the string "_sslobj" */
     PyObject *ssl;                /* module ssl, as it was at import */
-    PyObject *errors;             /* module pykeyupdate.errors */
+    PyObject *errors;             /* module pykeyupdate._errors */
     PyObject *find;               /* pykeyupdate.connections.find */
     PyObject *partial;            /* functools.partial */
     PyObject *fileno;             /* _socket.socket.fileno */
