@@ -13,9 +13,9 @@ from types import FunctionType, ModuleType
 from typing import NoReturn, Optional
 
 from ._errors import ConnectionClosedError, NotATLSConnectionError
+from ._signal_handlers import is_of_signal_handler
 from .inwards import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 from .looking import is_a, kind, package, packages, parts
-from .signals import is_of_signal_handler
 
 
 def find(conn: object, function: str) -> Connection:

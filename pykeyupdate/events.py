@@ -13,9 +13,9 @@ import sys
 import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
+from ._signal_handlers import is_of_signal_handler
 from .connections import name_of
 from .locks import make_lock
-from .signals import is_of_signal_handler
 
 _log = logging.getLogger("pykeyupdate")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _arguments, _keyupdate
 from ._errors import PyKeyUpdateError
-from .signals import is_of_signal_handler
+from ._signal_handlers import is_of_signal_handler
 from .sockets import SSLSocket, all_sockets
 from .stats import totals
 

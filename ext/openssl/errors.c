@@ -192,7 +192,7 @@ raise_class(ku_state *state, const char *class_name, PyObject *message)
     return NULL;
 }
 
-/* Has the exception that is set come out of a signal handler (signals.py)?  It stays
+/* Has the exception that is set come out of a signal handler (_signal_handlers.py)?  It stays
    set then, and is gone otherwise. */
 static int
 keep_if_of_signal_handler(void)
@@ -203,7 +203,7 @@ keep_if_of_signal_handler(void)
     if (traceback != NULL) {
         (void)PyException_SetTraceback(value, traceback);
     }
-    PyObject *signals = PyImport_ImportModule("pykeyupdate.signals");
+    PyObject *signals = PyImport_ImportModule("pykeyupdate._signal_handlers");
     if (signals != NULL) {
         answer = PyObject_CallMethod(signals, "is_of_signal_handler", "O", value);
         Py_DECREF(signals);
