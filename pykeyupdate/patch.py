@@ -28,7 +28,7 @@ from typing import Any, Optional
 
 from . import _arguments, hooks
 from ._errors import PatchWarning
-from .locks import make_lock
+from ._fork_lock import make_lock
 from .methods import METHODS
 from .policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules
 from .sockets import RULES, Defaults
