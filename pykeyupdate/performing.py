@@ -24,8 +24,8 @@ from ._errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
+from ._identity_map import IdentityMap
 from .connections import call, find
-from .identity import IdentityMap
 
 DATA = 0
 """What ``_keyupdate.advance()`` returns where application data came first."""

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any, Optional
 
 from . import _keyupdate
-from .identity import IdentityMap
+from ._identity_map import IdentityMap
 from .methods import Methods
 from .policy import DEFAULT, Rules
 
