@@ -68,7 +68,7 @@ try:
     from .managing import allow_renegotiation, rekey_all, request_rekey
     from .patch import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
-    from .importing import reraise as _reraise
+    from ._import_error import reraise as _reraise
 
     _reraise(_error)
 

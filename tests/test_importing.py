@@ -1,4 +1,4 @@
-"""pykeyupdate/importing.py and the import of the extension: what a user is told."""
+"""pykeyupdate/_import_error.py and the import of the extension: what a user is told."""
 
 import importlib.util
 import inspect

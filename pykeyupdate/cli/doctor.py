@@ -13,7 +13,7 @@ import sysconfig
 import textwrap
 from typing import Any, NamedTuple
 
-from ..importing import NOT_BUILT, PACKAGE
+from .._import_error import NOT_BUILT, PACKAGE
 
 _CONTROLS = (
     "SSL_key_update",
