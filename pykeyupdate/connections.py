@@ -14,8 +14,8 @@ from typing import NoReturn, Optional
 
 from ._errors import ConnectionClosedError, NotATLSConnectionError
 from ._signal_handlers import is_of_signal_handler
+from ._static_lookup import is_a, kind, package, packages, parts
 from .inwards import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
-from .looking import is_a, kind, package, packages, parts
 
 
 def find(conn: object, function: str) -> Connection:

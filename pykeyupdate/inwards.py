@@ -6,7 +6,7 @@ and methods that their projects document, the same few in many of them. So nothi
 imported: a walk looks whether an object has one of these, takes that step inwards and
 looks again, until it meets an object of ``ssl``.
 
-What an object has is looked up on its type and in its dict (``looking.py``), so that a
+What an object has is looked up on its type and in its dict (``_static_lookup.py``), so that a
 proxy, a lazy object or a mock is asked nothing. A method is called only where the type
 has it, under a name or beside others that make the class known; a property is read only
 if it is one of ``_PROPERTIES``.
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, Callable, NamedTuple, Optional
 
-from .looking import (
+from ._static_lookup import (
     NOTHING,
     has_methods,
     is_a,
