@@ -1,6 +1,6 @@
 """What the functions take for a connection, and how they refuse what is none.
 
-Theory of operation. ``inwards.py`` finds the connection in what a program holds. What
+Theory of operation. ``_walk.py`` finds the connection in what a program holds. What
 leads nowhere is refused with whose TLS it is, where that is another library's, or with
 the expression that does work, where an object keeps a connection in private: what it
 stores is then searched, breadth first, and nothing is called.
@@ -15,7 +15,7 @@ from typing import NoReturn, Optional
 from ._errors import ConnectionClosedError, NotATLSConnectionError
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import is_a, kind, package, packages, parts
-from .inwards import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
+from ._walk import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 
 
 def find(conn: object, function: str) -> Connection:

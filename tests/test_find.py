@@ -1,4 +1,4 @@
-"""connections.py, inwards.py: what leads to a connection, and what does not."""
+"""connections.py, _walk.py: what leads to a connection, and what does not."""
 
 import asyncio
 import collections
