@@ -14,7 +14,7 @@
    handshake.c has the steps that rekey() and its like are made of; step.c takes
    any call from the Python object to OpenSSL and back; errors.c turns what was
    refused into exceptions.  What is not one of ssl's own objects but holds one (a
-   stream, a response) is looked into by pykeyupdate/connections.py.
+   stream, a response) is looked into by pykeyupdate/_finding.py.
 
    A managed socket (pykeyupdate.SSLSocket) is one more thing: duplex.c is what it
    has in the place of ssl's own object, call.c how a call of it goes, pump.c how
@@ -69,7 +69,7 @@ import_names(ku_state *state)
     state->ssl = PyImport_ImportModule("ssl");
     state->errors = PyImport_ImportModule("pykeyupdate._errors");
     if (state->errors != NULL) {
-        state->find = import_from("pykeyupdate.connections", "find");
+        state->find = import_from("pykeyupdate._finding", "find");
     }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->partial != NULL

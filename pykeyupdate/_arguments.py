@@ -7,7 +7,7 @@ both say which argument of what it is, what it must be and what it was.
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
-from .connections import name_of
+from ._finding import name_of
 
 if TYPE_CHECKING:
     # Not imported: who gives one has done that, and three interpreters of CPython 3.13

@@ -29,9 +29,9 @@ from typing import Any, Callable, Optional
 
 from . import _arguments, _keyupdate, performing
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
+from ._finding import call, find, refuse_to_send
 from ._static_lookup import has
 from ._walk import Connection, is_asyncio, is_awaited, is_socket
-from .connections import call, find, refuse_to_send
 from .performing import DATA, ClientCertificate
 
 __all__ = [

@@ -13,9 +13,9 @@ import sys
 import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
+from ._finding import name_of
 from ._fork_lock import make_lock
 from ._signal_handlers import is_of_signal_handler
-from .connections import name_of
 
 _log = logging.getLogger("pykeyupdate")
 

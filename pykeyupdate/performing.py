@@ -24,8 +24,8 @@ from ._errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
+from ._finding import call, find
 from ._identity_map import IdentityMap
-from .connections import call, find
 
 DATA = 0
 """What ``_keyupdate.advance()`` returns where application data came first."""

@@ -15,7 +15,7 @@ from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 from . import _arguments
 from ._arguments import Seconds
 from ._errors import RekeyImpossibleError
-from .connections import call
+from ._finding import call
 
 OnImpossible = Union[
     Literal["raise", "close", "ignore"], Callable[[Any, RekeyImpossibleError], object]

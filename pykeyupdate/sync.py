@@ -16,8 +16,8 @@ from typing import Any, Callable, Optional
 from . import _arguments, _keyupdate, performing
 from ._arguments import WAIT, Seconds
 from ._errors import NotATLSConnectionError
+from ._finding import call, find, name_of, refuse_to_send
 from ._walk import is_awaited
-from .connections import call, find, name_of, refuse_to_send
 from .performing import DATA, ClientCertificate
 
 

@@ -1,4 +1,4 @@
-"""connections.py, _walk.py: what leads to a connection, and what does not."""
+"""_finding.py, _walk.py: what leads to a connection, and what does not."""
 
 import asyncio
 import collections

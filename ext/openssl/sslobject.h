@@ -23,7 +23,7 @@ PyObject *ku_own_attribute(PyObject *object, PyObject *name);
 PyObject *ku_sslobject_inside(ku_state *state, PyObject *conn);
 
 /* The same, looking also for the connection inside a stream, a response, a client:
-   that is found in Python (pykeyupdate/connections.py), which may raise, and trusted
+   that is found in Python (pykeyupdate/_finding.py), which may raise, and trusted
    no more than what a caller gives.  `holder` becomes a new reference to the object
    that was looked into last, or NULL. */
 PyObject *ku_sslobject_search(ku_state *state, const char *function, PyObject *conn,
