@@ -45,7 +45,7 @@ try:
         WrongProtocolVersionError,
         WrongRoleError,
     )
-    from .events import Event, EventKind, on_event
+    from ._events import Event, EventKind, on_event
     from .policy import PeerLimits, RekeyPolicy
     from ._keyupdate import (
         get_key_update_type,

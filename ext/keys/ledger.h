@@ -48,7 +48,7 @@ struct ku_keys {
     ku_time max_age;
 };
 
-/* What has happened, as bits, as in pykeyupdate/events.py. */
+/* What has happened, as bits, as in pykeyupdate/_events.py. */
 enum ku_event {
     KU_SENT_UPDATE = 1,
     KU_RECEIVED_UPDATE = 2,
