@@ -81,7 +81,7 @@ import_names(ku_state *state)
 static int
 import_managed_names(ku_state *state)
 {
-    state->impossible = import_from("pykeyupdate.policy", "impossible");
+    state->impossible = import_from("pykeyupdate._policy", "impossible");
     if (state->impossible != NULL) {
         state->happened = import_from("pykeyupdate._events", "happened");
     }

@@ -46,7 +46,7 @@ try:
         WrongRoleError,
     )
     from ._events import Event, EventKind, on_event
-    from .policy import PeerLimits, RekeyPolicy
+    from ._policy import PeerLimits, RekeyPolicy
     from ._keyupdate import (
         get_key_update_type,
         key_update,

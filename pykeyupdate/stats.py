@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Optional
 
 from . import _keyupdate
-from .policy import NO_LIMIT
+from ._policy import NO_LIMIT
 
 
 class KeyUse(NamedTuple):

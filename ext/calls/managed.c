@@ -10,7 +10,7 @@
 
 /* --- the functions ---------------------------------------------------------------- */
 
-/* In the order of policy.py's _numbers(). */
+/* In the order of _policy.py's _numbers(). */
 static int
 parse_rules(PyObject *numbers, struct ku_rules *rules)
 {

@@ -27,7 +27,7 @@
 
 enum ku_mode { KU_NEVER_RENEGOTIATE, KU_ONCE, KU_FREELY };
 
-/* RekeyPolicy and PeerLimits (pykeyupdate/policy.py) in numbers.  Times are in
+/* RekeyPolicy and PeerLimits (pykeyupdate/_policy.py) in numbers.  Times are in
    microseconds, KU_NEVER where they are off. */
 struct ku_rules {
     uint64_t sent_records, sent_bytes;

@@ -12,7 +12,7 @@
 
 /* How many of n bytes may be written next (n = 0: none), having scheduled new keys
    where they are due.  Refused: keys must be changed and cannot be; ask (see
-   pykeyupdate/policy.py), and where that is to be ignored, excuse. */
+   pykeyupdate/_policy.py), and where that is to be ignored, excuse. */
 struct ku_outcome ku_policy_admit_write(const struct ku_tls *tls, size_t n,
                                         size_t *room);
 void ku_policy_permit_overuse(struct ku_ledger *ledger);

@@ -16,7 +16,7 @@ typedef struct {
     PyObject *partial;            /* functools.partial */
     PyObject *fileno;             /* _socket.socket.fileno */
     PyObject *gettimeout;         /* _socket.socket.gettimeout */
-    PyObject *impossible;         /* pykeyupdate.policy.impossible */
+    PyObject *impossible;         /* pykeyupdate._policy.impossible */
     PyObject *happened;           /* pykeyupdate._events.happened */
     PyObject *read_length;        /* 1024 */
     PyTypeObject *duplex_type;    /* Duplex */
