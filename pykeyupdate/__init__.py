@@ -56,7 +56,7 @@ try:
         secure_renegotiation,
         total_renegotiations,
     )
-    from .performing import ClientCertificate
+    from ._handshake import ClientCertificate
     from .sync import (
         flush,
         rekey,

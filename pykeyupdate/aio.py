@@ -27,12 +27,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, Callable, Optional
 
-from . import _arguments, _keyupdate, performing
+from . import _arguments, _handshake, _keyupdate
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from ._finding import call, find, refuse_to_send
+from ._handshake import DATA, ClientCertificate
 from ._static_lookup import has
 from ._walk import Connection, is_asyncio, is_awaited, is_socket
-from .performing import DATA, ClientCertificate
 
 __all__ = [
     "ClientCertificate",
@@ -123,19 +123,19 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     function = "request_client_certificate"
     connection = _carried(conn, function)
     tls = connection.tls
-    request: Optional[performing.Request] = None
+    request: Optional[_handshake.Request] = None
     answer: Optional[ClientCertificate] = None
 
     def take() -> None:
         nonlocal request
-        request = performing.request_certificate(
+        request = _handshake.request_certificate(
             conn, tls, function, functools.partial(_keyupdate.request, conn, function)
         )
 
     def answered() -> bool:
         nonlocal answer
         assert request is not None  # noqa: S101
-        answer = performing.take_answer(conn, tls, request, function)
+        answer = _handshake.take_answer(conn, tls, request, function)
         return answer is not None
 
     await _send(conn, function, take)
@@ -221,7 +221,7 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     """Take a step that may write to the BIO, and have the carrier send that."""
     connection = _carried(conn, function)
     carrier = connection.carrier
-    performing.refuse_in_callback(conn, connection.tls, function)
+    _handshake.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
         await _send_through(connection, take)
         return
@@ -366,5 +366,5 @@ async def _receive_until(
     if is_done():
         return None
     if reached == DATA:
-        performing.refuse_in_front_of_data(conn, function)
+        _handshake.refuse_in_front_of_data(conn, function)
     raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")

@@ -5,7 +5,7 @@ from typing import Any, Callable, Literal, Optional, Union
 from . import _keyupdate, sync
 from ._arguments import Seconds
 from ._constants import KeyUpdateType
-from .performing import ClientCertificate
+from ._handshake import ClientCertificate
 
 
 class Methods:

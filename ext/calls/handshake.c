@@ -2,7 +2,7 @@
    the controls: what has still to be sent, one pass of a handshake, and a request
    for the client's certificate.
 
-   These are the package's own (pykeyupdate/performing.py calls them); a program
+   These are the package's own (pykeyupdate/_handshake.py calls them); a program
    has no use for them.  file:line are OpenSSL 3.5.7's. */
 #include "calls/handshake.h"
 
@@ -18,7 +18,7 @@
 #endif
 #include <string.h>
 
-/* Of what kind is it, what this side has to send?  As in performing.py: nothing; a
+/* Of what kind is it, what this side has to send?  As in _handshake.py: nothing; a
    key update, scheduled or half sent; the answer to one that the peer requested;
    a renegotiation; one of which a message is half sent; another post-handshake
    message (TLS 1.3), half sent. */
@@ -271,7 +271,7 @@ request_certificate_step(const struct ku_tls *tls)
 
 /* Here nothing waits and nothing is half sent, so rekey() and its like are one step,
    in which no other thread, no signal handler and no exception comes between.  Of a
-   socket that is not managed performing.py takes the same steps one by one. */
+   socket that is not managed _handshake.py takes the same steps one by one. */
 
 static struct ku_outcome
 handshake_once(const struct ku_tls *tls)
