@@ -57,7 +57,7 @@ try:
         total_renegotiations,
     )
     from ._handshake import ClientCertificate
-    from .sync import (
+    from ._sync import (
         flush,
         rekey,
         request_client_certificate,

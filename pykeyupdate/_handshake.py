@@ -1,6 +1,6 @@
 """What rekey() and its like do to the TLS side of a connection, whoever does the I/O.
 
-``sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
+``_sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
 module knows what to do. A step takes ``conn``, as the user gave it and errors shall
 name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of the
 user's call.

@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Literal, Optional, Union
 
-from . import _keyupdate, sync
+from . import _keyupdate, _sync
 from ._arguments import Seconds
 from ._constants import KeyUpdateType
 from ._handshake import ClientCertificate
@@ -36,22 +36,24 @@ class Methods:
         return _keyupdate.total_renegotiations(self)
 
     def rekey(self: Any, *, request_peer: bool = False) -> None:
-        sync.rekey(self, request_peer=request_peer)
+        _sync.rekey(self, request_peer=request_peer)
 
     def flush(self: Any) -> None:
-        sync.flush(self)
+        _sync.flush(self)
 
     def wait_for_renegotiation(self: Any, timeout: Optional[Seconds] = None) -> None:
-        sync.wait_for_renegotiation(self, timeout)
+        _sync.wait_for_renegotiation(self, timeout)
 
     def request_client_certificate(
         self: Any, timeout: Optional[Seconds] = None
     ) -> ClientCertificate:
-        return sync.request_client_certificate(self, timeout)
+        return _sync.request_client_certificate(self, timeout)
 
 
 METHODS: dict[str, Callable[..., object]] = {
     name: method for name, method in vars(Methods).items() if name[0] != "_"
 }
 for _name, _method in METHODS.items():
-    _method.__doc__ = (getattr(sync, _name, None) or getattr(_keyupdate, _name)).__doc__
+    _method.__doc__ = (
+        getattr(_sync, _name, None) or getattr(_keyupdate, _name)
+    ).__doc__
