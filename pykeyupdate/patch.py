@@ -29,8 +29,8 @@ from typing import Any, Optional
 from . import _arguments, hooks
 from ._errors import PatchWarning
 from ._fork_lock import make_lock
+from ._methods import METHODS
 from ._policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules
-from .methods import METHODS
 from .sockets import RULES, Defaults
 
 _MISSING = object()

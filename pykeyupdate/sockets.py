@@ -27,8 +27,8 @@ from typing import Any, Optional
 
 from . import _keyupdate
 from ._identity_map import IdentityMap
+from ._methods import Methods
 from ._policy import DEFAULT, Rules
-from .methods import Methods
 
 RULES = "_pykeyupdate_rules"
 """The attribute of a managed context that holds its ``Rules``."""
