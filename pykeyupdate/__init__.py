@@ -64,7 +64,7 @@ try:
         wait_for_renegotiation,
     )
     from .sockets import SSLObject, SSLSocket
-    from .stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
+    from ._stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
     from .managing import allow_renegotiation, rekey_all, request_rekey
     from .patch import install, installed, is_installed, manage, uninstall
 except ImportError as _error:

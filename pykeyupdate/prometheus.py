@@ -16,7 +16,7 @@ a ``Gauge`` of prometheus_client's from ``pykeyupdate.totals()``.
 import os
 from collections.abc import Iterator
 
-from .stats import totals
+from ._stats import totals
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric

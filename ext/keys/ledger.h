@@ -59,7 +59,7 @@ enum ku_event {
     KU_IMPOSSIBLE = 64,
 };
 
-/* What is counted, for each connection and for the process, as in stats.py. */
+/* What is counted, for each connection and for the process, as in _stats.py. */
 enum ku_count {
     KU_UPDATES_SENT,
     KU_UPDATES_RECEIVED,
