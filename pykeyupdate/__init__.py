@@ -63,7 +63,7 @@ try:
         request_client_certificate,
         wait_for_renegotiation,
     )
-    from .sockets import SSLObject, SSLSocket
+    from ._managed_classes import SSLObject, SSLSocket
     from ._stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
     from .managing import allow_renegotiation, rekey_all, request_rekey
     from .patch import install, installed, is_installed, manage, uninstall

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from types import MethodType
 from typing import Any, Callable, NamedTuple
 
-from .sockets import SSLObject, SSLSocket
+from ._managed_classes import SSLObject, SSLSocket
 
 
 def _original(name: str, *candidates: type) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from . import _arguments, _keyupdate
 from ._errors import PyKeyUpdateError
+from ._managed_classes import SSLSocket, all_sockets
 from ._signal_handlers import is_of_signal_handler
 from ._stats import totals
-from .sockets import SSLSocket, all_sockets
 
 _WANTED, _WANTED_OF_BOTH, _UNLESS_INHERITED = 1, 2, 4  # enum in ext/keys/ledger.h
 _PER_SECOND = 1000.0

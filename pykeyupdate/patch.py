@@ -29,9 +29,9 @@ from typing import Any, Optional
 from . import _arguments, hooks
 from ._errors import PatchWarning
 from ._fork_lock import make_lock
+from ._managed_classes import RULES, Defaults
 from ._methods import METHODS
 from ._policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules
-from .sockets import RULES, Defaults
 
 _MISSING = object()
 _UNSET: Any = object()
