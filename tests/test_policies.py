@@ -416,12 +416,12 @@ def test_rekey_all_takes_its_time(make_contexts):
         Wire(make_contexts("tls13"), "socket", "client").handshake() for _ in range(4)
     ]
     pace = []
-    real = pykeyupdate.managing.time.sleep
-    pykeyupdate.managing.time.sleep = pace.append
+    real = pykeyupdate._managed_requests.time.sleep
+    pykeyupdate._managed_requests.time.sleep = pace.append
     try:
         assert pykeyupdate.rekey_all(per_second=1) >= 4
     finally:
-        pykeyupdate.managing.time.sleep = real
+        pykeyupdate._managed_requests.time.sleep = real
     assert sum(pace) > 3
     for error, wrong in [
         (ValueError, 0),
