@@ -17,7 +17,7 @@ remembered, because ``uninstall()`` may find yet another there.
 Managed connections come by the hook that ``ssl`` documents for it: a context makes
 sockets of its ``sslsocket_class`` and objects of its ``sslobject_class``. ``manage()``
 sets those of one context, ``install()`` the ones that all contexts have by default. So
-that nothing is left half done, both ask ``hooks.py`` first whether that will do.
+that nothing is left half done, both ask ``_context_hooks.py`` first whether that will do.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from . import _arguments, hooks
+from . import _arguments, _context_hooks
 from ._errors import PatchWarning
 from ._fork_lock import make_lock
 from ._managed_classes import RULES, Defaults
@@ -93,7 +93,7 @@ def _install(managed: bool, wanted: Optional[Rules]) -> list[str]:
     why_not = _why_not_managed() if managed or _is_hooked() else None
     if managed and why_not:
         return [f"did nothing, as connections cannot be managed: {why_not}"]
-    unreached = hooks.unreached() if managed else []
+    unreached = _context_hooks.unreached() if managed else []
     said = [f"left {name} alone: it was there already" for name in _add()]
     said += [f"does not reach all contexts: {which}" for which in unreached]
     _for_good = True
@@ -196,12 +196,12 @@ def manage(
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
-    if not isinstance(context, hooks.CONTEXT):
+    if not isinstance(context, _context_hooks.CONTEXT):
         raise TypeError(f"manage() takes an ssl.SSLContext, not {context!r}")
     wanted = rules(policy, limits)
     try:
-        found = hooks.managed_classes(context)
-    except hooks.UnmanageableError as error:
+        found = _context_hooks.managed_classes(context)
+    except _context_hooks.UnmanageableError as error:
         raise TypeError(f"manage({context!r}): {error}") from error.__cause__
     for maker, hook, cls in found:
         setattr(maker, RULES, wanted)
@@ -210,29 +210,32 @@ def manage(
 
 def _why_not_managed() -> Optional[str]:
     try:
-        hooks.check_all_contexts()
-    except hooks.UnmanageableError as error:
+        _context_hooks.check_all_contexts()
+    except _context_hooks.UnmanageableError as error:
         return str(error)
     return None
 
 
 def _is_hooked() -> bool:
-    return any(vars(hooks.CONTEXT).get(hook.name) is hook.ours for hook in hooks.HOOKS)
+    return any(
+        vars(_context_hooks.CONTEXT).get(hook.name) is hook.ours
+        for hook in _context_hooks.HOOKS
+    )
 
 
 def _set_hooks() -> None:
-    for hook in hooks.HOOKS:
-        if vars(hooks.CONTEXT)[hook.name] is hook.theirs:
-            setattr(hooks.CONTEXT, hook.name, hook.ours)
+    for hook in _context_hooks.HOOKS:
+        if vars(_context_hooks.CONTEXT)[hook.name] is hook.theirs:
+            setattr(_context_hooks.CONTEXT, hook.name, hook.ours)
 
 
 def _reset_hooks() -> list[str]:
     """Put back what was there; return what is neither that nor ours."""
     strangers = []
-    for hook in hooks.HOOKS:
-        there = vars(hooks.CONTEXT).get(hook.name)
+    for hook in _context_hooks.HOOKS:
+        there = vars(_context_hooks.CONTEXT).get(hook.name)
         if there is hook.ours:
-            setattr(hooks.CONTEXT, hook.name, hook.theirs)
+            setattr(_context_hooks.CONTEXT, hook.name, hook.theirs)
         elif there is not hook.theirs:
             strangers.append(f"ssl.SSLContext.{hook.name} ({there!r})")
     return strangers
@@ -241,7 +244,9 @@ def _reset_hooks() -> list[str]:
 def _classes() -> list[Any]:
     """Return ssl's own two, those in their place now, and those that were."""
     now = ssl.SSLSocket, ssl.SSLObject
-    return list(dict.fromkeys((hooks.SOCKET, hooks.OBJECT, *now, *_touched)))
+    return list(
+        dict.fromkeys((_context_hooks.SOCKET, _context_hooks.OBJECT, *now, *_touched))
+    )
 
 
 def _add() -> list[str]:
