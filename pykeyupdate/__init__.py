@@ -66,7 +66,7 @@ try:
     from ._managed_classes import SSLObject, SSLSocket
     from ._stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
     from ._managed_requests import allow_renegotiation, rekey_all, request_rekey
-    from .patch import install, installed, is_installed, manage, uninstall
+    from ._installation import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
     from ._import_error import reraise as _reraise
 

@@ -1,4 +1,4 @@
-"""pykeyupdate/patch.py: adding and removing the methods."""
+"""pykeyupdate/_installation.py: adding and removing the methods."""
 
 import gc
 import inspect
@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 import pykeyupdate
-from pykeyupdate import KeyUpdateType, patch
+from pykeyupdate import KeyUpdateType, _installation
 
 NAMES = [
     "key_update",
@@ -195,12 +195,12 @@ def test_many_threads_at_once_end_as_they_began(snapshot):
 
 FORK = """
 import os, signal, threading, time, pykeyupdate
-from pykeyupdate import patch
+from pykeyupdate import _installation
 
 held = threading.Event()
 
 def hold():
-    with patch._lock:
+    with _installation._lock:
         held.set()
         time.sleep(0.2)
 
@@ -230,7 +230,7 @@ def test_a_signal_handler_can_install(snapshot):
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with patch._lock:
+        with _installation._lock:
             signal.raise_signal(signal.SIGINT)
         assert pykeyupdate.is_installed()
     finally:

@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, NamedTuple
 
-from ..patch import manage
+from .._installation import manage
 from . import doctor, local
 
 _ROUNDS = 15

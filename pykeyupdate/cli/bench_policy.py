@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, NamedTuple, Optional
 
-from ..patch import manage
+from .._installation import manage
 from . import bench_duplex, doctor, local
 
 _CONNECTIONS = 40  # of each kind
