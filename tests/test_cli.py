@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import pykeyupdate
-from pykeyupdate import cli
-from pykeyupdate.cli import bench_duplex, bench_policy, demo, doctor
+from pykeyupdate import _cli
+from pykeyupdate._cli import bench_duplex, bench_policy, demo, doctor
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
-    assert cli.main(["demo"]) == 0
+    assert _cli.main(["demo"]) == 0
     out = capsys.readouterr().out
     assert "52 of 52 calls did what OpenSSL's manual says" in out
     assert "WRONG" not in out
@@ -39,7 +39,7 @@ def test_demo_holds_and_shows_the_wire(capsys):
 
 def test_demo_fails_when_a_call_does_not_hold(capsys, monkeypatch):
     monkeypatch.setattr(demo, "_NOT_REQUESTED", "KeyUpdate(something else)")
-    assert cli.main(["demo"]) == 1
+    assert _cli.main(["demo"]) == 1
     out = capsys.readouterr().out
     assert "WRONG: expected" in out
     assert "of 52 calls" in out
@@ -47,7 +47,7 @@ def test_demo_fails_when_a_call_does_not_hold(capsys, monkeypatch):
 
 
 def test_demo_leaves_nothing_installed():
-    cli.main(["demo"])
+    _cli.main(["demo"])
     assert not pykeyupdate.is_installed()
 
 
@@ -55,12 +55,12 @@ def test_demo_leaves_nothing_installed():
 def test_without_trustme_the_remedy_is_named(command, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "trustme", None)
     arguments = ["calls"] if command == "bench" else []
-    assert cli.main([command, *arguments]) == 2
+    assert _cli.main([command, *arguments]) == 2
     assert "pip install 'pykeyupdate[demo]'" in capsys.readouterr().err
 
 
 def test_doctor_says_what_a_bug_report_needs(capsys):
-    assert cli.main(["doctor"]) == 0
+    assert _cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) <= 40  # one screen
     assert ssl.OPENSSL_VERSION in out
@@ -69,7 +69,7 @@ def test_doctor_says_what_a_bug_report_needs(capsys):
 
 
 def test_doctor_for_programs(capsys):
-    assert cli.main(["doctor", "--json"]) == 0
+    assert _cli.main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["works"] is True
     assert report["error"] is None
@@ -122,10 +122,10 @@ def test_run_with_m():
 
 
 def test_alone_it_says_what_there_is(capsys):
-    assert cli.main([]) == 0
+    assert _cli.main([]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m pykeyupdate")
-    for name in cli.COMMANDS:
+    for name in _cli.COMMANDS:
         assert f"\n{name} " in out
     assert err == ""
 
@@ -133,7 +133,7 @@ def test_alone_it_says_what_there_is(capsys):
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["demo", "--frobnicate"]])
 def test_wrong_usage_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        _cli.main(arguments)
     assert caught.value.code == 2
     assert "usage: python -m pykeyupdate" in capsys.readouterr().err
 
@@ -238,7 +238,7 @@ def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setattr(socket, "create_server", create_server)
-    assert cli.main(arguments) == 2
+    assert _cli.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert "127.0.0.1, which does not work here: [Errno" in err
@@ -250,7 +250,7 @@ def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
 
 def test_bench_calls_compares_side_by_side(capsys):
     """That it runs and what it compares; how fast is no test's business."""
-    assert cli.main(["bench", "calls"]) == 0
+    assert _cli.main(["bench", "calls"]) == 0
     out = capsys.readouterr().out
     for text in ("pending()", "ctypes", "C program", "target"):
         assert text in out
@@ -271,7 +271,7 @@ def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
     monkeypatch.setattr(bench_duplex, "_BULK", 1 << 20)
     monkeypatch.setattr(bench_duplex, "_TURNS", 10)
     monkeypatch.setattr(bench_duplex, "_IDLE", 20)
-    assert cli.main(["bench", "duplex"]) == 0
+    assert _cli.main(["bench", "duplex"]) == 0
     out = capsys.readouterr().out
     for text in ("receiving", "both ways", "ping-pong", "idle", "target"):
         assert text in out
@@ -292,7 +292,7 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
 
     connect = bench_policy.local.memory_connection
     monkeypatch.setattr(bench_policy.local, "memory_connection", memory_connection)
-    assert cli.main(["bench", "policy"]) == 0
+    assert _cli.main(["bench", "policy"]) == 0
     assert made == {"stock": 7, "managed": 6}  # one shows the cipher
     out = capsys.readouterr().out
     for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +512"):

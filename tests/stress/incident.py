@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from world import certificate_files
 
 import pykeyupdate
-from pykeyupdate.cli.bench_duplex import allow_descriptors, resident
+from pykeyupdate._cli.bench_duplex import allow_descriptors, resident
 
 LIMIT = 300  # seconds, for all of it
 PATIENCE = 60  # seconds, for the answers of all
