@@ -142,6 +142,21 @@ __all__ = [
 
 _SUBMODULES = ("aio", "prometheus", "testing")
 
+
+def _claim_public_names() -> None:
+    """Have classes and functions say ``pykeyupdate.X``, as users write them.
+
+    That is what reprs, tracebacks and pickles have of them. None are there yet where
+    the import has failed, and ``python -m pykeyupdate doctor`` is to say why.
+    """
+    for name in __all__:
+        value = globals().get(name)
+        if hasattr(value, "__module__"):
+            value.__module__ = __name__
+
+
+_claim_public_names()
+
 if _typing.TYPE_CHECKING:
     from . import aio as aio
     from . import prometheus as prometheus

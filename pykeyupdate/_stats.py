@@ -23,7 +23,7 @@ class KeyUse(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How often something has happened."""  # in the order of enum ku_count, record.h
+    """How often something has happened."""  # in the order of enum ku_count, ledger.h
 
     key_updates_sent: int
     key_updates_received: int

@@ -1,4 +1,4 @@
-"""pykeyupdate/cli: the commands, run in this process and as a user would."""
+"""pykeyupdate/_cli: the commands, run in this process and as a user would."""
 
 import errno
 import json
