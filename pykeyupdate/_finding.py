@@ -138,7 +138,16 @@ _BUILDING_BLOCKS = {
     "urllib3",
     "urllib3_future",
 }
-_NOT_ENTERED = (str, bytes, int, float, type(None), type, ModuleType, FunctionType)
+_NOT_ENTERED: tuple[type, ...] = (
+    str,
+    bytes,
+    int,
+    float,
+    type(None),
+    type,
+    ModuleType,
+    FunctionType,
+)
 _MOST_HINTED = 1000  # objects that are looked at, some milliseconds
 
 
