@@ -15,7 +15,7 @@ import pytest
 
 import pykeyupdate
 from pykeyupdate import _cli
-from pykeyupdate._cli import bench_duplex, bench_policy, demo, doctor
+from pykeyupdate._cli import bench, bench_duplex, bench_policy, demo, doctor
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
@@ -254,6 +254,14 @@ def test_bench_calls_compares_side_by_side(capsys):
     out = capsys.readouterr().out
     for text in ("pending()", "ctypes", "C program", "target"):
         assert text in out
+
+
+def test_bench_calls_outside_a_checkout_has_no_c_program(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "_C_PROGRAM", tmp_path / "cycle.c")
+    assert _cli.main(["bench", "calls"]) == 0
+    out = capsys.readouterr().out
+    assert "No cycle: the C program it is compared with is in a checkout alone" in out
+    assert "A cycle" not in out
 
 
 @pytest.fixture
