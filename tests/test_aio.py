@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 
-import frameworks
 import pytest
-from link import NOT_REQUESTED, REQUESTED, der
-from servers import echo
+from support import frameworks
+from support.link import NOT_REQUESTED, REQUESTED, der
+from support.servers import echo
 
 import pykeyupdate
 from pykeyupdate import aio

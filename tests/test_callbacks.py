@@ -6,8 +6,8 @@ import logging
 import signal
 
 import pytest
-from crossing import judging, loops, scenes
-from crossing.scenes import Case
+from support.crossing import judging, loops, scenes
+from support.crossing.scenes import Case
 
 import pykeyupdate
 

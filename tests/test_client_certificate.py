@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import trustme
-from link import Link, der, fill_to_the_brim
+from support.link import Link, der, fill_to_the_brim
 
 import pykeyupdate
 

@@ -11,7 +11,7 @@ import ssl
 import threading
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
+from support.link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _keyupdate

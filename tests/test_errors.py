@@ -3,7 +3,7 @@
 import ssl
 
 import pytest
-import table
+from support import libssl_table
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _errors
@@ -99,10 +99,10 @@ def test_after_a_write_pending_refusal_send_still_wants_to_write(make_link):
 
 def test_a_strangers_entry_in_the_queue_is_neither_read_nor_left(make_link):
     link = make_link("tls13")
-    assert table.libssl.SSL_key_update(table.pointer(link.client), 7) == 0
-    assert table.libssl.ERR_peek_error() != 0
+    assert libssl_table.libssl.SSL_key_update(libssl_table.pointer(link.client), 7) == 0
+    assert libssl_table.libssl.ERR_peek_error() != 0
     pykeyupdate.key_update(link.client)
-    assert table.libssl.ERR_peek_error() == 0
+    assert libssl_table.libssl.ERR_peek_error() == 0
     link.settle()
     assert link.talks()
 

@@ -11,8 +11,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import table
-from link import NOT_REQUESTED
+from support import libssl_table
+from support.link import NOT_REQUESTED
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _keyupdate
@@ -52,7 +52,7 @@ assert not {m for m in set(sys.modules) - modules if "argparse" in m or "cli" in
 
 def test_library_that_does_not_know_the_connection_is_not_called(tls13, role):
     """OpenSSL gives back the object that an SSL* belongs to, or it is none."""
-    with table.instead_of("SSL_get_ex_data", lambda pointer, index: 0):
+    with libssl_table.instead_of("SSL_get_ex_data", lambda pointer, index: 0):
         for target in (tls13.end(role), tls13.end(role)._sslobj):
             with pytest.raises(pykeyupdate.NotATLSConnectionError, match="holds no"):
                 pykeyupdate.key_update(target)
@@ -128,7 +128,7 @@ except pykeyupdate.HandshakeNotDoneError:
 @pytest.mark.parametrize("name", CONTROLS)
 def test_missing_function_is_not_implemented(make_link, name):
     link = make_link("tls12" if "reneg" in name else "tls13")
-    with table.without(name):
+    with libssl_table.without(name):
         with pytest.raises(NotImplementedError, match=rf"no {name}\(\)") as caught:
             CONTROLS[name](link.client)
     assert isinstance(caught.value, pykeyupdate.NotPossibleError)
@@ -137,9 +137,9 @@ def test_missing_function_is_not_implemented(make_link, name):
 
 def test_the_others_work_without_the_queries(make_link):
     link13, link12 = make_link("tls13"), make_link("tls12")
-    with table.without("SSL_get_key_update_type"):
+    with libssl_table.without("SSL_get_key_update_type"):
         pykeyupdate.key_update(link13.client)
-    with table.without("SSL_renegotiate_pending"):
+    with libssl_table.without("SSL_renegotiate_pending"):
         pykeyupdate.renegotiate(link12.client)
     link13.client.do_handshake()
     assert link13.said("client") == [NOT_REQUESTED]
@@ -153,8 +153,9 @@ def test_openssls_refusal_looks_as_the_ssl_modules(make_link):
     link = make_link("tls12")
     with pytest.raises(ssl.SSLError) as expected:
         link.server._sslobj.verify_client_post_handshake()
-    with table.instead_of(
-        "SSL_renegotiate", lambda pointer, _: table.libssl.SSL_key_update(pointer, 0)
+    with libssl_table.instead_of(
+        "SSL_renegotiate",
+        lambda pointer, _: libssl_table.libssl.SSL_key_update(pointer, 0),
     ):
         with pytest.raises(pykeyupdate.RefusedByOpenSSLError) as caught:
             pykeyupdate.renegotiate(link.server)
@@ -166,7 +167,7 @@ def test_openssls_refusal_looks_as_the_ssl_modules(make_link):
     assert repr(link.server) in str(ours)
     assert isinstance(ours, ssl.SSLError)
     assert isinstance(ours, pykeyupdate.NotPossibleError)
-    assert table.libssl.ERR_peek_error() == 0
+    assert libssl_table.libssl.ERR_peek_error() == 0
     assert link.talks()
 
 
@@ -175,10 +176,10 @@ def test_openssls_refusal_that_may_pass_is_not_now(make_link):
     link = make_link("tls13")
 
     def twice(pointer, update_type):
-        assert table.libssl.SSL_key_update(pointer, update_type) == 1
-        return table.libssl.SSL_key_update(pointer, update_type)
+        assert libssl_table.libssl.SSL_key_update(pointer, update_type) == 1
+        return libssl_table.libssl.SSL_key_update(pointer, update_type)
 
-    with table.instead_of("SSL_key_update", twice):
+    with libssl_table.instead_of("SSL_key_update", twice):
         with pytest.raises(pykeyupdate.DeferredByOpenSSLError) as caught:
             pykeyupdate.key_update(link.client)
     error = caught.value
@@ -191,14 +192,14 @@ def test_openssls_refusal_that_may_pass_is_not_now(make_link):
     assert str(error) == str(ssl.SSLError(number, text)) == text
     for copied in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert (copied.args, vars(copied)) == (error.args, vars(error))
-    assert table.libssl.ERR_peek_error() == 0
+    assert libssl_table.libssl.ERR_peek_error() == 0
     link.settle()
     assert link.talks()
 
 
 def test_openssls_refusal_without_a_reason(make_link):
     link = make_link("tls13")
-    with table.instead_of("SSL_key_update", lambda *_: 0):
+    with libssl_table.instead_of("SSL_key_update", lambda *_: 0):
         with pytest.raises(pykeyupdate.RefusedByOpenSSLError) as caught:
             pykeyupdate.key_update(link.client)
     assert (caught.value.library, caught.value.reason) == (None, None)
@@ -231,13 +232,15 @@ def kernel_tls(connection):
 
     Which bit it is, is private to OpenSSL: try those that are no public flag.
     """
-    bio = table.libssl.SSL_get_wbio(table.pointer(connection))
+    bio = libssl_table.libssl.SSL_get_wbio(libssl_table.pointer(connection))
     for bit in range(11, 16):
-        table.libssl.BIO_set_flags(bio, 1 << bit)
-        is_on = table.libssl.BIO_ctrl(bio, 73, 0, None) > 0  # BIO_CTRL_GET_KTLS_SEND
+        libssl_table.libssl.BIO_set_flags(bio, 1 << bit)
+        is_on = (
+            libssl_table.libssl.BIO_ctrl(bio, 73, 0, None) > 0
+        )  # BIO_CTRL_GET_KTLS_SEND
         if is_on:
             yield True
-        table.libssl.BIO_clear_flags(bio, 1 << bit)
+        libssl_table.libssl.BIO_clear_flags(bio, 1 << bit)
         if is_on:
             return
     yield False
@@ -247,7 +250,7 @@ def kernel_tls(connection):
 
 
 def test_old_library_idle_connection_is_updated(tls13, role):
-    with table.version(OPENSSL_1_1_1K):
+    with libssl_table.version(OPENSSL_1_1_1K):
         for update_type in (KeyUpdateType.NOT_REQUESTED, KeyUpdateType.REQUESTED):
             pykeyupdate.key_update(tls13.end(role), update_type)
             tls13.end(role).do_handshake()
@@ -258,7 +261,7 @@ def test_old_library_unread_data_is_refused(tls13, role):
     end, peer = tls13.end(role), tls13.peer(role)
     peer.write(b"two bytes"[:2])
     assert end.read(1) == b"t"
-    with table.version(OPENSSL_1_1_1K):
+    with libssl_table.version(OPENSSL_1_1_1K):
         if isinstance(end, pykeyupdate.SSLSocket):  # it puts received data aside
             pykeyupdate.key_update(end)
             assert end.read(1) == b"w"
@@ -280,7 +283,7 @@ def test_old_library_half_a_record_is_refused(make_link, role):
     incoming.write(record[:500])
     with pytest.raises(ssl.SSLWantReadError):
         end.read(1)
-    with table.version(OPENSSL_1_1_1K):
+    with libssl_table.version(OPENSSL_1_1_1K):
         with pytest.raises(pykeyupdate.ReadPendingError):
             pykeyupdate.key_update(end)
     incoming.write(record[500:])
@@ -293,7 +296,7 @@ def test_old_library_pending_write_is_refused_after_a_read_too(make_link, role):
     link = make_link("tls13", "socket")
     end = link.end(role)
     link.fill(role)
-    with table.version(OPENSSL_1_1_1K):
+    with libssl_table.version(OPENSSL_1_1_1K):
         with pytest.raises(pykeyupdate.WritePendingError):
             pykeyupdate.key_update(end)
         with pytest.raises(ssl.SSLWantReadError):

@@ -10,8 +10,8 @@ import logging
 import ssl
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Link, write_nothing
-from table import libssl, pointer
+from support.libssl_table import libssl, pointer
+from support.link import NOT_REQUESTED, REQUESTED, Link, write_nothing
 
 import pykeyupdate
 from pykeyupdate import EventKind, PeerLimitError, PeerLimits

@@ -1,6 +1,6 @@
 """_policy.py, ext/keys/policy.c and ext/keys/ledger.c: keys change when they must, to the record.
 
-What is claimed of TLS 1.3 is counted on the wire (tests/wire.py).
+What is claimed of TLS 1.3 is counted on the wire (tests/support/wire.py).
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import threading
 from datetime import timedelta
 
 import pytest
-import table
-from link import (
+from support import libssl_table
+from support.link import (
     CLIENT_HELLO,
     HELLO_REQUEST,
     NAMES,
@@ -29,7 +29,7 @@ from link import (
     Link,
     Witness,
 )
-from wire import Wire
+from support.wire import Wire
 
 import pykeyupdate
 from pykeyupdate import PeerLimits, RekeyPolicy, testing
@@ -97,16 +97,16 @@ def test_never_more_than_n_bytes_under_one_key(make_wire, most):
 def test_records_are_counted_where_the_peer_wants_smaller_ones(make_contexts, kind):
     """RFC 6066: a client may ask for records of 512 bytes."""
     wire = Wire(make_contexts("tls13"), kind, "server", policy=at_once(sent_records=3))
-    set_length = table.libssl.SSL_ctrl
+    set_length = libssl_table.libssl.SSL_ctrl
     set_length.argtypes = [
         ctypes.c_void_p,
         ctypes.c_int,
         ctypes.c_long,
         ctypes.c_void_p,
     ]
-    by_name = table.libssl.SSL_set_tlsext_max_fragment_length
+    by_name = libssl_table.libssl.SSL_set_tlsext_max_fragment_length
     by_name.argtypes = [ctypes.c_void_p, ctypes.c_uint8]
-    assert by_name(table.pointer(wire.peer), 1) == 1
+    assert by_name(libssl_table.pointer(wire.peer), 1) == 1
     wire.handshake()
     data = bytes(20_000)
     assert wire.write(data) == data
@@ -758,9 +758,9 @@ def test_limits_of_the_cipher_suites(make_contexts, suite, sent, received):
     assert int(2**24.5) == 23_726_566
     client, server = make_contexts("tls13")
     wire = Wire((client, server), "object", "client")
-    set_suites = table.libssl.SSL_set_ciphersuites
+    set_suites = libssl_table.libssl.SSL_set_ciphersuites
     set_suites.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    assert set_suites(table.pointer(wire.end), suite.encode()) == 1
+    assert set_suites(libssl_table.pointer(wire.end), suite.encode()) == 1
     wire.handshake()
     assert wire.end.cipher()[0] == suite
     stats = pykeyupdate.stats(wire.end)
@@ -1180,11 +1180,11 @@ def test_a_stock_peer_with_a_write_pending_lives(make_contexts, name, role):
 
 def test_a_copy_of_the_ssl_has_no_record_to_free(make_wire):
     """SSL_dup() would copy the pointer, and both would free it."""
-    libssl = table.libssl
+    libssl = libssl_table.libssl
     libssl.SSL_dup.restype = ctypes.c_void_p
     libssl.SSL_dup.argtypes = libssl.SSL_free.argtypes = [ctypes.c_void_p]
     wire = make_wire(RekeyPolicy())
-    copy = libssl.SSL_dup(table.pointer(inner_of(wire.end)))
+    copy = libssl.SSL_dup(libssl_table.pointer(inner_of(wire.end)))
     assert copy
     opened = pykeyupdate.totals().open
     libssl.SSL_free(copy)

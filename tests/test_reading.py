@@ -1,8 +1,8 @@
 """ext/streams/reading.c: what a managed connection reads into, beside ``ssl``'s own."""
 
 import pytest
-from buffers import BUFFERS
-from link import Link
+from support.buffers import BUFFERS
+from support.link import Link
 
 import pykeyupdate
 

@@ -8,8 +8,8 @@ import time
 from datetime import timedelta
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
-from servers import echo
+from support.link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
+from support.servers import echo
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType

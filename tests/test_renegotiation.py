@@ -5,7 +5,7 @@ import os
 import ssl
 
 import pytest
-from link import Link
+from support.link import Link
 
 import pykeyupdate
 from pykeyupdate import _keyupdate

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from threads import DEADLOCK
+from support.threads import DEADLOCK
 
 import pykeyupdate
 from pykeyupdate import RekeyPolicy

@@ -14,8 +14,8 @@ import threading
 import time
 
 import pytest
-from link import Witness
-from threads import DEADLOCK
+from support.link import Witness
+from support.threads import DEADLOCK
 
 import pykeyupdate
 from pykeyupdate import _keyupdate

@@ -19,8 +19,8 @@ import threading
 import time
 
 import pytest
-from link import Witness
-from servers import serving
+from support.link import Witness
+from support.servers import serving
 
 import pykeyupdate
 

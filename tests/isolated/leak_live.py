@@ -12,7 +12,7 @@ from measure import gained
 import pykeyupdate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from link import Link
+from support.link import Link
 
 KILOBYTES = 1024
 

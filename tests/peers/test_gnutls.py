@@ -5,7 +5,7 @@ gnutls-serv --echo sends back what it gets. gnutls-cli --inline-commands takes
 """
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED
+from support.link import NOT_REQUESTED, REQUESTED
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType

@@ -14,7 +14,7 @@ connection or on the other one. What is crossed, in both roles, TLS 1.3 and 1.2:
   a message, signal handlers that interrupt what waits, or come between; some return,
   some raise, and of the signal handlers some fork, and the child goes on;
 - calls: all functions of pykeyupdate and pykeyupdate.aio, and all methods of SSLSocket
-  and SSLObject (``tests/crossing``). Of connections that are not managed the functions
+  and SSLObject (``tests/support/crossing``). Of connections that are not managed the functions
   alone: ssl's own methods may crash OpenSSL there.
 
 What is held to:
@@ -50,8 +50,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from crossing import judging
-from crossing.scenes import Case, Certificates
+from support.crossing import judging
+from support.crossing.scenes import Case, Certificates
 from world import certificate_files
 
 BATCH = 100  # cases of a process

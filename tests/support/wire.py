@@ -5,9 +5,8 @@ import contextlib
 import socket
 import ssl
 
-from link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
-
 import pykeyupdate
+from support.link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
 
 APPLICATION_DATA = 23
 OVERHEAD = 17  # TLS 1.3: the type and the tag
