@@ -52,7 +52,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.crossing import judging
 from support.crossing.scenes import Case, Certificates
-from world import certificate_files
+from support.world import certificate_files
 
 BATCH = 100  # cases of a process
 FAILURES_SHOWN = 40

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 
 from storm import BLOCK, PATTERN
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

@@ -59,7 +59,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from peer_flood import ATTACKS, Connection
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 from pykeyupdate import PeerLimits, RekeyPolicy

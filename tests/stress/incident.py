@@ -29,7 +29,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 from pykeyupdate._cli.bench_duplex import allow_descriptors, resident

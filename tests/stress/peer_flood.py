@@ -32,7 +32,7 @@ import threading
 from collections import Counter
 from typing import NamedTuple
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

@@ -13,9 +13,9 @@ import logging
 import ssl
 import sys
 
-import hostile
 from fuzz import NAMES
-from world import (
+from support import hostile
+from support.world import (
     PERFORMING,
     Contexts,
     ManagedMemoryPair,

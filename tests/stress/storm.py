@@ -29,7 +29,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import Counter
 
-from world import BigSocketPair, Contexts, MemoryPair, connect, settle, talks
+from support.world import BigSocketPair, Contexts, MemoryPair, connect, settle, talks
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, PyKeyUpdateError

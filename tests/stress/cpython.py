@@ -1,6 +1,6 @@
 """CPython's own tests with pykeyupdate's classes in place of the standard library's.
 
-    PYTHONPATH=. python tests/cpython.py [SUITE...]
+    PYTHONPATH=. python tests/stress/cpython.py [SUITE...]
 
 Each suite is run twice, with ``ssl.SSLContext.sslsocket_class`` and
 ``sslobject_class`` as they are and as ``pykeyupdate.SSLSocket`` and ``SSLObject``, set
