@@ -1,6 +1,6 @@
 """CPython's own tests with pykeyupdate's classes in place of the standard library's.
 
-    PYTHONPATH=. python tests/stress/cpython.py [SUITE...]
+    python tests/stress cpython [SUITE...]  (five minutes)
 
 Each suite is run twice, with ``ssl.SSLContext.sslsocket_class`` and
 ``sslobject_class`` as they are and as ``pykeyupdate.SSLSocket`` and ``SSLObject``, set

@@ -1,6 +1,6 @@
 """A peer in another process that changes keys as fast as it can, against threads.
 
-    PYTHONPATH=. python tests/stress/flood.py --seconds 20
+    python tests/stress flood  (a minute)
 
 The server has a thread that reads and one that writes; its client sends KeyUpdate
 messages without a pause (TLS 1.3), or renegotiates without one (TLS 1.2), with data in

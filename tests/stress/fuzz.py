@@ -1,6 +1,6 @@
 """Fuzz the seven functions: no argument and no order of calls may do harm.
 
-    PYTHONPATH=. python tests/stress/fuzz.py --calls 1000000
+    python tests/stress fuzz  (a minute)
 
 Hostile arguments and wrong signatures, between random operations on real connections of
 every state. What is held to, at every call:

@@ -1,6 +1,6 @@
 """Peers that do nothing wrong, and signals: what managed connections must never spoil.
 
-    PYTHONPATH=. python tests/stress/honest.py
+    python tests/stress honest  (a minute and a half)
 
 Three parts, each alone with ``--part``:
 

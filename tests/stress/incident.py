@@ -1,6 +1,6 @@
 """An incident: new keys for ten thousand connections of one process, all at once.
 
-    PYTHONPATH=. python tests/stress/incident.py
+    python tests/stress incident  (half a minute, 3 GB of memory)
 
 A server has half of them in asyncio (managed ``SSLObject``), and half as managed
 ``SSLSocket`` that do not block, in a loop of ``selectors``. The peers are sockets of
