@@ -587,7 +587,7 @@ def test_renegotiates_where_the_policy_allows_it(make_contexts, kind, role):
 
 def test_a_managed_object_reads_and_writes_as_ssls(make_wire, kind):
     if kind == "socket":
-        pytest.skip("tests/test_sockets.py")
+        pytest.skip("tests/streams/test_managed_sockets.py")
     wire = make_wire(RekeyPolicy())
     end = wire.end
     assert isinstance(end, ssl.SSLObject)
@@ -867,7 +867,7 @@ def test_an_interrupt_in_a_handler_is_an_interrupt(make_wire):
 def test_an_object_is_used_by_one_call_at_a_time(make_contexts, role, kind, armed):
     """ssl's own crashes in OpenSSL where a callback reads its own connection."""
     if kind == "socket":
-        pytest.skip("tests/test_sockets.py")
+        pytest.skip("tests/streams/test_managed_sockets.py")
     said = []
 
     def callback(conn, *_):
@@ -892,7 +892,7 @@ def test_an_object_is_used_by_one_call_at_a_time(make_contexts, role, kind, arme
 def test_nothing_is_done_to_an_object_in_the_middle_of_a_call(make_contexts, kind):
     """Of pykeyupdate's own calls as well, and of what a policy would do by itself."""
     if kind == "socket":
-        pytest.skip("tests/test_sockets.py")
+        pytest.skip("tests/streams/test_managed_sockets.py")
     seen = []
 
     def callback(conn, *_):
@@ -927,7 +927,7 @@ def test_nothing_is_done_to_an_object_in_the_middle_of_a_call(make_contexts, kin
 def test_threads_that_meet_in_an_object_leave_it_free(make_contexts, kind, name):
     """One of them is refused; when all are gone, nobody is (without a GIL, too)."""
     if kind == "socket":
-        pytest.skip("tests/test_sockets.py")
+        pytest.skip("tests/streams/test_managed_sockets.py")
     wire = Wire(make_contexts("tls13"), kind, "client", policy=None).handshake()
 
     def call_often():
