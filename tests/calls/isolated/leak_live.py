@@ -11,7 +11,7 @@ from measure import gained
 
 import pykeyupdate
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from support.link import Link
 
 KILOBYTES = 1024
