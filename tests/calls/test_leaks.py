@@ -1,4 +1,4 @@
-"""Each script in tests/calls/isolated runs in a process of its own and measures itself."""
+"""Each script in isolated/ runs in a process of its own and measures itself."""
 
 import subprocess
 import sys

@@ -8,7 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from support.link import NOT_REQUESTED, REQUESTED, fill_to_the_brim, write_nothing
+from support.link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
 from support.servers import echo
 
 import pykeyupdate
@@ -449,8 +449,6 @@ def test_peer_that_says_goodbye_while_we_wait(make_link):
 
 
 def test_peer_that_refuses_ends_the_connection_with_its_reason(make_contexts):
-    from link import Link
-
     client, server = make_contexts("tls12")
     client.options |= ssl.OP_NO_RENEGOTIATION
     link = Link(client, server).handshake()
