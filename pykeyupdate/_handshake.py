@@ -6,8 +6,8 @@ name it, ``tls``, the object of ``ssl`` inside it, and ``function``, the name of
 user's call.
 
 Over memory (an ``SSLObject``, a managed socket) all of it is one call of the extension,
-in which nothing comes between (``ext/calls/handshake.c``). What is here step by step is for
-sockets whose bytes OpenSSL itself moves: their ``do_handshake()`` waits.
+in which nothing comes between (``ext/calls/handshake.c``). What is here step by step is
+for sockets whose bytes OpenSSL itself moves: their ``do_handshake()`` waits.
 """
 
 import enum

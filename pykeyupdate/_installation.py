@@ -17,7 +17,8 @@ remembered, because ``uninstall()`` may find yet another there.
 Managed connections come by the hook that ``ssl`` documents for it: a context makes
 sockets of its ``sslsocket_class`` and objects of its ``sslobject_class``. ``manage()``
 sets those of one context, ``install()`` the ones that all contexts have by default. So
-that nothing is left half done, both ask ``_context_hooks.py`` first whether that will do.
+that nothing is left half done, both ask ``_context_hooks.py`` first whether that will
+do.
 """
 
 import contextlib

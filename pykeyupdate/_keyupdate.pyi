@@ -61,8 +61,8 @@ class ManagedObject:
     def do_handshake(self) -> None: ...
     def unwrap(self) -> Any: ...
 
-# What a managed socket has in the place of an _ssl._SSLSocket (ext/streams/duplex.c); what is
-# not here is that one's own.
+# What a managed socket has in the place of an _ssl._SSLSocket (ext/streams/duplex.c);
+# what is not here is that one's own.
 @final
 class Duplex:
     def __new__(cls, inner: Any, owner: Any, /) -> Self: ...

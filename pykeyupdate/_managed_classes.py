@@ -1,7 +1,7 @@
 """The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-Both have the extension keep a record beside them (``ext/keys/ledger.c``), with the rules
-that their context was given: when to change keys, and what the peer may do. An
+Both have the extension keep a record beside them (``ext/keys/ledger.c``), with the
+rules that their context was given: when to change keys, and what the peer may do. An
 ``SSLObject`` is ``ssl.SSLObject`` with a ``read()`` and ``write()`` in C that look
 there. An ``SSLSocket`` is more: any number of threads may use it.
 
@@ -10,12 +10,12 @@ The ``ssl`` module gives OpenSSL the socket itself, so a thread that waits for d
 waits *inside* OpenSSL, and another that sends meanwhile is inside as well: that works
 until a key changes, a session ticket comes or the socket has a timeout.
 
-Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how reading,
-writing and waiting go together). All of that is in an object that stands where ``ssl``
-keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()``,
+Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how
+reading, writing and waiting go together). All of that is in an object that stands where
+``ssl`` keeps its own, in ``_sslobj``; so ``recv()``, ``sendall()``, ``makefile()``,
 ``do_handshake()`` and all the rest are ``ssl.SSLSocket``'s own code, of whatever Python
-this runs on. This file puts that object there, and closes it while other threads are
-in it.
+this runs on. This file puts that object there, and closes it while other threads are in
+it.
 """
 
 import socket

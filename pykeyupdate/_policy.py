@@ -4,9 +4,9 @@ Theory of operation. OpenSSL never changes keys by itself, and processes as many
 updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` say what
 a managed connection does about it; they are numbers, and the extension keeps them
 beside each connection (``ext/keys/ledger.c``) and looks at them just before a write and
-after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs where
-nothing is due. ``impossible()`` is what the extension asks where keys must be changed
-and cannot be.
+after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs
+where nothing is due. ``impossible()`` is what the extension asks where keys must be
+changed and cannot be.
 """
 
 import dataclasses

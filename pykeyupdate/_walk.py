@@ -6,10 +6,10 @@ and methods that their projects document, the same few in many of them. So nothi
 imported: a walk looks whether an object has one of these, takes that step inwards and
 looks again, until it meets an object of ``ssl``.
 
-What an object has is looked up on its type and in its dict (``_static_lookup.py``), so that a
-proxy, a lazy object or a mock is asked nothing. A method is called only where the type
-has it, under a name or beside others that make the class known; a property is read only
-if it is one of ``_PROPERTIES``.
+What an object has is looked up on its type and in its dict (``_static_lookup.py``), so
+that a proxy, a lazy object or a mock is asked nothing. A method is called only where
+the type has it, under a name or beside others that make the class known; a property is
+read only if it is one of ``_PROPERTIES``.
 
 On the way the walk keeps what moves the bytes. An ``ssl.SSLSocket`` does that itself.
 An ``ssl.SSLObject`` only encrypts, and the transport or stream around it must be told

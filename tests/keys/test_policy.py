@@ -1,4 +1,4 @@
-"""_policy.py, ext/keys/policy.c and ext/keys/ledger.c: keys change when they must, to the record.
+"""ext/keys and _policy.py: keys change when they must, to the record.
 
 What is claimed of TLS 1.3 is counted on the wire (tests/support/wire.py).
 """

@@ -1,4 +1,4 @@
-"""ext/openssl/errors.c and pykeyupdate/_errors.py: classes, messages, the error queue."""
+"""ext/openssl/errors.c and _errors.py: classes, messages, the error queue."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""ext/openssl/libssl.c and the preconditions on libraries other than the one that is here."""
+"""ext/openssl/libssl.c, and the preconditions on other libraries than the one here."""
 
 import contextlib
 import copy
