@@ -8,7 +8,7 @@ import argparse
 import importlib
 from typing import Optional
 
-from . import doctor, ending
+from . import doctor, exit_codes
 
 COMMANDS = {
     "demo": "use every control on real TLS connections, show what the wire showed",
@@ -23,7 +23,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     2 says that it cannot run here, 130 that it was interrupted and 141 that nobody read
     its output to the end; a command's own codes are its ``main()``'s.
     """
-    return ending.guarded(lambda: _main(argv))
+    return exit_codes.guarded(lambda: _main(argv))
 
 
 def _main(argv: Optional[list[str]]) -> int:
@@ -44,7 +44,7 @@ def _main(argv: Optional[list[str]]) -> int:
         return 0
     report = doctor.examine()
     if chosen.command != "doctor" and not report["works"]:
-        raise ending.CannotRun(doctor.render(report))
+        raise exit_codes.CannotRun(doctor.render(report))
     command = importlib.import_module(f".{chosen.command}", __name__)
     exit_code: int = command.main(chosen.arguments)
     return exit_code

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .._constants import OP_ALLOW_CLIENT_RENEGOTIATION
-from .ending import CannotRun
+from .exit_codes import CannotRun
 
 NAME = "localhost"
 _TIMEOUT = 30.0  # seconds; on loopback nothing takes one
