@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from .. import KeyUpdateType, get_key_update_type, key_update
 from .._keyupdate import libssl
-from . import bench_duplex, bench_policy, doctor, local
+from . import bench_duplex, bench_policy, doctor, local_connections
 
 _ROUNDS = 25
 _QUESTIONS = 5_000  # in a round
@@ -53,10 +53,12 @@ def main(argv: list[str]) -> int:
 
 def bench_calls() -> int:
     """Measure each call and a whole cycle."""
-    authority = local.trustme().CA()
-    certificate = authority.issue_cert(local.NAME)
-    contexts = local.contexts(authority, certificate, ssl.TLSVersion.TLSv1_3)
-    near, far = local.memory_connection(*contexts)
+    authority = local_connections.trustme().CA()
+    certificate = authority.issue_cert(local_connections.NAME)
+    contexts = local_connections.contexts(
+        authority, certificate, ssl.TLSVersion.TLSv1_3
+    )
+    near, far = local_connections.memory_connection(*contexts)
     cipher = near.cipher()
     print(doctor.version_line())
     print(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")

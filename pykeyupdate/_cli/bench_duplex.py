@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from .._installation import manage
-from . import doctor, local
+from . import doctor, local_connections
 
 _ROUNDS = 15
 _BULK = 64 << 20  # bytes in a round
@@ -50,9 +50,9 @@ class Measurement(NamedTuple):
 
 def main(version: ssl.TLSVersion) -> int:
     """Measure and print; 0 when it ran."""
-    local.need_loopback()
-    authority = local.trustme().CA()
-    certificate = authority.issue_cert(local.NAME)
+    local_connections.need_loopback()
+    authority = local_connections.trustme().CA()
+    certificate = authority.issue_cert(local_connections.NAME)
     with tempfile.TemporaryDirectory() as folder:
         pem = Path(folder, "server.pem")
         certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -108,7 +108,7 @@ def _connect(
 ) -> ssl.SSLSocket:
     plain = socket.create_connection(address)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return _wrapped(client, kind, plain, server_hostname=local.NAME)
+    return _wrapped(client, kind, plain, server_hostname=local_connections.NAME)
 
 
 def _wrapped(

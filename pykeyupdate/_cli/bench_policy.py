@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple, Optional
 
 from .._installation import manage
-from . import bench_duplex, doctor, local
+from . import bench_duplex, doctor, local_connections
 
 _CONNECTIONS = 40  # of each kind
 _ROUNDS = 20  # on each; an even number
@@ -49,15 +49,17 @@ class Measurement(NamedTuple):
 
 def main(version: ssl.TLSVersion) -> int:
     """Measure and print; 0 when it ran."""
-    authority = local.trustme().CA()
-    certificate = authority.issue_cert(local.NAME)
+    authority = local_connections.trustme().CA()
+    certificate = authority.issue_cert(local_connections.NAME)
     contexts = {
-        kind: _contexts(kind, *local.contexts(authority, certificate, version))
+        kind: _contexts(
+            kind, *local_connections.contexts(authority, certificate, version)
+        )
         for kind in _NAMES
     }
     bench_duplex.take_processor(-1)
     print(doctor.version_line())
-    near, _ = local.memory_connection(*contexts["stock"])
+    near, _ = local_connections.memory_connection(*contexts["stock"])
     cipher = near.cipher()
     print(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
     print(
@@ -93,7 +95,9 @@ def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
     order = list(_NAMES)
     for _ in range(_CONNECTIONS):
         order.reverse()
-        ends = {kind: local.memory_connection(*contexts[kind]) for kind in order}
+        ends = {
+            kind: local_connections.memory_connection(*contexts[kind]) for kind in order
+        }
         for _ in range(_ROUNDS):
             order.reverse()
             for kind in order:
@@ -181,7 +185,9 @@ def occupy(pem: str, trusted: str, number: str, kind: str) -> None:
     for count in (50, int(number)):  # what the first ones bring is not theirs
         gc.collect()
         before = measure()
-        there_are += [local.memory_connection(*contexts) for _ in range(count)]
+        there_are += [
+            local_connections.memory_connection(*contexts) for _ in range(count)
+        ]
     gc.collect()
     print((measure() - before) / (2 * int(number)))
 

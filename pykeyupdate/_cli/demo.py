@@ -22,7 +22,7 @@ from .. import (
     WrongProtocolVersionError,
     installed,
 )
-from . import doctor, local
+from . import doctor, local_connections
 
 _HANDSHAKE = 22  # TLS content type
 _KEY_UPDATE = 24  # handshake message type (RFC 9846 section 4)
@@ -44,19 +44,19 @@ _NOT_REQUESTED, _REQUESTED = _REQUESTS.values()
 def main(argv: list[str]) -> int:
     """Run the demonstration; 0 if every call held, 1 if not."""
     argparse.ArgumentParser(prog="python -m pykeyupdate demo").parse_args(argv)
-    local.need_loopback()
-    authority = local.trustme().CA()
+    local_connections.need_loopback()
+    authority = local_connections.trustme().CA()
     print(doctor.version_line())
-    certificate = authority.issue_cert(local.NAME)
+    certificate = authority.issue_cert(local_connections.NAME)
     stage = Stage()
     with installed():
         for version, play in (
             (ssl.TLSVersion.TLSv1_3, play_key_updates),
             (ssl.TLSVersion.TLSv1_2, play_renegotiations),
         ):
-            contexts = local.contexts(authority, certificate, version)
+            contexts = local_connections.contexts(authority, certificate, version)
             stage.watch(*contexts)
-            with local.tcp_connection(*contexts) as ends:
+            with local_connections.tcp_connection(*contexts) as ends:
                 stage.open(*ends)
                 play(stage)
     print(f"\n{stage.held} of {stage.calls} calls did what OpenSSL's manual says")

@@ -298,8 +298,10 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
         made["managed" if is_managed == {True} else "stock"] += 1
         return ends
 
-    connect = bench_policy.local.memory_connection
-    monkeypatch.setattr(bench_policy.local, "memory_connection", memory_connection)
+    connect = bench_policy.local_connections.memory_connection
+    monkeypatch.setattr(
+        bench_policy.local_connections, "memory_connection", memory_connection
+    )
     assert _cli.main(["bench", "policy"]) == 0
     assert made == {"stock": 7, "managed": 6}  # one shows the cipher
     out = capsys.readouterr().out
