@@ -83,7 +83,7 @@ import_managed_names(ku_state *state)
 {
     state->impossible = import_from("pykeyupdate._policy", "impossible");
     if (state->impossible != NULL) {
-        state->happened = import_from("pykeyupdate._events", "happened");
+        state->happened = import_from("pykeyupdate._events", "tell_events");
     }
     state->read_length = PyLong_FromLong(1024);
     return state->happened != NULL && state->read_length != NULL ? 0 : -1;

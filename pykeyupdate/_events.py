@@ -1,6 +1,6 @@
 """What happens on managed connections, told to the program and to the log.
 
-The extension notes what OpenSSL does and calls ``happened()`` afterwards, in the thread
+The extension notes what OpenSSL does and calls ``tell_events()`` afterwards, in the thread
 that read or wrote, when the call is over: a handler may use the connection. What it
 raises hurts nobody, but ``SystemExit``, ``KeyboardInterrupt`` and what a signal handler
 raises meanwhile: these come out of the call.
@@ -105,7 +105,7 @@ def _publish() -> None:
     _handlers = tuple(_registered.values())
 
 
-def happened(
+def tell_events(
     conn: Any, events: int, why_cut: Optional[str], why_impossible: str
 ) -> None:
     """Tell of events, given as the extension's bits.

@@ -17,7 +17,7 @@ typedef struct {
     PyObject *fileno;             /* _socket.socket.fileno */
     PyObject *gettimeout;         /* _socket.socket.gettimeout */
     PyObject *impossible;         /* pykeyupdate._policy.impossible */
-    PyObject *happened;           /* pykeyupdate._events.happened */
+    PyObject *happened;           /* pykeyupdate._events.tell_events */
     PyObject *read_length;        /* 1024 */
     PyTypeObject *duplex_type;    /* Duplex */
     BIO_METHOD *bio_method;       /* of managed sockets; never freed */
