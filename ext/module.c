@@ -81,7 +81,7 @@ import_names(ku_state *state)
 static int
 import_managed_names(ku_state *state)
 {
-    state->impossible = import_from("pykeyupdate._policy", "impossible");
+    state->impossible = import_from("pykeyupdate._policy", "act_on_impossible");
     if (state->impossible != NULL) {
         state->happened = import_from("pykeyupdate._events", "tell_events");
     }

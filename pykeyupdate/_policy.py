@@ -5,7 +5,7 @@ updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` s
 a managed connection does about it; they are numbers, and the extension keeps them
 beside each connection (``ext/keys/ledger.c``) and looks at them just before a write and
 after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs
-where nothing is due. ``impossible()`` is what the extension asks where keys must be
+where nothing is due. ``act_on_impossible()`` is what the extension asks where keys must be
 changed and cannot be.
 """
 
@@ -328,7 +328,7 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> tuple[object, ...]:
     )
 
 
-def impossible(conn: Any, function: str, reason: str) -> None:
+def act_on_impossible(conn: Any, function: str, reason: str) -> None:
     """Return where data may go on under keys that cannot be changed, or raise."""
     action = (conn._rules.policy or _NO_POLICY).on_impossible
     if action == "ignore":

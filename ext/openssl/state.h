@@ -16,7 +16,7 @@ typedef struct {
     PyObject *partial;            /* functools.partial */
     PyObject *fileno;             /* _socket.socket.fileno */
     PyObject *gettimeout;         /* _socket.socket.gettimeout */
-    PyObject *impossible;         /* pykeyupdate._policy.impossible */
+    PyObject *impossible;         /* pykeyupdate._policy.act_on_impossible */
     PyObject *happened;           /* pykeyupdate._events.tell_events */
     PyObject *read_length;        /* 1024 */
     PyTypeObject *duplex_type;    /* Duplex */
