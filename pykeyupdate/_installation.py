@@ -32,7 +32,7 @@ from ._errors import PatchWarning
 from ._fork_lock import make_lock
 from ._managed_classes import RULES, Defaults
 from ._methods import METHODS
-from ._policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, rules
+from ._policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, make_rules
 
 _MISSING = object()
 _UNSET: Any = object()
@@ -79,7 +79,7 @@ def install(
     """
     _arguments.flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
-    wanted = rules(
+    wanted = make_rules(
         DEFAULT.policy if policy is _UNSET else policy,
         DEFAULT.limits if limits is _UNSET else limits,
     )
@@ -199,7 +199,7 @@ def manage(
     """
     if not isinstance(context, _context_hooks.CONTEXT):
         raise TypeError(f"manage() takes an ssl.SSLContext, not {context!r}")
-    wanted = rules(policy, limits)
+    wanted = make_rules(policy, limits)
     try:
         found = _context_hooks.managed_classes(context)
     except _context_hooks.UnmanageableError as error:

@@ -295,7 +295,7 @@ class Rules(NamedTuple):
     """Both as the extension wants them (``parse_rules()``, managed.c)."""
 
 
-def rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
+def make_rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
     """Return both in one, checked."""
     for name, value, cls in (
         ("policy", policy, RekeyPolicy),
@@ -363,4 +363,4 @@ _NO_POLICY = RekeyPolicy(aead_limit=False)
 _UNLIMITED = PeerLimits(
     key_updates=None, key_updates_in_a_row=None, renegotiations=None
 )
-DEFAULT = rules(RekeyPolicy(), PeerLimits())
+DEFAULT = make_rules(RekeyPolicy(), PeerLimits())
