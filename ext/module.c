@@ -69,7 +69,7 @@ import_names(ku_state *state)
     state->ssl = PyImport_ImportModule("ssl");
     state->errors = PyImport_ImportModule("pykeyupdate._errors");
     if (state->errors != NULL) {
-        state->find = import_from("pykeyupdate._finding", "find");
+        state->find = import_from("pykeyupdate._finding", "find_connection");
     }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->partial != NULL

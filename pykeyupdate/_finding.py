@@ -18,7 +18,7 @@ from ._static_lookup import is_a, kind, package, packages, parts
 from ._walk import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 
 
-def find(conn: object, function: str) -> Connection:
+def find_connection(conn: object, function: str) -> Connection:
     """Return the connection inside ``conn``; errors name ``function``.
 
     Raises ``NotATLSConnectionError`` for what carries no TLS, or TLS that is not of

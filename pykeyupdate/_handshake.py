@@ -24,7 +24,7 @@ from ._errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
-from ._finding import call, find
+from ._finding import call, find_connection
 from ._identity_map import IdentityMap
 
 DATA = 0
@@ -139,7 +139,7 @@ def _is_of(tls: Any, frame: FrameType, waits: bool) -> bool:
 
 def refuse_beside_a_reader(conn: Any, function: str) -> None:
     """Refuse a handshake in this thread while another is always in SSL_read()."""
-    if find(conn, function).read_elsewhere:
+    if find_connection(conn, function).read_elsewhere:
         raise SharedConnectionError(
             f"{call(function, conn)}: its library reads it in a thread of its own, and "
             "a handshake driven by another would break it; use its asyncio form, or "

@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from . import _arguments, _handshake, _keyupdate
 from ._arguments import WAIT, Seconds
 from ._errors import NotATLSConnectionError
-from ._finding import call, find, name_of, refuse_to_send
+from ._finding import call, find_connection, name_of, refuse_to_send
 from ._handshake import DATA, ClientCertificate
 from ._walk import is_awaited
 
@@ -192,7 +192,7 @@ def request_client_certificate(
 
 def _own_io(conn: Any, function: str) -> Any:
     """Return the socket or object of ssl, unless something else moves its bytes."""
-    connection = find(conn, function)
+    connection = find_connection(conn, function)
     if connection.carrier is None:
         return connection.tls
     if not is_awaited(connection.carrier):

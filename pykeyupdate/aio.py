@@ -29,7 +29,7 @@ from typing import Any, Callable, Optional
 
 from . import _arguments, _handshake, _keyupdate
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from ._finding import call, find, refuse_to_send
+from ._finding import call, find_connection, refuse_to_send
 from ._handshake import DATA, ClientCertificate
 from ._static_lookup import has
 from ._walk import Connection, is_asyncio, is_awaited, is_socket
@@ -149,7 +149,7 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
 
 def _carried(conn: Any, function: str) -> Connection:
     """Return the connection inside, if an event loop moves its bytes."""
-    connection = find(conn, function)
+    connection = find_connection(conn, function)
     carrier = connection.carrier
     if carrier is None and is_socket(connection.tls):
         raise NotATLSConnectionError(

@@ -12,7 +12,7 @@ typedef struct {
     PyObject *sslobj_name;        /* the string "_sslobj" */
     PyObject *ssl;                /* module ssl, as it was at import */
     PyObject *errors;             /* module pykeyupdate._errors */
-    PyObject *find;               /* pykeyupdate._finding.find */
+    PyObject *find;               /* pykeyupdate._finding.find_connection */
     PyObject *partial;            /* functools.partial */
     PyObject *fileno;             /* _socket.socket.fileno */
     PyObject *gettimeout;         /* _socket.socket.gettimeout */
