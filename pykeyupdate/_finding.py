@@ -31,7 +31,7 @@ def find_connection(conn: object, function: str) -> Connection:
     reason = next(filter(None, map(_why_not, walk.ends)), None)
     if reason is None and any(end.is_empty for end in walk.ends):
         raise ConnectionClosedError(
-            f"{call(function, conn)}: it has no connection now: not connected yet, "
+            f"{call_text(function, conn)}: it has no connection now: not connected yet, "
             "closed, or a response that has been read to its end (its connection is "
             "back in the pool; call this before, with requests and urllib3 on a "
             "streamed response)"
@@ -52,7 +52,7 @@ def name_of(value: object) -> str:
         return "<object without a repr>"
 
 
-def call(function: str, conn: object) -> str:
+def call_text(function: str, conn: object) -> str:
     """Return how errors name a call."""
     return f"{function}({name_of(conn)})"
 
@@ -72,7 +72,7 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
             remedy = f"pass `{way}` to `pykeyupdate.aio.{function}()`"
             break
     raise NotATLSConnectionError(
-        f"{call(function, conn)}: {name_of(type(connection.carrier))} has no "
+        f"{call_text(function, conn)}: {name_of(type(connection.carrier))} has no "
         f"documented way to send what lies ready; {remedy}"
     )
 

@@ -24,7 +24,7 @@ from ._errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
-from ._finding import call, find_connection
+from ._finding import call_text, find_connection
 from ._identity_map import IdentityMap
 
 DATA = 0
@@ -113,7 +113,7 @@ def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
     while frame is not None:
         if frame.f_globals.get("__name__") == "ssl" and _is_of(tls, frame, waits):
             raise AlreadyPendingError(
-                f"{call(function, conn)}: refused, and nothing was done: it was "
+                f"{call_text(function, conn)}: refused, and nothing was done: it was "
                 "called from a callback, or a signal handler, in the middle of "
                 "another call of this thread on this connection; do it when that has "
                 "returned"
@@ -141,7 +141,7 @@ def refuse_beside_a_reader(conn: Any, function: str) -> None:
     """Refuse a handshake in this thread while another is always in SSL_read()."""
     if find_connection(conn, function).read_elsewhere:
         raise SharedConnectionError(
-            f"{call(function, conn)}: its library reads it in a thread of its own, and "
+            f"{call_text(function, conn)}: its library reads it in a thread of its own, and "
             "a handshake driven by another would break it; use its asyncio form, or "
             "open a new connection"
         )
@@ -151,7 +151,7 @@ def _refuse_over_unread_data(conn: Any, function: str) -> None:
     """Refuse what OpenSSL would not send before the received data has been read."""
     if _keyupdate.has_unread(conn, function):
         raise ReadPendingError(
-            f"{call(function, conn)}: received data is waiting, and a renegotiation "
+            f"{call_text(function, conn)}: received data is waiting, and a renegotiation "
             "does not begin before it has been read; recv() it first"
         )
 
@@ -244,7 +244,7 @@ def take_answer(
 def refuse_in_front_of_data(conn: Any, function: str) -> None:
     """Refuse to wait where application data stands in front of the handshake."""
     raise ReadPendingError(
-        f"{call(function, conn)}: application data came before the peer's handshake "
+        f"{call_text(function, conn)}: application data came before the peer's handshake "
         "message and would be lost; recv() it, then call again to go on (the handshake "
         "is under way and nothing has been lost)"
     )

@@ -15,7 +15,7 @@ from typing import Any, Callable, Literal, NamedTuple, Optional, Union
 from . import _arguments
 from ._arguments import Seconds
 from ._errors import RekeyImpossibleError
-from ._finding import call
+from ._finding import call_text
 
 OnImpossible = Union[
     Literal["raise", "close", "ignore"], Callable[[Any, RekeyImpossibleError], object]
@@ -335,7 +335,7 @@ def act_on_impossible(conn: Any, function: str, reason: str) -> None:
         return
     error = RekeyImpossibleError(
         1,
-        f"{call(function, conn)}: its RekeyPolicy wants new keys before this is sent, "
+        f"{call_text(function, conn)}: its RekeyPolicy wants new keys before this is sent, "
         f"and cannot have them: {reason}",
     )
     if callable(action):

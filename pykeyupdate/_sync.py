@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from . import _arguments, _handshake, _keyupdate
 from ._arguments import WAIT, Seconds
 from ._errors import NotATLSConnectionError
-from ._finding import call, find_connection, name_of, refuse_to_send
+from ._finding import call_text, find_connection, name_of, refuse_to_send
 from ._handshake import DATA, ClientCertificate
 from ._walk import is_awaited
 
@@ -198,7 +198,7 @@ def _own_io(conn: Any, function: str) -> Any:
     if not is_awaited(connection.carrier):
         refuse_to_send(conn, connection, function)
     raise NotATLSConnectionError(
-        f"{call(function, conn)}: {name_of(type(connection.carrier))} moves the "
+        f"{call_text(function, conn)}: {name_of(type(connection.carrier))} moves the "
         f"bytes of this connection; use `await pykeyupdate.aio.{function}()`"
     )
 

@@ -29,7 +29,7 @@ from typing import Any, Callable, Optional
 
 from . import _arguments, _handshake, _keyupdate
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from ._finding import call, find_connection, refuse_to_send
+from ._finding import call_text, find_connection, refuse_to_send
 from ._handshake import DATA, ClientCertificate
 from ._static_lookup import has
 from ._walk import Connection, is_asyncio, is_awaited, is_socket
@@ -153,12 +153,12 @@ def _carried(conn: Any, function: str) -> Connection:
     carrier = connection.carrier
     if carrier is None and is_socket(connection.tls):
         raise NotATLSConnectionError(
-            f"{call(function, conn)}: no event loop moves the bytes of this "
+            f"{call_text(function, conn)}: no event loop moves the bytes of this "
             f"connection, its socket does; use `pykeyupdate.{function}()`"
         )
     if carrier is None:
         raise NotATLSConnectionError(
-            f"{call(function, conn)}: an SSLObject only encrypts, and does not know "
+            f"{call_text(function, conn)}: an SSLObject only encrypts, and does not know "
             "what sends for it; pass the StreamWriter, transport or stream around it. "
             f"Where its memory BIOs are yours to move, use `pykeyupdate.{function}()`"
         )
@@ -190,12 +190,12 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
         if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
             raise WrongLoopError(
-                f"{call(function, conn)}: this connection belongs to another event "
+                f"{call_text(function, conn)}: this connection belongs to another event "
                 "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
             )
     if transport.is_closing() or _is_lost(transport):
         raise ConnectionClosedError(
-            f"{call(function, conn)}: its transport is closed or closing; open a new "
+            f"{call_text(function, conn)}: its transport is closed or closing; open a new "
             "connection"
         )
 
