@@ -1,9 +1,9 @@
 """What happens on managed connections, told to the program and to the log.
 
-The extension notes what OpenSSL does and calls ``tell_events()`` afterwards, in the thread
-that read or wrote, when the call is over: a handler may use the connection. What it
-raises hurts nobody, but ``SystemExit``, ``KeyboardInterrupt`` and what a signal handler
-raises meanwhile: these come out of the call.
+The extension notes what OpenSSL does and calls ``tell_events()`` afterwards, in the
+thread that read or wrote, when the call is over: a handler may use the connection. What
+it raises hurts nobody, but ``SystemExit``, ``KeyboardInterrupt`` and what a signal
+handler raises meanwhile: these come out of the call.
 """
 
 import enum

@@ -31,9 +31,9 @@ def find_connection(conn: object, function: str) -> Connection:
     reason = next(filter(None, map(_why_not, walk.ends)), None)
     if reason is None and any(end.is_empty for end in walk.ends):
         raise ConnectionClosedError(
-            f"{call_text(function, conn)}: it has no connection now: not connected yet, "
-            "closed, or a response that has been read to its end (its connection is "
-            "back in the pool; call this before, with requests and urllib3 on a "
+            f"{call_text(function, conn)}: it has no connection now: not connected "
+            "yet, closed, or a response that has been read to its end (its connection "
+            "is back in the pool; call this before, with requests and urllib3 on a "
             "streamed response)"
         )
     raise NotATLSConnectionError(

@@ -141,9 +141,9 @@ def refuse_beside_a_reader(conn: Any, function: str) -> None:
     """Refuse a handshake in this thread while another is always in SSL_read()."""
     if find_connection(conn, function).read_elsewhere:
         raise SharedConnectionError(
-            f"{call_text(function, conn)}: its library reads it in a thread of its own, and "
-            "a handshake driven by another would break it; use its asyncio form, or "
-            "open a new connection"
+            f"{call_text(function, conn)}: its library reads it in a thread of its "
+            "own, and a handshake driven by another would break it; use its asyncio "
+            "form, or open a new connection"
         )
 
 
@@ -151,8 +151,8 @@ def _refuse_over_unread_data(conn: Any, function: str) -> None:
     """Refuse what OpenSSL would not send before the received data has been read."""
     if _keyupdate.has_unread(conn, function):
         raise ReadPendingError(
-            f"{call_text(function, conn)}: received data is waiting, and a renegotiation "
-            "does not begin before it has been read; recv() it first"
+            f"{call_text(function, conn)}: received data is waiting, and a "
+            "renegotiation does not begin before it has been read; recv() it first"
         )
 
 
@@ -244,7 +244,7 @@ def take_answer(
 def refuse_in_front_of_data(conn: Any, function: str) -> None:
     """Refuse to wait where application data stands in front of the handshake."""
     raise ReadPendingError(
-        f"{call_text(function, conn)}: application data came before the peer's handshake "
-        "message and would be lost; recv() it, then call again to go on (the handshake "
-        "is under way and nothing has been lost)"
+        f"{call_text(function, conn)}: application data came before the peer's "
+        "handshake message and would be lost; recv() it, then call again to go on (the "
+        "handshake is under way and nothing has been lost)"
     )

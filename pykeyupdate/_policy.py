@@ -5,8 +5,8 @@ updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` s
 a managed connection does about it; they are numbers, and the extension keeps them
 beside each connection (``ext/keys/ledger.c``) and looks at them just before a write and
 after a read, on the thread that does either (``ext/keys/policy.c``). No Python runs
-where nothing is due. ``act_on_impossible()`` is what the extension asks where keys must be
-changed and cannot be.
+where nothing is due. ``act_on_impossible()`` is what the extension asks where keys must
+be changed and cannot be.
 """
 
 import dataclasses
@@ -335,8 +335,8 @@ def act_on_impossible(conn: Any, function: str, reason: str) -> None:
         return
     error = RekeyImpossibleError(
         1,
-        f"{call_text(function, conn)}: its RekeyPolicy wants new keys before this is sent, "
-        f"and cannot have them: {reason}",
+        f"{call_text(function, conn)}: its RekeyPolicy wants new keys before this is "
+        f"sent, and cannot have them: {reason}",
     )
     if callable(action):
         action(conn, error)

@@ -158,9 +158,10 @@ def _carried(conn: Any, function: str) -> Connection:
         )
     if carrier is None:
         raise NotATLSConnectionError(
-            f"{call_text(function, conn)}: an SSLObject only encrypts, and does not know "
-            "what sends for it; pass the StreamWriter, transport or stream around it. "
-            f"Where its memory BIOs are yours to move, use `pykeyupdate.{function}()`"
+            f"{call_text(function, conn)}: an SSLObject only encrypts, and does not "
+            "know what sends for it; pass the StreamWriter, transport or stream around "
+            "it. Where its memory BIOs are yours to move, use "
+            f"`pykeyupdate.{function}()`"
         )
     if not is_awaited(carrier):
         refuse_to_send(conn, connection, function)
@@ -190,13 +191,14 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
         loop = getattr(holder, "_loop", None) or getattr(holder, "loop", None)
         if isinstance(loop, asyncio.AbstractEventLoop) and loop is not running:
             raise WrongLoopError(
-                f"{call_text(function, conn)}: this connection belongs to another event "
-                "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
+                f"{call_text(function, conn)}: this connection belongs to another "
+                "event loop (or thread); use asyncio.run_coroutine_threadsafe() with "
+                "its own"
             )
     if transport.is_closing() or _is_lost(transport):
         raise ConnectionClosedError(
-            f"{call_text(function, conn)}: its transport is closed or closing; open a new "
-            "connection"
+            f"{call_text(function, conn)}: its transport is closed or closing; open a "
+            "new connection"
         )
 
 
