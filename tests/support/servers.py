@@ -7,7 +7,7 @@ import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from support.link import Witness
+from .link import Witness
 
 HALF = 100_000
 BODY = bytes(range(256)) * (2 * HALF // 256)

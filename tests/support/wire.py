@@ -6,7 +6,8 @@ import socket
 import ssl
 
 import pykeyupdate
-from support.link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
+
+from .link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
 
 APPLICATION_DATA = 23
 OVERHEAD = 17  # TLS 1.3: the type and the tag
