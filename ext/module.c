@@ -10,7 +10,7 @@
      system/   locks, buffers, deadlines, sockets, fork().
      openssl/  which libssl _ssl uses (libssl.c; locate_*.c ask the loader); where an
                object has its SSL*, and the proof (sslobject.c; streams and responses
-               are searched by pykeyupdate/connections.py); what OpenSSL says of a
+               are searched by pykeyupdate/_finding.py); what OpenSSL says of a
                connection (questions.c, states.c); refusals (outcome.h, errors.c).
      keys/     when keys may change (scheduling.c) and when they must (policy.c); the
                ledger beside a managed connection, which counts and limits (ledger.c).
@@ -65,14 +65,14 @@ import_names(ku_state *state)
         Py_DECREF(socket);
     }
     state->ssl = PyImport_ImportModule("ssl");
-    state->errors = PyImport_ImportModule("pykeyupdate.errors");
+    state->errors = PyImport_ImportModule("pykeyupdate._errors");
     if (state->errors != NULL) {
-        state->find = import_from("pykeyupdate.connections", "find");
+        state->find = import_from("pykeyupdate._finding", "find_connection");
     }
     if (state->find != NULL) {
-        state->stored = import_from("pykeyupdate.looking", "stored");
-        state->socket_type = (void *)import_from("pykeyupdate.originals", "SOCKET");
-        state->object_type = (void *)import_from("pykeyupdate.originals", "OBJECT");
+        state->stored = import_from("pykeyupdate._static_lookup", "stored");
+        state->socket_type = (void *)import_from("pykeyupdate._originals", "SOCKET");
+        state->object_type = (void *)import_from("pykeyupdate._originals", "OBJECT");
     }
     int complete = state->sslobj_name != NULL && state->fileno != NULL
                    && state->gettimeout != NULL && state->detach != NULL
@@ -86,9 +86,9 @@ import_names(ku_state *state)
 static int
 import_managed_names(ku_state *state)
 {
-    state->impossible = import_from("pykeyupdate.policy", "impossible");
+    state->impossible = import_from("pykeyupdate._policy", "act_on_impossible");
     if (state->impossible != NULL) {
-        state->happened = import_from("pykeyupdate.events", "happened");
+        state->happened = import_from("pykeyupdate._events", "tell_events");
     }
     state->read_length = PyLong_FromLong(1024);
     return state->happened != NULL && state->read_length != NULL ? 0 : -1;
@@ -97,7 +97,7 @@ import_managed_names(ku_state *state)
 static int
 import_update_types(PyObject *module, ku_state *state)
 {
-    PyObject *type = import_from("pykeyupdate.constants", "KeyUpdateType");
+    PyObject *type = import_from("pykeyupdate._constants", "KeyUpdateType");
     int result = type != NULL ? 0 : -1;
     for (int i = 0; i < 3 && result == 0; i++) {
         state->update_types[i] = PyObject_CallFunction(type, "i", i - 1);

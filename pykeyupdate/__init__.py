@@ -11,12 +11,12 @@ from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
 
 try:
-    from .constants import (
+    from ._constants import (
         OP_ALLOW_CLIENT_RENEGOTIATION,
         OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION,
         KeyUpdateType,
     )
-    from .errors import (
+    from ._errors import (
         AlreadyPendingError,
         CloseNotifyError,
         ConnectionClosedError,
@@ -45,8 +45,8 @@ try:
         WrongProtocolVersionError,
         WrongRoleError,
     )
-    from .events import Event, EventKind, on_event
-    from .policy import PeerLimits, RekeyPolicy
+    from ._events import Event, EventKind, on_event
+    from ._policy import PeerLimits, RekeyPolicy
     from ._keyupdate import (
         get_key_update_type,
         key_update,
@@ -56,19 +56,19 @@ try:
         secure_renegotiation,
         total_renegotiations,
     )
-    from .performing import ClientCertificate
-    from .sync import (
+    from ._handshake import ClientCertificate
+    from ._sync import (
         flush,
         rekey,
         request_client_certificate,
         wait_for_renegotiation,
     )
-    from .sockets import SSLObject, SSLSocket
-    from .stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
-    from .managing import allow_renegotiation, rekey_all, request_rekey
-    from .patch import install, installed, is_installed, manage, uninstall
+    from ._managed_classes import SSLObject, SSLSocket
+    from ._stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
+    from ._managed_requests import allow_renegotiation, rekey_all, request_rekey
+    from ._installation import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
-    from .importing import reraise as _reraise
+    from ._import_error import reraise as _reraise
 
     _reraise(_error)
 
@@ -141,6 +141,21 @@ __all__ = [
 ]
 
 _SUBMODULES = ("aio", "prometheus", "testing")
+
+
+def _claim_public_names() -> None:
+    """Have classes and functions say ``pykeyupdate.X``, as users write them.
+
+    That is what reprs, tracebacks and pickles have of them. None are there yet where
+    the import has failed, and ``python -m pykeyupdate doctor`` is to say why.
+    """
+    for name in __all__:
+        value = globals().get(name)
+        if hasattr(value, "__module__"):
+            value.__module__ = __name__
+
+
+_claim_public_names()
 
 if _typing.TYPE_CHECKING:
     from . import aio as aio

@@ -1,8 +1,8 @@
-"""``python -m pykeyupdate``: see ``pykeyupdate.cli``."""
+"""``python -m pykeyupdate``: see ``pykeyupdate._cli``."""
 
 import sys
 
-from .cli import main
+from ._cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@ from typing import Any, Final, Literal, TypedDict, final
 
 from typing_extensions import Self, disjoint_base
 
-from .constants import KeyUpdateType as KeyUpdateType
+from ._constants import KeyUpdateType as KeyUpdateType
 
 class _LibSSL(TypedDict):
     path: str

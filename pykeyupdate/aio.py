@@ -28,18 +28,18 @@ from collections.abc import Coroutine, Iterator
 from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
-from . import _keyupdate, checks, performing
-from .connections import call, find, refuse_to_send
-from .errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
-from .inwards import (
+from . import _arguments, _handshake, _keyupdate
+from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
+from ._finding import call_text, find_connection, refuse_to_send
+from ._handshake import DATA, ClientCertificate
+from ._static_lookup import has, is_a, stored
+from ._walk import (
     Connection,
     is_asyncio,
     is_awaited,
     is_socket,
     is_stream_writer,
 )
-from .looking import has, is_a, stored
-from .performing import DATA, ClientCertificate
 
 __all__ = [
     "ClientCertificate",
@@ -82,7 +82,7 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     in a thread or loop that is not the connection's; ``ConnectionClosedError`` if the
     transport is closing.
     """
-    checks.flag("rekey()", "request_peer", request_peer)
+    _arguments.flag("rekey()", "request_peer", request_peer)
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
 
@@ -133,19 +133,19 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     function = "request_client_certificate"
     connection = _carried(conn, function)
     tls = connection.tls
-    request: Optional[performing.Request] = None
+    request: Optional[_handshake.Request] = None
     answer: Optional[ClientCertificate] = None
 
     def take() -> None:
         nonlocal request
-        request = performing.request_certificate(
+        request = _handshake.request_certificate(
             conn, tls, function, functools.partial(_keyupdate.request, conn, function)
         )
 
     def answered() -> bool:
         nonlocal answer
         assert request is not None  # noqa: S101
-        answer = performing.take_answer(conn, tls, request, function)
+        answer = _handshake.take_answer(conn, tls, request, function)
         return answer is not None
 
     await _send(conn, function, take)
@@ -159,18 +159,19 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
 
 def _carried(conn: Any, function: str) -> Connection:
     """Return the connection inside, if an event loop moves its bytes."""
-    connection = find(conn, function)
+    connection = find_connection(conn, function)
     carrier = connection.carrier
     if carrier is None and is_socket(connection.tls):
         raise NotATLSConnectionError(
-            f"{call(function, conn)}: no event loop moves the bytes of this "
+            f"{call_text(function, conn)}: no event loop moves the bytes of this "
             f"connection, its socket does; use `pykeyupdate.{function}()`"
         )
     if carrier is None:
         raise NotATLSConnectionError(
-            f"{call(function, conn)}: an SSLObject only encrypts, and does not know "
-            "what sends for it; pass the StreamWriter, transport or stream around it. "
-            f"Where its memory BIOs are yours to move, use `pykeyupdate.{function}()`"
+            f"{call_text(function, conn)}: an SSLObject only encrypts, and does not "
+            "know what sends for it; pass the StreamWriter, transport or stream around "
+            "it. Where its memory BIOs are yours to move, use "
+            f"`pykeyupdate.{function}()`"
         )
     if not is_awaited(carrier):
         refuse_to_send(conn, connection, function)
@@ -202,13 +203,14 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
             is_a(it, asyncio.AbstractEventLoop) and it is not running for it in loops
         ):
             raise WrongLoopError(
-                f"{call(function, conn)}: this connection belongs to another event "
-                "loop (or thread); use asyncio.run_coroutine_threadsafe() with its own"
+                f"{call_text(function, conn)}: this connection belongs to another "
+                "event loop (or thread); use asyncio.run_coroutine_threadsafe() with "
+                "its own"
             )
     if transport.is_closing() or _is_lost(transport):
         raise ConnectionClosedError(
-            f"{call(function, conn)}: its transport is closed or closing; open a new "
-            "connection"
+            f"{call_text(function, conn)}: its transport is closed or closing; open a "
+            "new connection"
         )
 
 
@@ -233,7 +235,7 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     """Take a step that may write to the BIO, and have the carrier send the result."""
     connection = _carried(conn, function)
     carrier = connection.carrier
-    performing.refuse_in_callback(conn, connection.tls, function)
+    _handshake.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
         if not await _send_through(connection, take):
             refuse_to_send(conn, connection, function)
@@ -410,5 +412,5 @@ async def _receive_until(
     if is_done():
         return None
     if reached == DATA:
-        performing.refuse_in_front_of_data(conn, function)
+        _handshake.refuse_in_front_of_data(conn, function)
     raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")

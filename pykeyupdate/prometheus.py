@@ -17,7 +17,7 @@ its own endpoint, or have each process set a prometheus_client ``Gauge`` from
 import os
 from collections.abc import Iterator
 
-from .stats import totals
+from ._stats import totals
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric

@@ -3,8 +3,8 @@
 ``RekeyPolicy.tiny()`` has limits that a few messages reach.
 """
 
-from . import _keyupdate, checks
-from .checks import Seconds
+from . import _arguments, _keyupdate
+from ._arguments import Seconds
 
 
 def advance_clock(seconds: Seconds) -> None:
@@ -16,5 +16,5 @@ def advance_clock(seconds: Seconds) -> None:
     a negative number or a fraction of a second raises ``ValueError``; a value that is
     not a number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
     """
-    number = checks.whole_seconds("advance_clock()", "seconds", seconds)
+    number = _arguments.whole_seconds("advance_clock()", "seconds", seconds)
     _keyupdate.put_forward(number)

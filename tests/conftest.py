@@ -8,9 +8,9 @@ import sysconfig
 
 import pytest
 import trustme
-from link import Link
-from servers import Server, echo
-from threads import Threads
+from support.link import Link
+from support.servers import Server, echo
+from support.threads import Threads
 
 import pykeyupdate
 from pykeyupdate import _keyupdate

@@ -49,10 +49,11 @@ def test_extension_exports_only_its_init_function(dynamic):
     assert exported - {"_init", "_fini"} == {"PyInit__keyupdate"}
 
 
-def test_types_and_the_c_program_are_shipped():
+def test_types_are_shipped_and_what_only_developers_run_is_not():
     package = Path(pykeyupdate.__file__).parent
-    for name in ("py.typed", "_keyupdate.pyi", "cli/cycle.c"):
+    for name in ("py.typed", "_keyupdate.pyi"):
         assert (package / name).is_file()
+    assert not list(package.rglob("*.c"))
 
 
 def test_distribution_has_no_dependency_of_its_own():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from link import NOT_REQUESTED, REQUESTED, Witness
+from support.link import NOT_REQUESTED, REQUESTED, Witness
 
 import pykeyupdate
 

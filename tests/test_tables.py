@@ -3,7 +3,7 @@
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _keyupdate, errors, performing, policy
+from pykeyupdate import _errors, _handshake, _keyupdate, _policy
 
 TABLES = _keyupdate.tables
 
@@ -17,18 +17,18 @@ def test_events_are_the_members_of_event_kind():
 
 
 def test_modes_are_those_of_peer_limits():
-    assert TABLES["modes"] == list(policy._MODES)
+    assert TABLES["modes"] == list(_policy._MODES)
     for mode in TABLES["modes"]:
         pykeyupdate.PeerLimits(renegotiation=mode)
 
 
 def test_kinds_of_messages_are_the_members_of_to_send():
-    assert TABLES["to_send"] == [kind.name for kind in performing.ToSend]
-    assert [*performing.ToSend] == [*range(len(TABLES["to_send"]))]
+    assert TABLES["to_send"] == [kind.name for kind in _handshake.ToSend]
+    assert [*_handshake.ToSend] == [*range(len(TABLES["to_send"]))]
 
 
 def test_rules_are_what_is_made_of_policy_and_limits():
-    assert TABLES["rules"] == [*policy.DEFAULT.numbers]
+    assert TABLES["rules"] == [*_policy.DEFAULT.numbers]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_rules_are_what_is_made_of_policy_and_limits():
 )
 def test_a_refusal_is_for_good_where_its_class_says_so(name, is_for_good):
     """A policy gives up over the one, and programs over the other."""
-    cls = getattr(errors, name)
+    cls = getattr(_errors, name)
     assert issubclass(cls, pykeyupdate.NotNowError) is not is_for_good
 
 

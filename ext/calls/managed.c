@@ -36,7 +36,7 @@ take_BYTE(PyObject *number, unsigned char *rule)
     *rule = (unsigned char)PyLong_AsLong(number);
 }
 
-/* Read the rules from the dict that _numbers() in pykeyupdate/policy.py makes, by their
+/* Read the rules from the dict that _numbers() in pykeyupdate/_policy.py makes, by their
    names.  Returns 0, or -1 with an exception. */
 static int
 parse_rules(PyObject *numbers, struct ku_rules *rules)

@@ -39,7 +39,7 @@
     X(KU_ONCE, once)                \
     X(KU_FREELY, freely)
 
-/* RekeyPolicy and PeerLimits (pykeyupdate/policy.py) in numbers.  Times are in
+/* RekeyPolicy and PeerLimits (pykeyupdate/_policy.py) in numbers.  Times are in
    microseconds, and KU_NEVER if they are off; `mode` is an enum ku_mode. */
 #define KU_RULES(X)                 \
     X(NUMBER64, sent_records)       \
@@ -66,7 +66,7 @@ typedef uint32_t ku_rule_NUMBER32;
 typedef float ku_rule_FRACTION;
 typedef unsigned char ku_rule_BYTE;
 
-/* Events, as bits: the members of EventKind (pykeyupdate/events.py). */
+/* Events, as bits: the members of EventKind (pykeyupdate/_events.py). */
 #define KU_EVENTS(X)                                  \
     X(KU_SENT_UPDATE, 1 << 0, KEY_UPDATE_SENT)        \
     X(KU_RECEIVED_UPDATE, 1 << 1, KEY_UPDATE_RECEIVED) \
@@ -77,7 +77,7 @@ typedef unsigned char ku_rule_BYTE;
     X(KU_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
 
 /* What we count, for each connection and for the process: the fields of Counts
-   (pykeyupdate/stats.py), where each is described. */
+   (pykeyupdate/_stats.py), where each is described. */
 #define KU_COUNTERS(X)                            \
     X(KU_UPDATES_SENT, key_updates_sent)          \
     X(KU_UPDATES_RECEIVED, key_updates_received)  \

@@ -12,7 +12,7 @@
 
 /* How many of n bytes may be written next?  Schedules new keys if they are due; n may
    be 0.  Sets `room` and returns KU_OK, or returns a refusal if the keys must change
-   and cannot.  Then ask on_impossible (pykeyupdate/policy.py); if the write may go on
+   and cannot.  Then ask on_impossible (pykeyupdate/_policy.py); if the write may go on
    all the same, call ku_policy_permit_overuse(), which lifts the limits of the present
    keys. */
 struct ku_outcome ku_policy_admit_write(const struct ku_tls *tls, size_t n,

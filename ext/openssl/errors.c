@@ -1,4 +1,4 @@
-/* Turns refusals into exceptions of pykeyupdate.errors.
+/* Turns refusals into exceptions of pykeyupdate._errors.
 
    The class tells a program what to do (try later, or never); the message tells a
    person which call was refused, on which connection, why, and the remedy.  OpenSSL's
@@ -197,7 +197,7 @@ raise_class(ku_state *state, const char *class_name, PyObject *message)
     return NULL;
 }
 
-/* Did a signal handler raise the current exception (pykeyupdate/signals.py)?  Returns 1
+/* Did a signal handler raise the current exception (pykeyupdate/_signal_handlers.py)?  Returns 1
    and leaves it set, or clears it and returns 0. */
 static int
 keep_if_of_signal_handler(void)
@@ -208,7 +208,7 @@ keep_if_of_signal_handler(void)
     if (traceback != NULL) {
         (void)PyException_SetTraceback(value, traceback);
     }
-    PyObject *signals = PyImport_ImportModule("pykeyupdate.signals");
+    PyObject *signals = PyImport_ImportModule("pykeyupdate._signal_handlers");
     if (signals != NULL) {
         answer = PyObject_CallMethod(signals, "is_of_signal_handler", "O", value);
         Py_DECREF(signals);

@@ -26,7 +26,7 @@ PyObject *ku_own_attribute(ku_state *state, PyObject *object, PyObject *name);
 PyObject *ku_sslobject_inside(ku_state *state, PyObject *conn);
 
 /* The same, but also look for the connection inside a stream, a response or a client.
-   Python code does that search (pykeyupdate/connections.py); it may raise, and we trust
+   Python code does that search (pykeyupdate/_finding.py); it may raise, and we trust
    its result no more than what a caller passes.  Sets `holder` to a new reference to
    the object that was looked into last, or to NULL. */
 PyObject *ku_sslobject_search(ku_state *state, const char *function, PyObject *conn,

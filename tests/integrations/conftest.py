@@ -5,8 +5,8 @@ import os
 import threading
 
 import pytest
-from link import NOT_REQUESTED
-from servers import HTTPServer
+from support.link import NOT_REQUESTED
+from support.servers import HTTPServer
 
 
 @pytest.fixture

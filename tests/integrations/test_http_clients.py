@@ -6,8 +6,8 @@ import sys
 import urllib.request
 
 import pytest
-from link import NOT_REQUESTED
-from servers import BODY, HALF, pass_on
+from support.link import NOT_REQUESTED
+from support.servers import BODY, HALF, pass_on
 
 import pykeyupdate
 from pykeyupdate import aio

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from link import NOT_REQUESTED, Witness
+from support.link import NOT_REQUESTED, Witness
 
 import pykeyupdate
 

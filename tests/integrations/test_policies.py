@@ -16,11 +16,11 @@ import random
 import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import frameworks
 import pytest
-from link import REQUESTED
-from servers import Uvicorn, aiohttp_serving, serving
-from wire import RecordWitness
+from support import frameworks
+from support.link import REQUESTED
+from support.servers import Uvicorn, aiohttp_serving, serving
+from support.wire import RecordWitness
 
 import pykeyupdate
 from pykeyupdate import RekeyPolicy, testing

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from link import NOT_REQUESTED
+from support.link import NOT_REQUESTED
 
 BEGINNING = """
 import asyncio, socket, ssl, sys, warnings

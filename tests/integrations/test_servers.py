@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from link import NOT_REQUESTED, Witness, der
-from servers import HTTPServer, Uvicorn, aiohttp_serving, serving
+from support.link import NOT_REQUESTED, Witness, der
+from support.servers import HTTPServer, Uvicorn, aiohttp_serving, serving
 
 import pykeyupdate
 from pykeyupdate import aio

@@ -3,7 +3,7 @@
 Each has a thread of its own that reads, against a real broker or server that sends back
 what comes. While messages go both ways, one more thread changes keys every few
 milliseconds, on every end that is in this process. PYKEYUPDATE_TRAFFIC_SECONDS says how
-long: CONTRIBUTING.md has the long run.
+long; ``python tests/stress traffic`` is the long run.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ import threading
 import time
 
 import pytest
-from link import Witness
-from servers import serving
+from support.link import Witness
+from support.servers import serving
 
 import pykeyupdate
 

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from link import NOT_REQUESTED, Witness
+from support.link import NOT_REQUESTED, Witness
 
 import pykeyupdate
 from pykeyupdate import aio

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from link import Witness
+from support.link import Witness
 
 import pykeyupdate
 

@@ -8,7 +8,7 @@ import contextlib
 import ssl
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED
+from support.link import NOT_REQUESTED, REQUESTED
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType

@@ -12,8 +12,8 @@ import time
 from itertools import cycle, islice
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED, Witness
-from servers import echo
+from support.link import NOT_REQUESTED, REQUESTED, Witness
+from support.servers import echo
 
 import pykeyupdate
 from pykeyupdate import PeerLimitError, PeerLimits, RekeyPolicy

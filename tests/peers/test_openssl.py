@@ -9,7 +9,7 @@ one, so a test waits for the effect of a letter before it types on.
 import subprocess
 
 import pytest
-from link import NOT_REQUESTED, REQUESTED
+from support.link import NOT_REQUESTED, REQUESTED
 
 from pykeyupdate import KeyUpdateType
 

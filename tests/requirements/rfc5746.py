@@ -358,10 +358,10 @@ REQUIREMENTS = [
         "renegotiation.",
         met_by=("PeerLimits", "allow_renegotiation"),
         tests=(
-            "test_limits.py::test_never",
-            "test_limits.py::test_once",
-            "test_limits.py::test_allowed_for_a_block",
-            "test_limits.py::test_options_are_as_before",
+            "test_peer_limits.py::test_never",
+            "test_peer_limits.py::test_once",
+            "test_peer_limits.py::test_allowed_for_a_block",
+            "test_peer_limits.py::test_options_are_as_before",
         ),
     ),
 ]

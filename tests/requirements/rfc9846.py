@@ -26,9 +26,9 @@ REQUIREMENTS = [
         "This message can be sent by either peer after it has sent a Finished message.",
         met_by=("ku_was_connected",),
         tests=(
-            "test_controls.py::test_key_update_before_the_handshake_is_refused",
-            "test_controls.py::test_key_update_inside_the_handshake_is_refused",
-            "test_rekey.py::test_before_the_handshake",
+            "test_key_update.py::test_key_update_before_the_handshake_is_refused",
+            "test_key_update.py::test_key_update_inside_the_handshake_is_refused",
+            "test_sync.py::test_before_the_handshake",
         ),
         reason="Here it takes the peer's Finished, too: OpenSSL refuses it before.",
     ),
@@ -39,7 +39,7 @@ REQUIREMENTS = [
         '"unexpected_message" alert.',
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::test_a_key_update_before_finished_ends_the_handshake",
+            "test_key_generations.py::test_a_key_update_before_finished_ends_the_handshake",
         ),
     ),
     Requirement(
@@ -48,9 +48,9 @@ REQUIREMENTS = [
         "using the next generation of keys, computed as described in Section 7.2.",
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::"
+            "test_key_generations.py::"
             "test_a_key_update_is_under_the_old_keys_and_what_follows_under_the_next",
-            "test_generations.py::test_rekey_sends_the_message_under_the_old_keys_too",
+            "test_key_generations.py::test_rekey_sends_the_message_under_the_old_keys_too",
         ),
         reason="But for kTLS before OpenSSL 3.2, which keys_in_kernel() refuses.",
     ),
@@ -59,8 +59,8 @@ REQUIREMENTS = [
         "Upon receiving a KeyUpdate, the receiver MUST update its receiving keys.",
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::test_receiving_keys_change_with_each_key_update",
-            "test_generations.py::test_the_old_keys_are_not_taken_behind_a_key_update",
+            "test_key_generations.py::test_receiving_keys_change_with_each_key_update",
+            "test_key_generations.py::test_the_old_keys_are_not_taken_behind_a_key_update",
         ),
     ),
     Requirement(
@@ -69,7 +69,7 @@ REQUIREMENTS = [
         'connection with an "illegal_parameter" alert.',
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::"
+            "test_key_generations.py::"
             "test_another_value_of_request_update_ends_the_connection",
         ),
     ),
@@ -80,12 +80,11 @@ REQUIREMENTS = [
         '"update_not_requested" prior to sending its next Application Data record.',
         met_by=(OPENSSL, "key_update_pending", "rekey_step", "choose_update_type"),
         tests=(
-            "test_generations.py::test_an_answer_goes_before_the_next_data",
-            "test_controls.py::test_owed_answer_is_not_replaced_by_a_request",
-            "test_rekey.py::test_owed_answer_is_never_replaced",
-            "test_rekey.py::test_flush_sends_the_answer_of_a_program_that_only_reads",
-            "test_policies.py::"
-            "test_an_answer_that_is_owed_is_not_replaced_by_a_request",
+            "test_key_generations.py::test_an_answer_goes_before_the_next_data",
+            "test_key_update.py::test_owed_answer_is_not_replaced_by_a_request",
+            "test_sync.py::test_owed_answer_is_never_replaced",
+            "test_sync.py::test_flush_sends_the_answer_of_a_program_that_only_reads",
+            "test_policy.py::test_an_answer_that_is_owed_is_not_replaced_by_a_request",
         ),
         reason="OpenSSL answers with the next write; ours is that no request takes "
         "the answer's place.",
@@ -106,9 +105,9 @@ REQUIREMENTS = [
         'send another KeyUpdate with request_update set to "update_requested".',
         met_by=("peer_keys_are_due", "choose_update_type", "schedule_new_keys"),
         tests=(
-            "test_policies.py::test_one_request_is_outstanding_at_a_time",
-            "test_policies.py::test_a_peer_that_lags_is_asked_once",
-            "test_policies.py::test_a_wish_for_both_sides_keys_asks_no_second_time",
+            "test_policy.py::test_one_request_is_outstanding_at_a_time",
+            "test_policy.py::test_a_peer_that_lags_is_asked_once",
+            "test_policy.py::test_a_wish_for_both_sides_keys_asks_no_second_time",
         ),
         reason="Met by policies, request_rekey() and rekey_all(). Not met by "
         "key_update(conn, REQUESTED) and rekey(conn, request_peer=True), which do as "
@@ -124,9 +123,9 @@ REQUIREMENTS = [
         "messages may already be in flight.",
         met_by=(OPENSSL, "note_update_received"),
         tests=(
-            "test_generations.py::"
+            "test_key_generations.py::"
             "test_anything_may_come_before_the_answer_to_a_request",
-            "test_limits.py::test_a_request_of_the_peers_is_no_answer",
+            "test_peer_limits.py::test_a_request_of_the_peers_is_no_answer",
         ),
     ),
     Requirement(
@@ -138,7 +137,7 @@ REQUIREMENTS = [
         met_by=(OPENSSL,),
         tests=(
             "test_openssl_cases.py::test_both_sides_request_at_once",
-            "test_limits.py::test_a_request_of_the_peers_is_no_answer",
+            "test_peer_limits.py::test_a_request_of_the_peers_is_no_answer",
         ),
     ),
     Requirement(
@@ -147,10 +146,10 @@ REQUIREMENTS = [
         "keys.",
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::"
+            "test_key_generations.py::"
             "test_a_key_update_is_under_the_old_keys_and_what_follows_under_the_next",
-            "test_generations.py::test_rekey_sends_the_message_under_the_old_keys_too",
-            "test_generations.py::test_an_answer_goes_before_the_next_data",
+            "test_key_generations.py::test_rekey_sends_the_message_under_the_old_keys_too",
+            "test_key_generations.py::test_an_answer_goes_before_the_next_data",
         ),
     ),
     Requirement(
@@ -159,7 +158,7 @@ REQUIREMENTS = [
         "received before accepting any messages encrypted with the new key.",
         met_by=(OPENSSL,),
         tests=(
-            "test_generations.py::"
+            "test_key_generations.py::"
             "test_the_next_keys_are_not_taken_before_their_key_update",
         ),
     ),
@@ -176,8 +175,8 @@ REQUIREMENTS = [
         "this rule.",
         met_by=(OPENSSL, "exceeds_rate"),
         tests=(
-            "test_limits.py::test_without_limits",
-            "test_limits.py::test_a_window_ends",
+            "test_peer_limits.py::test_without_limits",
+            "test_peer_limits.py::test_a_window_ends",
         ),
         reason="PeerLimits are about how many in a time and in a row, never about how "
         "many in all.",
@@ -196,8 +195,8 @@ REQUIREMENTS = [
         "encrypted under a given set of keys.",
         met_by=("cipher_limit", "start_sent_keys", "ku_ledger_count_sent"),
         tests=(
-            "test_policies.py::test_limits_of_the_cipher_suites",
-            "test_policies.py::"
+            "test_policy.py::test_limits_of_the_cipher_suites",
+            "test_policy.py::"
             "test_records_are_counted_where_the_peer_wants_smaller_ones",
         ),
         reason="OpenSSL counts nothing; the records of managed connections are "
@@ -207,12 +206,12 @@ REQUIREMENTS = [
         "5.5",
         "Implementations MUST either close the connection or do a key update as "
         "described in Section 4.7.3 prior to reaching these limits.",
-        met_by=("ku_policy_admit_write", "schedule_new_keys", "impossible"),
+        met_by=("ku_policy_admit_write", "schedule_new_keys", "act_on_impossible"),
         tests=(
-            "test_policies.py::test_never_more_than_n_records_under_one_key",
-            "test_policies.py::test_updates_that_others_begin_count_as_well",
-            "test_policies.py::test_limits_of_the_cipher_suites",
-            "test_policies.py::test_impossible_closes",
+            "test_policy.py::test_never_more_than_n_records_under_one_key",
+            "test_policy.py::test_updates_that_others_begin_count_as_well",
+            "test_policy.py::test_limits_of_the_cipher_suites",
+            "test_policy.py::test_impossible_closes",
         ),
         reason="Of connections that are managed with a policy whose aead_limit is not "
         "switched off; of others nobody counts. tests/stress/aead.py reaches the limit "
@@ -232,8 +231,8 @@ REQUIREMENTS = [
         "may result in updated values.",
         met_by=("ku_policy_renew_if_due",),
         tests=(
-            "test_policies.py::test_a_peer_that_never_answers_is_read_all_the_same",
-            "test_policies.py::test_a_peer_that_lags_is_asked_once",
+            "test_policy.py::test_a_peer_that_never_answers_is_read_all_the_same",
+            "test_policy.py::test_a_peer_that_lags_is_asked_once",
         ),
         reason="A policy asks the peer for new keys, and reads on.",
     ),
@@ -243,7 +242,7 @@ REQUIREMENTS = [
         "encrypted under a given set of keys while keeping a safety margin of "
         "approximately 2^-57 for Authenticated Encryption (AE) security.",
         met_by=("cipher_limit", "start_sent_keys"),
-        tests=("test_policies.py::test_limits_of_the_cipher_suites",),
+        tests=("test_policy.py::test_limits_of_the_cipher_suites",),
         reason="Each record counts as a full one. New keys come at 3/4 of it, the "
         "peer's are asked for at 7/8.",
     ),
@@ -252,7 +251,7 @@ REQUIREMENTS = [
         "For ChaCha20/Poly1305, the record sequence number would wrap before the "
         "safety limit is reached.",
         met_by=("cipher_limit",),
-        tests=("test_policies.py::test_limits_of_the_cipher_suites",),
+        tests=("test_policy.py::test_limits_of_the_cipher_suites",),
         reason="No limit.",
     ),
 ]

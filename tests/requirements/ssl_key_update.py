@@ -22,8 +22,8 @@ REQUIREMENTS = [
         "connection.",
         met_by=("py_key_update", "ku_schedule_key_update"),
         tests=(
-            "test_controls.py::test_key_update_sends_nothing_when_called",
-            "test_controls.py::test_key_log_shows_a_new_secret_for_each_update",
+            "test_key_update.py::test_key_update_sends_nothing_when_called",
+            "test_key_update.py::test_key_log_shows_a_new_secret_for_each_update",
         ),
     ),
     Requirement(
@@ -33,9 +33,9 @@ REQUIREMENTS = [
         "informed of the change.",
         met_by=("ku_schedule_key_update",),
         tests=(
-            "test_controls.py::test_not_requested_changes_only_our_sending_keys",
-            "test_controls.py::test_key_update_informs_the_peer",
-            "test_generations.py::"
+            "test_key_update.py::test_not_requested_changes_only_our_sending_keys",
+            "test_key_update.py::test_key_update_informs_the_peer",
+            "test_key_generations.py::"
             "test_a_key_update_is_under_the_old_keys_and_what_follows_under_the_next",
         ),
     ),
@@ -47,10 +47,10 @@ REQUIREMENTS = [
         "update its sending keys.",
         met_by=("ku_schedule_key_update",),
         tests=(
-            "test_controls.py::"
+            "test_key_update.py::"
             "test_requested_makes_the_peer_update_its_keys_with_its_next_write",
-            "test_controls.py::test_key_update_informs_the_peer",
-            "test_generations.py::"
+            "test_key_update.py::test_key_update_informs_the_peer",
+            "test_key_generations.py::"
             "test_a_key_update_is_under_the_old_keys_and_what_follows_under_the_next",
         ),
     ),
@@ -58,7 +58,7 @@ REQUIREMENTS = [
         "DESCRIPTION",
         "It is an error if updatetype is set to SSL_KEY_UPDATE_NONE.",
         met_by=("update_type_of",),
-        tests=("test_controls.py::test_other_update_types_are_a_value_error",),
+        tests=("test_key_update.py::test_other_update_types_are_a_value_error",),
     ),
     Requirement(
         "DESCRIPTION",
@@ -67,10 +67,10 @@ REQUIREMENTS = [
         "application needs to ensure that the writing of data has been completed.",
         met_by=("may_key_update", "ku_was_connected", "data_pending"),
         tests=(
-            "test_controls.py::test_key_update_before_the_handshake_is_refused",
-            "test_controls.py::test_key_update_inside_the_handshake_is_refused",
-            "test_controls.py::test_key_update_on_tls12_is_refused",
-            "test_controls.py::test_key_update_with_a_write_pending_is_refused",
+            "test_key_update.py::test_key_update_before_the_handshake_is_refused",
+            "test_key_update.py::test_key_update_inside_the_handshake_is_refused",
+            "test_key_update.py::test_key_update_on_tls12_is_refused",
+            "test_key_update.py::test_key_update_with_a_write_pending_is_refused",
         ),
     ),
     Requirement(
@@ -79,9 +79,9 @@ REQUIREMENTS = [
         "as SSL_read_ex() or SSL_write_ex() takes place on the connection.",
         met_by=(OPENSSL,),
         tests=(
-            "test_controls.py::test_key_update_sends_nothing_when_called",
-            "test_controls.py::test_update_takes_place_at_the_next_io",
-            "test_controls.py::test_pending_is_no_io",
+            "test_key_update.py::test_key_update_sends_nothing_when_called",
+            "test_key_update.py::test_update_takes_place_at_the_next_io",
+            "test_key_update.py::test_pending_is_no_io",
         ),
     ),
     Requirement(
@@ -90,9 +90,9 @@ REQUIREMENTS = [
         "place immediately.",
         met_by=(OPENSSL, "ku_do_handshake"),
         tests=(
-            "test_controls.py::test_update_takes_place_at_the_next_io",
-            "test_controls.py::test_do_handshake_does_not_wait_for_the_peer",
-            "test_rekey.py::test_tls13_is_a_key_update_sent_now",
+            "test_key_update.py::test_update_takes_place_at_the_next_io",
+            "test_key_update.py::test_do_handshake_does_not_wait_for_the_peer",
+            "test_sync.py::test_tls13_is_a_key_update_sent_now",
         ),
     ),
     Requirement(
@@ -101,8 +101,8 @@ REQUIREMENTS = [
         "operation has been scheduled but not yet performed.",
         met_by=("py_get_key_update_type", "get_key_update_type_step"),
         tests=(
-            "test_controls.py::test_type_is_the_pending_one_until_it_is_performed",
-            "test_controls.py::test_type_is_none_when_built_but_not_sent",
+            "test_key_update.py::test_type_is_the_pending_one_until_it_is_performed",
+            "test_key_update.py::test_type_is_none_when_built_but_not_sent",
         ),
         reason='"Performed" is OpenSSL\'s: built, though perhaps not sent.',
     ),
@@ -112,10 +112,10 @@ REQUIREMENTS = [
         "one, or SSL_KEY_UPDATE_NONE otherwise.",
         met_by=("py_get_key_update_type",),
         tests=(
-            "test_controls.py::test_type_is_the_pending_one_until_it_is_performed",
-            "test_controls.py::test_type_is_none_when_nothing_is_pending",
-            "test_controls.py::test_type_is_none_before_the_handshake_and_on_tls12",
-            "test_controls.py::test_type_is_not_requested_while_we_owe_an_answer",
+            "test_key_update.py::test_type_is_the_pending_one_until_it_is_performed",
+            "test_key_update.py::test_type_is_none_when_nothing_is_pending",
+            "test_key_update.py::test_type_is_none_before_the_handshake_and_on_tls12",
+            "test_key_update.py::test_type_is_not_requested_while_we_owe_an_answer",
         ),
     ),
     Requirement(
@@ -179,7 +179,7 @@ REQUIREMENTS = [
         met_by=(OPENSSL,),
         tests=(
             "test_renegotiation.py::test_op_allow_client_renegotiation_is_what_allows_it",
-            "test_limits.py::test_never",
+            "test_peer_limits.py::test_never",
         ),
         reason="OpenSSL 3's own servers do, unless OP_ALLOW_CLIENT_RENEGOTIATION is "
         "set, and so do managed ones whose PeerLimits say so.",
@@ -190,7 +190,7 @@ REQUIREMENTS = [
         met_by=(OPENSSL,),
         tests=(
             "test_renegotiation.py::test_a_refused_renegotiation_ends_the_connection",
-            "test_rekey.py::test_peer_that_refuses_ends_the_connection_with_its_reason",
+            "test_sync.py::test_peer_that_refuses_ends_the_connection_with_its_reason",
         ),
     ),
     Requirement(
@@ -343,8 +343,8 @@ REQUIREMENTS = [
         "1 on success or 0 on error.",
         met_by=("ku_scheduled",),
         tests=(
-            "test_libraries.py::test_openssls_refusal_looks_as_the_ssl_modules",
-            "test_libraries.py::test_openssls_refusal_that_may_pass_is_not_now",
+            "test_libssl.py::test_openssls_refusal_looks_as_the_ssl_modules",
+            "test_libssl.py::test_openssls_refusal_that_may_pass_is_not_now",
         ),
         reason="In Python: None, or an exception that names the reason.",
     ),
@@ -354,8 +354,8 @@ REQUIREMENTS = [
         "operation or SSL_KEY_UPDATE_NONE if there is none.",
         met_by=("py_get_key_update_type",),
         tests=(
-            "test_controls.py::test_type_is_the_pending_one_until_it_is_performed",
-            "test_controls.py::test_type_is_none_when_nothing_is_pending",
+            "test_key_update.py::test_type_is_the_pending_one_until_it_is_performed",
+            "test_key_update.py::test_type_is_none_when_nothing_is_pending",
         ),
         reason="In Python: a member of KeyUpdateType.",
     ),
@@ -375,7 +375,7 @@ REQUIREMENTS = [
         "The SSL_key_update() and SSL_get_key_update_type() functions were added in "
         "OpenSSL 1.1.1.",
         met_by=("bind_controls",),
-        tests=("test_libraries.py::test_missing_function_is_not_implemented",),
+        tests=("test_libssl.py::test_missing_function_is_not_implemented",),
         reason="A library that lacks a function lacks that call alone.",
     ),
 ]

@@ -1,6 +1,6 @@
 """Every call in every callback: refused or done, never a crash, a hang or a loss.
 
-    PYTHONPATH=. python tests/stress/callbacks.py --seconds 300
+    python tests/stress callbacks  (five minutes; --seconds 3600 plays all cases)
 
 A case is one connection (and another one beside it, of the same process), a callback
 that runs in the middle of something, and a call that it makes there, on its own
@@ -14,8 +14,8 @@ connection or on the other one. What is crossed, in both roles, TLS 1.3 and 1.2:
   a message, signal handlers that interrupt what waits, or come between; some return,
   some raise, and of the signal handlers some fork, and the child goes on;
 - calls: all functions of pykeyupdate and pykeyupdate.aio, and all methods of SSLSocket
-  and SSLObject (``tests/crossing``). Of connections that are not managed the functions
-  alone: ssl's own methods may crash OpenSSL there.
+  and SSLObject (``tests/support/crossing``). Of connections that are not managed the
+  functions alone: ssl's own methods may crash OpenSSL there.
 
 What is held to:
 
@@ -48,11 +48,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from crossing import judging
-from crossing.scenes import Case, Certificates
-from world import certificate_files
+from support.crossing import judging
+from support.crossing.scenes import Case, Certificates
+from support.world import certificate_files
 
 BATCH = 100  # cases of a process
 FAILURES_SHOWN = 40

@@ -1,6 +1,6 @@
 """A peer in another process that changes keys as fast as it can, against threads.
 
-    PYTHONPATH=. python tests/stress/flood.py --seconds 20
+    python tests/stress flood  (a minute)
 
 The server has a thread that reads and one that writes; its client sends KeyUpdate
 messages without a pause (TLS 1.3), or renegotiates without one (TLS 1.2), with data in
@@ -20,7 +20,7 @@ import time
 from collections import Counter
 
 from storm import BLOCK, PATTERN
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

@@ -1,6 +1,6 @@
 """Fuzz the seven functions: no argument and no order of calls may do harm.
 
-    PYTHONPATH=. python tests/stress/fuzz.py --calls 1000000
+    python tests/stress fuzz  (a minute)
 
 Hostile arguments and wrong signatures, between random operations on real connections of
 every state. What is held to, at every call:
@@ -29,9 +29,8 @@ import sys
 import time
 from collections import Counter
 
-import hostile
-import witness
-from world import (
+from support import hostile, openssl_witness
+from support.world import (
     BigSocketPair,
     Contexts,
     ManagedPair,
@@ -114,14 +113,14 @@ class Judge:
     def _call_and_compare(self, pair, which, target, name, args):
         """Compare the connection before and after."""
         sslobj = pair.ends[which]._sslobj
-        before = witness.state(sslobj) if sslobj is not None else None
+        before = openssl_witness.state(sslobj) if sslobj is not None else None
         unsent = pair.unsent(which)
         self.clear_foreign_errors()
         value = self.call(name, (target, *args), {})
         if sslobj is None:
             return value
-        after = witness.state(sslobj)
-        if witness.leftover_error():
+        after = openssl_witness.state(sslobj)
+        if openssl_witness.leftover_error():
             self.violated(f"{name}{args} left an error behind: {value!r}, {before}")
         if pair.unsent(which) != unsent:
             self.violated(f"{name}{args} wrote to the wire: {before}")
@@ -131,11 +130,11 @@ class Judge:
                 self.violated(f"{name}{args} {value!r}: {before} became {after}")
         elif name == "key_update":
             update_type = int(args[0]) if args else 0
-            if not witness.may_key_update(before, update_type):
+            if not openssl_witness.may_key_update(before, update_type):
                 self.violated(f"{name}{args} was accepted: {before}")
             if after.update_type != update_type or after.init_finished:
                 self.violated(f"{name}{args}: {before} became {after}")
-        elif not witness.may_renegotiate(before) or not after.renegotiating:
+        elif not openssl_witness.may_renegotiate(before) or not after.renegotiating:
             self.violated(f"{name} was accepted: {before} became {after}")
         return value
 
@@ -143,15 +142,15 @@ class Judge:
         """Received data may be processed on the way: only the error queue is told."""
         self.clear_foreign_errors()
         value = self.call(name, (target, *args), {})
-        if witness.leftover_error():
+        if openssl_witness.leftover_error():
             self.violated(f"{name}{args} left an error behind: {value!r}")
         return value
 
     def clear_foreign_errors(self):
         """Forget what the ssl module's own functions left behind: unwrap() does."""
-        if witness.leftover_error():
+        if openssl_witness.leftover_error():
             self.outcomes["(left behind by ssl)"] += 1
-            witness.clear_errors()
+            openssl_witness.clear_errors()
 
     def random_call(self, target, arguments):
         """Call any function on anything, unless that is done too deep already."""
@@ -242,7 +241,7 @@ class Fuzzer:
                 self._calm_round(pair, history)
                 fine = talks(pair)
             except OSError as error:
-                states = [witness.state(end._sslobj) for end in pair.ends]
+                states = [openssl_witness.state(end._sslobj) for end in pair.ends]
                 self.judge.violated(
                     f"a calm connection fails: {error!r}, {states}, after {history}"
                 )

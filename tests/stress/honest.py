@@ -1,6 +1,6 @@
 """Peers that do nothing wrong, and signals: what managed connections must never spoil.
 
-    PYTHONPATH=. python tests/stress/honest.py
+    python tests/stress honest  (a minute and a half)
 
 Three parts, each alone with ``--part``:
 
@@ -59,7 +59,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from peer_flood import ATTACKS, Connection
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 from pykeyupdate import PeerLimits, RekeyPolicy

@@ -1,6 +1,6 @@
 """An incident: new keys for ten thousand connections of one process, all at once.
 
-    PYTHONPATH=. python tests/stress/incident.py
+    python tests/stress incident  (half a minute, 3 GB of memory)
 
 A server has half of them in asyncio (managed ``SSLObject``), and half as managed
 ``SSLSocket`` that do not block, in a loop of ``selectors``. The peers are sockets of
@@ -29,10 +29,10 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
-from pykeyupdate.cli.bench_duplex import allow_descriptors, resident
+from pykeyupdate._cli.bench_duplex import allow_descriptors, resident
 
 LIMIT = 300  # seconds, for all of it
 PATIENCE = 60  # seconds, for the answers of all

@@ -1,6 +1,6 @@
 """A peer that changes keys and does nothing else, against ``PeerLimits``.
 
-    PYTHONPATH=. python tests/stress/peer_flood.py
+    python tests/stress peer_flood  (a minute)
 
 The victim is a server in a process of its own, with a thread or a task of asyncio for
 each connection, that sends back what it gets; its connections are managed, with the
@@ -32,7 +32,7 @@ import threading
 from collections import Counter
 from typing import NamedTuple
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

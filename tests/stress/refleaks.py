@@ -1,6 +1,6 @@
 """Count references before and after many calls, in a debug build of Python.
 
-    PYTHONPATH=. python3.14d tests/stress/refleaks.py
+    python tests/stress refleaks  (a minute, on a debug build of Python)
 
 Each way in which a call can end is repeated in batches; what an empty batch gains (the
 ssl module and this script leak too) is subtracted. The exit status is 1 where a batch
@@ -13,9 +13,9 @@ import logging
 import ssl
 import sys
 
-import hostile
 from fuzz import NAMES
-from world import (
+from support import hostile
+from support.world import (
     PERFORMING,
     Contexts,
     ManagedMemoryPair,
@@ -185,8 +185,8 @@ def steps_of_pairs(managed, stock, contexts):
 
 def main():
     if not hasattr(sys, "gettotalrefcount"):
-        print("refleaks.py needs a debug build of Python")
-        return 2
+        print("refleaks needs a debug build of Python")
+        return 77  # see __main__.py
     logging.disable()
     leaks = count = 0
     for name, step, baseline in steps(Contexts(on_message=None, on_name=None)):

@@ -1,14 +1,14 @@
 #!/bin/bash
 # The extension under ASan and UBSan, under TSan, under valgrind, and counted for leaks.
 #
-#     tests/stress/sanitize.sh [PYTHON [DEBUG_PYTHON [FREE_THREADED_PYTHON]]]
+#     python tests/stress sanitize [PYTHON [DEBUG [FREE_THREADED]]]  (five minutes)
 #
-# Builds into a folder of its own, which is removed.  PYTHON (python3) needs setuptools
-# and trustme, and so does DEBUG_PYTHON (python3.14d, if it is there), whose references
-# are counted.  FREE_THREADED_PYTHON (python3.14t, if it is there) needs setuptools; the
-# storm of threads runs on it under TSan.  FUZZ_CALLS (100000), VALGRIND_CALLS (5000),
-# THREAD_SECONDS (2), CALLBACK_SECONDS (60) and STORM_RUNS (40) change how long it takes:
-# about five minutes as they are.  Each tool that is missing is named and passed over; the exit status is 0
+# Builds into a folder of its own, which is removed.  PYTHON (the one that runs this)
+# needs setuptools and trustme, and so does DEBUG (python3.14d, if it is there), whose
+# references are counted.  FREE_THREADED (python3.14t, if it is there) needs setuptools;
+# the storm of threads runs on it under TSan.  FUZZ_CALLS (100000), VALGRIND_CALLS
+# (5000), THREAD_SECONDS (2), CALLBACK_SECONDS (60) and STORM_RUNS (40) change how long
+# it takes.  Each tool that is missing is named and passed over; the exit status is 0
 # where all that ran found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -38,13 +38,13 @@ run() {
 
 sanitized() {
     # Python's own arenas hide overruns, and Python frees little of what it holds at exit.
-    PYTHONPATH="$work/asan" PYTHONMALLOC=malloc LD_PRELOAD="$asan $ubsan" \
+    PYTHONPATH="$work/asan:$PWD/tests" PYTHONMALLOC=malloc LD_PRELOAD="$asan $ubsan" \
         ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1:detect_stack_use_after_return=1 \
         UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 "$python" "$@"
 }
 
 in_valgrind() {
-    PYTHONPATH="$work/plain" PYTHONMALLOC=malloc valgrind -q --error-exitcode=9 \
+    PYTHONPATH="$work/plain:$PWD/tests" PYTHONMALLOC=malloc valgrind -q --error-exitcode=9 \
         --num-callers=25 "${suppressions[@]}" "$python" "$@"
 }
 
@@ -63,14 +63,14 @@ python_noise() {
 in_tsan() {
     printf '%s\n' race:duplex_dealloc race:_PyObjectStack race:libcrypto.so \
         race:libssl.so >"$work/tsan.supp"
-    PYTHONPATH="$work/tsan" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
+    PYTHONPATH="$work/tsan:$PWD/tests" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
         TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66 \
 ignore_noninstrumented_modules=1" \
         "$free_threaded_python" "$@"
 }
 
 counted() {
-    PYTHONPATH="$work/debug" "$debug_python" "$@"
+    PYTHONPATH="$work/debug:$PWD/tests" "$debug_python" "$@"
 }
 
 asan=$(gcc -print-file-name=libasan.so)

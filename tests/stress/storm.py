@@ -1,6 +1,6 @@
 """Threads that read, write and change keys on both ends of a connection at once.
 
-    PYTHONPATH=. python tests/stress/storm.py --runs 200
+    python tests/stress storm  (a minute)
 
 Every run is one connection: a reader and a writer thread at each end, and one more
 that changes keys, as the writers do too; blocking sockets and such with a timeout, TCP
@@ -29,7 +29,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-from world import certificate_files
+from support.world import certificate_files
 
 import pykeyupdate
 

@@ -1,6 +1,6 @@
 """Threads, forks and sub-interpreters: none of them may take the process down.
 
-    PYTHONPATH=. python tests/stress/threads.py
+    python tests/stress threads  (a minute)
 
 What is not done here is SSL I/O on one connection from two threads: OpenSSL forbids it,
 with pykeyupdate or without. Each part ends after ``--seconds``; the exit status is 1
@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import Counter
 
-from world import BigSocketPair, Contexts, MemoryPair, connect, settle, talks
+from support.world import BigSocketPair, Contexts, MemoryPair, connect, settle, talks
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, PyKeyUpdateError

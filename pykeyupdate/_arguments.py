@@ -1,0 +1,114 @@
+"""Checks of arguments.
+
+``TypeError`` for what is of another type and ``ValueError`` for what is out of range:
+both say which argument of what it is, what it must be and what it was.
+
+A subclass of ``int``, ``float`` or ``str`` may compare, convert and print as it likes:
+what is checked, and returned to be kept, is the plain value inside.
+"""
+
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
+
+from ._finding import name_of
+from ._static_lookup import is_a
+
+if TYPE_CHECKING:
+    # Not imported at run time: a caller that passes a timedelta has imported it, and
+    # three interpreters of CPython 3.13 that import it at once abort the process.
+    from datetime import timedelta
+
+Seconds = Union[float, "timedelta"]
+
+
+class Span(NamedTuple):
+    """The range of a time, in seconds and in words."""
+
+    least: float
+    most: float
+    text: str
+
+
+ANY = Span(0, 100 * 365 * 86400, "seconds from 0 to 100 years, or a timedelta")
+WINDOW = Span(1, ANY.most, "seconds from 1 to 100 years, or a timedelta")
+# poll() counts milliseconds, up to 2**31
+WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
+
+
+def number(
+    of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
+) -> float:
+    """Return a number; ``True`` is none."""
+    if not is_a(value, int, float) or is_a(value, bool):
+        _refuse(TypeError, of, name, value, wanted)
+    plain: float = (int if is_a(value, int) else float).__pos__(value)
+    if not fits(plain):
+        _refuse(ValueError, of, name, value, wanted)
+    return plain
+
+
+def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
+    """Check a time, which may be a ``timedelta``, and return it in seconds."""
+    datetime = sys.modules.get("datetime")
+    if datetime is not None and is_a(value, datetime.timedelta):
+        value = datetime.timedelta.total_seconds(value)
+    return number(of, name, value, span.text, lambda it: span.least <= it <= span.most)
+
+
+def seconds_or_none(
+    of: str, name: str, value: Optional[Seconds], span: Span = ANY
+) -> Optional[float]:
+    """Check a time that may be ``None``, and return it in seconds."""
+    if value is None:
+        return None
+    return seconds(of, name, value, span._replace(text=f"{span.text}, or None"))
+
+
+def whole_seconds(of: str, name: str, value: Seconds) -> int:
+    """Check a time and return it in whole seconds."""
+    given = seconds(of, name, value)
+    if given != int(given):
+        _refuse(ValueError, of, name, value, "whole seconds")
+    return int(given)
+
+
+def count(of: str, name: str, value: Optional[int], *, least: int) -> Optional[int]:
+    """Return a number of things; ``None`` is any number."""
+    wanted = f"a whole number from {least} up, or None"
+    if value is None:
+        return None
+    if not is_a(value, int):
+        _refuse(TypeError, of, name, value, wanted)
+    return int(number(of, name, value, wanted, lambda it: it >= least))
+
+
+def flag(of: str, name: str, value: object) -> None:
+    """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
+    if not is_a(value, bool):
+        _refuse(TypeError, of, name, value, "True or False")
+
+
+def is_function(value: Any) -> bool:
+    """Return whether it can be called, and has done it all when it returns."""
+    called = (value, getattr(type(value), "__call__", None))  # noqa: B004
+    return callable(value) and not any(map(inspect.iscoroutinefunction, called))
+
+
+def word(
+    of: str, name: str, value: Any, words: tuple[str, ...], or_else: str = ""
+) -> str:
+    """Return one of these words."""
+    wanted = f"one of {', '.join(map(repr, words))}{or_else}"
+    if not is_a(value, str):
+        _refuse(TypeError, of, name, value, wanted)
+    plain = str.__str__(value)
+    if plain not in words:
+        _refuse(ValueError, of, name, value, wanted)
+    return plain
+
+
+def _refuse(
+    error: type[Exception], of: str, name: str, value: object, wanted: str
+) -> NoReturn:
+    raise error(f"{of}: {name} must be {wanted}, not {name_of(value)}")

@@ -1,0 +1,50 @@
+"""``python -m pykeyupdate``: one module per command.
+
+A command's module is imported only when the user chooses it: ``doctor`` must run even
+if the rest of the package, or ``ssl`` itself, cannot be imported.
+"""
+
+import argparse
+import importlib
+from typing import Optional
+
+from . import doctor, exit_codes
+
+COMMANDS = {
+    "demo": "use every control on real TLS connections and show what went on the wire",
+    "doctor": "report whether and how pykeyupdate works on this interpreter",
+    "bench": "measure speed, compared with the ssl module, ctypes and C",
+}
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    """Run one command and return its exit code.
+
+    2 means that the command cannot run here, 130 that it was interrupted, 141 that
+    nobody read its output to the end; other codes come from the command's ``main()``.
+    """
+    return exit_codes.guarded(lambda: _main(argv))
+
+
+def _main(argv: Optional[list[str]]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pykeyupdate",
+        description="TLS key update and renegotiation for Python's own ssl sockets.",
+        epilog="\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=doctor.version_line())
+    parser.add_argument(
+        "command", choices=COMMANDS, nargs="?", help="one of the commands below"
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its options")
+    chosen = parser.parse_args(argv)
+    if chosen.command is None:
+        parser.print_help()
+        return 0
+    report = doctor.examine()
+    if chosen.command != "doctor" and not report["works"]:
+        raise exit_codes.CannotRun(doctor.render(report))
+    command = importlib.import_module(f".{chosen.command}", __name__)
+    exit_code: int = command.main(chosen.arguments)
+    return exit_code

@@ -1,0 +1,182 @@
+"""Events on managed connections, reported to the program and to the log.
+
+The extension notes what OpenSSL does and calls ``tell_events()`` afterwards, in the
+thread that read or wrote, when the call is over. So a handler may use the connection.
+What a handler raises is logged, except ``SystemExit``, ``KeyboardInterrupt`` and what a
+signal handler raises meanwhile: these come out of the call.
+"""
+
+import enum
+import logging
+import sys
+import traceback
+from typing import Any, Callable, NamedTuple, Optional
+
+from ._arguments import is_function
+from ._finding import name_of
+from ._fork_lock import make_lock
+from ._originals import SOCKET
+from ._signal_handlers import is_of_signal_handler
+from ._static_lookup import is_a
+
+_log = logging.getLogger("pykeyupdate")
+
+
+class EventKind(enum.Enum):
+    """What has happened on a connection since the last report."""
+
+    KEY_UPDATE_SENT = "sends under new keys"
+    """This side has made a KeyUpdate message; data after it is under a new key."""
+    KEY_UPDATE_RECEIVED = "receives under new keys"
+    """A KeyUpdate message has been received."""
+    RENEGOTIATED = "has renegotiated"
+    """A renegotiation is complete (TLS 1.2 and below), with new keys both ways."""
+    RENEGOTIATION_REFUSED = "has refused its peer a renegotiation"
+    """The peer asked for a renegotiation and got a no_renegotiation alert; most peers
+    then close. ``PeerLimits.renegotiation`` and the context's options decide this."""
+    DEFERRED = "has to wait for new keys"
+    """New keys are due, but not possible now (``min_interval_seconds``, or OpenSSL's
+    state)."""
+    CUT_OFF = "was cut off, as its peer exceeds PeerLimits (close it, or raise them)"
+    """The peer has exceeded ``PeerLimits``; the next call raises."""
+    IMPOSSIBLE = "cannot have the new keys that its RekeyPolicy wants (on_impossible)"
+    """New keys are due and impossible: ``RekeyPolicy.on_impossible`` decides what each
+    write does from now on. Reported once per connection."""
+
+
+class Event(NamedTuple):
+    """Something that has happened, once or several times, on a connection."""
+
+    kind: EventKind
+    connection: Any
+    """The ``SSLSocket`` or ``SSLObject``."""
+    detail: Optional[str] = None
+    """For ``CUT_OFF``: what the peer sent too much of, and the limit's name. For
+    ``IMPOSSIBLE``: why keys cannot be changed."""
+
+
+Handler = Callable[[Event], object]
+
+_BITS = {1 << bit: kind for bit, kind in enumerate(EventKind)}  # enum ku_event
+_LEVELS = {
+    EventKind.RENEGOTIATED: logging.INFO,
+    EventKind.RENEGOTIATION_REFUSED: logging.WARNING,
+    EventKind.CUT_OFF: logging.WARNING,
+    EventKind.IMPOSSIBLE: logging.WARNING,
+}
+_registered: dict[object, Handler] = {}
+_handlers: tuple[Handler, ...] = ()  # the same, read without the lock
+_lock = make_lock()
+
+
+def on_event(handler: Handler) -> Callable[[], None]:
+    """Call ``handler(Event)`` for what happens on managed connections.
+
+    The handler gets the events of the whole process; each event names its connection.
+    It is called in the thread that reads or writes the connection, when that call is
+    over: it may use the connection, and it delays that thread. (For an ``SSLObject``
+    under uvloop, or anyio on asyncio, it is called in the loop's next turn, so that it
+    can use the transport as well.) What it raises is logged under ``pykeyupdate`` and
+    goes no further. Only ``SystemExit``, ``KeyboardInterrupt`` and what a signal
+    handler raises meanwhile come out of the call that read or wrote. Several handlers
+    are called in the order in which they were added; a handler that was added twice is
+    called twice.
+
+    An ``SSLObject`` does not know its peer's address, but its transport or stream does
+    (on asyncio, ``get_extra_info("ssl_object")`` of the transport is the event's
+    ``connection``).
+
+    Returns a function that takes this registration back, and no other; calling it again
+    changes nothing. Raises ``TypeError`` for what cannot be called, and for a coroutine
+    function, which nobody would await. On the wire: nothing. Thread-safe.
+    """
+    if not is_function(handler):
+        raise TypeError(
+            f"on_event() takes a function, and no `async def`, not {name_of(handler)}"
+        )
+    registration = object()
+
+    def remove() -> None:
+        with _lock:
+            _registered.pop(registration, None)
+            _publish()
+
+    with _lock:
+        _registered[registration] = handler
+        _publish()
+    return remove
+
+
+def _publish() -> None:
+    global _handlers  # noqa: PLW0603
+    _handlers = tuple(_registered.values())
+
+
+def tell_events(
+    conn: Any, events: int, why_cut: Optional[str], why_impossible: str
+) -> None:
+    """Report events, given as the extension's bits.
+
+    For an ``SSLObject`` in an event loop this happens in the loop's next turn, because
+    its transport is in the middle of a read or write and cannot be used. (asyncio's
+    can: see ``ext/streams/object.c``.)
+    """
+    details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
+    news = [
+        Event(kind, conn, details.get(kind))
+        for bit, kind in _BITS.items()
+        if events & bit
+    ]
+    loop = None if _is_usable_now(conn) else _running_loop()
+    if loop is None:
+        _tell(news)
+    else:
+        loop.call_soon(_tell, news)
+
+
+def _is_usable_now(conn: Any) -> bool:
+    return is_a(conn, SOCKET) or conn._transport is not None
+
+
+def _running_loop() -> Any:
+    """Return the running asyncio or uvloop event loop, or None."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None if asyncio is None else asyncio._get_running_loop()
+    return None if loop is None or loop.is_closed() else loop
+
+
+def _tell(news: list[Event]) -> None:
+    for event in news:
+        level = _LEVELS.get(event.kind, logging.DEBUG)
+        if _log.isEnabledFor(level):
+            text = event.kind.value + (f": {event.detail}" if event.detail else "")
+            _note(level, "%s %s", name_of(event.connection), text)
+        for handler in _handlers:
+            _call(handler, event)
+
+
+def _call(handler: Handler, event: Event) -> None:
+    try:
+        handler(event)
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        text = "on_event() handler %r failed over %s"
+        _note(logging.ERROR, text, handler, event.kind, failure=error)
+
+
+def _note(
+    level: int, text: str, *values: object, failure: Optional[Exception] = None
+) -> None:
+    """Log a message; an exception of a logging handler goes no further.
+
+    It would come out of a read, whose data would then be lost. So it is printed, as
+    ``logging.Handler.handleError()`` prints the errors that handlers catch themselves.
+    """
+    try:
+        _log.log(level, text, *values, exc_info=failure)
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
+        if logging.raiseExceptions:
+            traceback.print_exc()

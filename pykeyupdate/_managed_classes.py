@@ -1,0 +1,242 @@
+"""The managed connections: ``SSLSocket`` and ``SSLObject``.
+
+For each of them the extension keeps a ledger (``ext/keys/ledger.c``) with the rules of
+its context: when to change keys, and what the peer may do. An ``SSLObject`` is an
+``ssl.SSLObject`` whose ``read()`` and ``write()``, in C, apply these rules. An
+``SSLSocket`` is more: any number of threads may use it.
+
+Theory of operation of the socket. OpenSSL allows one thread at a time in a connection.
+The ``ssl`` module gives OpenSSL the socket itself, so a thread that waits for data
+waits *inside* OpenSSL, and another thread that sends meanwhile is inside as well. That
+works until a key changes, a session ticket arrives or the socket has a timeout.
+
+Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how
+reading, writing and waiting work together). All of that is in an object that replaces
+``ssl``'s own in ``_sslobj``. So ``recv()``, ``sendall()``, ``makefile()``,
+``do_handshake()`` and all other methods are ``ssl.SSLSocket``'s own code, of whatever
+Python this runs on. This file installs that object, and closes it while other threads
+are in it.
+"""
+
+import socket
+import ssl
+import sys
+import weakref
+from types import FrameType
+from typing import Any, Optional
+
+from . import _keyupdate
+from ._identity_map import IdentityMap
+from ._methods import Methods
+from ._originals import OBJECT, SOCKET
+from ._policy import DEFAULT, Rules
+
+RULES = "_pykeyupdate_rules"
+"""The attribute of a managed context that holds its ``Rules``."""
+
+_sockets: IdentityMap[None] = IdentityMap()
+
+
+class Defaults:
+    """The rules for connections of contexts that have none of their own."""
+
+    rules = DEFAULT
+
+
+def all_sockets() -> "list[SSLSocket]":
+    """Return all living managed sockets."""
+    return _sockets.keys()
+
+
+def _rules_of(context: ssl.SSLContext) -> Rules:
+    return vars(context).get(RULES) or Defaults.rules
+
+
+class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
+    """An ``ssl.SSLObject`` that looks after its keys.
+
+    Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
+    BIOs: see ``manage()`` and ``install()``. ``read()`` and ``write()`` may produce a
+    KeyUpdate message, which goes into the outgoing BIO with the data.
+
+    One thread at a time may use it, as with ``ssl.SSLObject``. If two threads collide,
+    one gets ``AlreadyPendingError`` instead of a crash, and so does an ``ssl`` callback
+    that reads or writes its own connection.
+
+    asyncio's own transports get some help. Data written during a renegotiation is
+    accepted and kept (up to a megabyte, or one write) until the renegotiation is
+    complete, and ``unwrap()`` waits for that (``ssl.SSLWantReadError``).
+    ``PeerLimitError`` is raised in the loop's next turn, after the data that came
+    before. If an event's handler or an ``on_impossible`` function makes its transport
+    do something in the middle of a ``read()`` or ``write()``, that happens after the
+    ``read()`` or ``write()``.
+    """
+
+    _rules: Rules
+    _transport: "Optional[weakref.ref[Any]]"
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
+        made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
+        # where the reading and writing look, wherever a derived class has put it
+        _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
+        made._rules = _rules_of(made.context)
+        made._transport = _asyncio_transport(sys._getframe(1))
+        _keyupdate.keep(made._sslobj, made._rules.numbers)
+        return made  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        """Say which end it is: an address it does not have."""
+        if getattr(self, "_sslobj", None) is None:
+            end = "of no connection"
+        else:
+            end = "server" if self.server_side else f"client of {self.server_hostname}"
+        return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
+
+    def _send_close_notify(self) -> None:
+        _keyupdate.close_notify(self, "write")
+
+    def _write_backlog(self) -> bool:
+        """Have asyncio's closing transport write the data that was refused before.
+
+        It would not try again, and the close_notify would precede the data.
+        """
+        transport = self._transport() if self._transport is not None else None
+        write = getattr(transport, "_do_write", None)
+        if write is None:  # before Python 3.11 it closes after its backlog
+            return False
+        write()
+        return True
+
+    def _is_closing(self) -> bool:
+        """Return whether asyncio's transport, before Python 3.11, is closing.
+
+        It then writes what it has and a close_notify behind it, in one go. (Later ones
+        call unwrap() first.)
+        """
+        transport = self._transport() if self._transport is not None else None
+        return bool(getattr(transport, "_in_shutdown", False))
+
+    def _read_again_soon(self) -> bool:
+        """Have asyncio's transport read again in the loop's next turn, if it can."""
+        transport = self._transport() if self._transport is not None else None
+        loop = sys.modules["asyncio"]._get_running_loop()
+        if transport is None or loop is None:
+            return False
+        if hasattr(transport, "buffer_updated"):
+            loop.call_soon(transport.buffer_updated, 0)
+        else:  # before Python 3.11, data_received() does not write the backlog
+            loop.call_soon(transport.data_received, b"")
+            loop.call_soon(transport._process_write_backlog)
+        return True
+
+
+def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]]":
+    """Return the asyncio SSL protocol that is creating an SSLObject, if one is.
+
+    It calls ``wrap_bio()`` itself; before Python 3.11, its ``_SSLPipe`` does. Other
+    callers (uvloop, trio, anyio, programs) need no help: see ``ext/streams/object.c``.
+    """
+    while frame is not None and frame.f_code.co_name == "wrap_bio":
+        frame = frame.f_back
+    while frame is not None and frame.f_globals.get("__name__") == "asyncio.sslproto":
+        maker = frame.f_locals.get("self")
+        if type(maker).__name__ != "_SSLPipe":
+            return None if maker is None else weakref.ref(maker)
+        frame = frame.f_back
+    return None
+
+
+class SSLSocket(Methods, SOCKET):
+    """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
+
+    Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may
+    wait in ``recv()`` while others send, change keys, request the certificate,
+    ``unwrap()`` or ``close()``. Everything else is as in ``ssl.SSLSocket``: timeouts,
+    non-blocking sockets, exceptions, ``makefile()``, ``selectors``.
+
+    The differences:
+
+    - The data of one ``send()`` or ``sendall()`` is never mixed with another thread's.
+    - A call that raises a timeout or ``SSLWantWriteError`` half-way must be repeated
+      with the same data, as with OpenSSL. Other data raises ``ssl.SSLError``
+      (``BAD_WRITE_RETRY``); OpenSSL would send a broken stream.
+    - ``recv()`` may return the data of several records.
+    - Renegotiation (TLS 1.2): ``send()`` waits in every thread until the new handshake
+      is complete, and no data is lost. It waits for ever if the peer never completes
+      the handshake, or if a megabyte of data that nobody reads precedes the peer's
+      answer: give the socket a timeout. Meanwhile ``version()`` returns ``None`` and
+      ``getpeercert()`` raises ``ValueError``, as in ``ssl``.
+    - ``close()`` makes other threads' calls raise ``OSError`` (``EBADF``).
+    - A callback of the context may query its own connection and close it; a call there
+      that reads, writes or schedules raises ``AlreadyPendingError``. Signal handlers
+      may do anything except send in the middle of their own thread's send.
+    - A fatal error is raised again by every later call, in every thread.
+    - ``shutdown()`` leaves TLS on: data sent afterwards is still encrypted, and after
+      ``SHUT_WR`` the peer's data can be read. (``ssl.SSLSocket`` continues in
+      plaintext.)
+    """
+
+    # attributes of ssl.SSLSocket that its stubs do not have
+    _context: Any
+    _session: Any
+
+    _duplex: Optional[_keyupdate.Duplex] = None
+    _rules: Rules
+
+    @classmethod
+    def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
+        """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
+        if ssl.SSLSocket is not SOCKET:
+            raise TypeError(
+                f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
+                f"{ssl.SSLSocket!r}: let that patch ssl before the context is made"
+            )
+        return super()._create(*args, **kwargs)  # type: ignore[misc,no-any-return]
+
+    @property
+    def _sslobj(self) -> Optional[_keyupdate.Duplex]:
+        return self._duplex
+
+    @_sslobj.setter
+    def _sslobj(self, made: Any) -> None:
+        """Replace the object that ``ssl`` made for a socket with one over memory."""
+        self._duplex = None if made is None else self._over_memory()
+
+    def _over_memory(self) -> _keyupdate.Duplex:
+        inner = self._context._wrap_bio(
+            ssl.MemoryBIO(),
+            ssl.MemoryBIO(),
+            server_side=self.server_side,
+            server_hostname=self.server_hostname,
+            owner=self,
+            session=self._session,
+        )
+        self._rules = _rules_of(self._context)
+        _keyupdate.keep(inner, self._rules.numbers)
+        duplex = _keyupdate.Duplex(inner, self)
+        _sockets.set(self, None)
+        return duplex
+
+    def _send_close_notify(self) -> None:
+        _keyupdate.close_notify(self, "write")
+        self._renew("write")
+
+    def _renew(self, function: str) -> None:
+        """Get new keys if they are due, and send all output, without waiting."""
+        duplex = self._duplex
+        if duplex is not None:
+            duplex.renew(function)
+
+    # -- the end -----------------------------------------------------------------------
+
+    def shutdown(self, how: int) -> None:
+        """Shut the socket down in one direction or both; TLS stays on."""
+        socket.socket.shutdown(self, how)
+
+    def _real_close(self) -> None:
+        duplex = self._duplex
+        # A thread that Python stopped at exit may be in the middle of a step.
+        if duplex is not None and not sys.is_finalizing():
+            duplex.close(self)
+        super()._real_close()  # type: ignore[misc]

@@ -1,0 +1,312 @@
+"""pykeyupdate/_cli: the commands, run in this process and as a user would."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import _cli
+from pykeyupdate._cli import bench, bench_duplex, bench_policy, demo, doctor
+
+
+def test_demo_holds_and_shows_the_wire(capsys):
+    assert _cli.main(["demo"]) == 0
+    out = capsys.readouterr().out
+    assert "52 of 52 calls did what OpenSSL's manual says" in out
+    assert "WRONG" not in out
+    for text in (
+        "TLSv1.3",
+        "TLSv1.2",
+        "client sent KeyUpdate(update_requested)",
+        "server received KeyUpdate(update_not_requested)",
+        "server sent HelloRequest",
+        "client sent ClientHello, Finished",
+    ):
+        assert text in out
+    for name in ("client", "server"):
+        for call in ("key_update", "get_key_update_type", "renegotiate"):
+            assert f"{name}.{call}(" in out
+
+
+def test_demo_fails_when_a_call_does_not_hold(capsys, monkeypatch):
+    monkeypatch.setattr(demo, "_NOT_REQUESTED", "KeyUpdate(something else)")
+    assert _cli.main(["demo"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG: expected" in out
+    assert "of 52 calls" in out
+    assert "52 of 52" not in out
+
+
+def test_demo_leaves_nothing_installed():
+    _cli.main(["demo"])
+    assert not pykeyupdate.is_installed()
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_without_trustme_the_remedy_is_named(command, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    arguments = ["calls"] if command == "bench" else []
+    assert _cli.main([command, *arguments]) == 2
+    assert "pip install 'pykeyupdate[demo]'" in capsys.readouterr().err
+
+
+def test_doctor_says_what_a_bug_report_needs(capsys):
+    assert _cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 40  # one screen
+    assert ssl.OPENSSL_VERSION in out
+    assert sys.executable in out
+    assert out.splitlines()[-1] == "verdict      pykeyupdate works here."
+
+
+def test_doctor_for_programs(capsys):
+    assert _cli.main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["works"] is True
+    assert report["error"] is None
+    assert report["controls"] == dict.fromkeys(report["controls"], True)
+    assert report["libssl"]["version"] == report["openssl"] == ssl.OPENSSL_VERSION
+
+
+def test_doctor_names_missing_controls():
+    report = doctor.examine()
+    report["controls"]["SSL_renegotiate_abbreviated"] = False
+    text = doctor.render(report)
+    assert "SSL_renegotiate_abbreviated  MISSING" in text
+    assert "without the controls marked MISSING" in text
+
+
+@pytest.mark.parametrize(
+    ("openssl", "python", "texts"),
+    [
+        (0x1010100F, 0x030900F0, ["33rd", "1.1.1d", "ReadPendingError", "key log"]),
+        (0x101010BF, 0x030900F0, ["ReadPendingError", "key log"]),
+        (0x1010117F, 0x030900F0, ["key log"]),
+        (0x30000050, 0x030B00F0, ["key log"]),
+        (0x30000060, 0x030D06F0, ["3.13.6"]),
+        (0x30500090, 0x030D07F0, []),
+        (0x40000000, 0x031000F0, ["newer than"]),
+    ],
+)
+def test_hazards_are_those_of_the_versions(openssl, python, texts):
+    libssl = {"version_number": openssl, "ktls_can_rekey": True}
+    two_threads, no_rules, *found = doctor.hazards(libssl, python)
+    assert "Two threads" in two_threads
+    assert "never changes keys by itself" in no_rules
+    assert len(found) == len(texts)
+    assert all(text in hazard for text, hazard in zip(texts, found))
+
+
+def test_hazard_of_kernel_tls():
+    libssl = {"version_number": 0x30000060, "ktls_can_rekey": False}
+    assert "OP_ENABLE_KTLS" in doctor.hazards(libssl, 0x030B00F0)[-1]
+
+
+def test_run_with_m():
+    result = subprocess.run(
+        [sys.executable, "-m", "pykeyupdate", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith(f"pykeyupdate {pykeyupdate.__version__}, Python ")
+
+
+def test_alone_it_says_what_there_is(capsys):
+    assert _cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: python -m pykeyupdate")
+    for name in _cli.COMMANDS:
+        assert f"\n{name} " in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["demo", "--frobnicate"]])
+def test_wrong_usage_exits_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m pykeyupdate" in capsys.readouterr().err
+
+
+# -- ends that are nobody's fault ------------------------------------------------------
+
+
+def start(*arguments, **streams):
+    return subprocess.Popen(
+        [sys.executable, "-m", "pykeyupdate", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        **streams,
+    )
+
+
+def ends(process, exit_code, said):
+    """Wait for the end of a process that says one line of that, or nothing."""
+    _, err = process.communicate(timeout=60)
+    assert err.count("\n") == bool(said), err
+    assert said in err
+    assert process.returncode == exit_code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+@pytest.mark.parametrize("behind", ["Median", "bulk, sending"])
+def test_an_interrupted_command_takes_all_its_processes_along(behind):
+    """Its threads, too: the second is where another thread sends."""
+    process = start("bench", "duplex", stdout=subprocess.PIPE, start_new_session=True)
+    while behind not in process.stdout.readline():
+        pass
+    time.sleep(0.5)
+    family = children_of(process.pid)
+    assert family
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    ends(process, 130, "interrupted")
+    limit = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in family):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        pytest.skip("asks Linux for the children of a process")
+    return [
+        int(child)
+        for task in tasks.iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="asks for a process's parent")
+def test_a_far_end_ends_with_its_near_end(certificate, tmp_path):
+    """However that ends."""
+    pem = tmp_path / "server.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", bench_duplex.__name__, "serve", str(pem), "stock"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as far:
+        far.stdout.readline()
+        far.stdin.close()
+        assert far.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["doctor"], ["doctor", "--json"], ["--help"], []]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads(monkeypatch, arguments, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = start(*arguments, stdout=writes)
+    os.close(writes)
+    ends(process, 141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["demo"], ["doctor"], ["doctor", "--json"], ["--help"], []]
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(monkeypatch, arguments, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        process = start(*arguments, stdout=full)
+    ends(process, 1, "cannot write its output: [Errno 28]")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_output_that_was_closed_from_the_beginning():
+    program = "import os, sys; os.close(1); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "pykeyupdate", "doctor"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stderr=subprocess.PIPE, text=True
+    )
+    ends(process, 0, "")
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["bench", "duplex"]])
+def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
+    def create_server(address):
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_server", create_server)
+    assert _cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "127.0.0.1, which does not work here: [Errno" in err
+    assert err.count("\n") == 1
+
+
+# -- the benchmarks --------------------------------------------------------------------
+
+
+def test_bench_calls_compares_side_by_side(capsys):
+    """That it runs and what it compares; how fast is no test's business."""
+    assert _cli.main(["bench", "calls"]) == 0
+    out = capsys.readouterr().out
+    for text in ("pending()", "ctypes", "C program", "target"):
+        assert text in out
+
+
+def test_bench_calls_outside_a_checkout_has_no_c_program(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "_C_PROGRAM", tmp_path / "cycle.c")
+    assert _cli.main(["bench", "calls"]) == 0
+    out = capsys.readouterr().out
+    assert "No cycle: the C program it is compared with is in a checkout alone" in out
+    assert "A cycle" not in out
+
+
+@pytest.fixture
+def all_processors():
+    """Leave this process the processors that it may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if allowed:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.usefixtures("all_processors")
+def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
+    monkeypatch.setattr(bench_duplex, "_ROUNDS", 1)
+    monkeypatch.setattr(bench_duplex, "_BULK", 1 << 20)
+    monkeypatch.setattr(bench_duplex, "_TURNS", 10)
+    monkeypatch.setattr(bench_duplex, "_IDLE", 20)
+    assert _cli.main(["bench", "duplex"]) == 0
+    out = capsys.readouterr().out
+    for text in ("receiving", "both ways", "ping-pong", "idle", "target"):
+        assert text in out
+
+
+@pytest.mark.usefixtures("all_processors")
+def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
+    monkeypatch.setattr(bench_policy, "_CONNECTIONS", 2)
+    monkeypatch.setattr(bench_policy, "_ROUNDS", 2)
+    monkeypatch.setattr(bench_policy, "_OPEN", 20)
+    made = {"stock": 0, "managed": 0}
+
+    def memory_connection(*contexts):
+        ends = connect(*contexts)
+        is_managed = {isinstance(end, pykeyupdate.SSLObject) for end in ends}
+        made["managed" if is_managed == {True} else "stock"] += 1
+        return ends
+
+    connect = bench_policy.local_connections.memory_connection
+    monkeypatch.setattr(
+        bench_policy.local_connections, "memory_connection", memory_connection
+    )
+    assert _cli.main(["bench", "policy"]) == 0
+    assert made == {"stock": 7, "managed": 6}  # one shows the cipher
+    out = capsys.readouterr().out
+    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +512"):
+        assert text in out

@@ -1,0 +1,98 @@
+"""What is public: names, and that all of them say ``pykeyupdate.X`` of themselves."""
+
+import copy
+import pickle
+import pkgutil
+import pydoc
+import subprocess
+import sys
+import traceback
+
+import pytest
+
+import pykeyupdate
+from pykeyupdate import aio
+
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (aio, pykeyupdate)
+    for name in module.__all__
+    if not isinstance(getattr(module, name), int)
+}
+CLASSES = {name: value for name, value in PUBLIC.items() if isinstance(value, type)}
+EXCEPTIONS = {n: cls for n, cls in CLASSES.items() if issubclass(cls, Exception)}
+INSTANCES = [
+    pykeyupdate.RekeyPolicy(),
+    pykeyupdate.PeerLimits(),
+    pykeyupdate.ClientCertificate(None, changed=False),
+    pykeyupdate.Event(pykeyupdate.EventKind.CUT_OFF, None),
+    pykeyupdate.KeyUpdateType.REQUESTED,
+    pykeyupdate.totals(),
+    pykeyupdate.totals().counts,
+]
+
+
+def home_of(name, value):
+    """Return the module whose name it has: aio gives a class of the package's, too."""
+    return "pykeyupdate" if isinstance(value, type) else name.rpartition(".")[0]
+
+
+def test_only_what_is_for_users_has_no_underscore():
+    modules = {module.name for module in pkgutil.iter_modules(pykeyupdate.__path__)}
+    assert {name for name in modules if name[0] != "_"} == {
+        "aio",
+        "prometheus",
+        "testing",
+    }
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_it_is_named_as_users_write_it(name):
+    value = PUBLIC[name]
+    assert value.__module__ == home_of(name, value)
+    assert getattr(sys.modules[value.__module__], value.__qualname__) is value
+    assert pickle.loads(pickle.dumps(value)) is value
+    assert copy.deepcopy(value) is value
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_prints_its_public_name(name):
+    assert repr(CLASSES[name]) in (
+        f"<class 'pykeyupdate.{CLASSES[name].__name__}'>",
+        f"<enum '{CLASSES[name].__name__}'>",  # as all enums
+    )
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_a_traceback_has_the_public_name(name):
+    cls = EXCEPTIONS[name]
+    last = traceback.format_exception_only(cls, cls(1, "reason"))[-1]
+    assert last.startswith(f"{name}: ")
+    again = pickle.loads(pickle.dumps(cls(1, "reason")))
+    assert (type(again), again.args) == (cls, (1, "reason"))
+
+
+@pytest.mark.parametrize("value", INSTANCES, ids=lambda value: type(value).__name__)
+def test_what_a_program_keeps_can_be_copied_and_pickled(value):
+    assert type(value).__module__ == "pykeyupdate"
+    for again in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
+        assert again == value
+        assert type(again) is type(value)
+    assert b"pykeyupdate._" not in pickle.dumps(value)
+
+
+def test_a_managed_socket_prints_its_public_name(connect):
+    for end in connect():
+        assert repr(end).startswith("<pykeyupdate.SSLSocket ")
+
+
+def test_help_has_all_of_it():
+    """In a process of its own, as pydoc adds attributes to classes of ssl's."""
+    program = "import pydoc, pykeyupdate; print(pydoc.render_doc(pykeyupdate))"
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    text = pydoc.plain(printed.stdout)
+    for name in pykeyupdate.__all__:
+        assert name in text
+    assert "pykeyupdate._errors" not in text
