@@ -14,7 +14,13 @@ from typing import NoReturn, Optional
 
 from ._errors import ConnectionClosedError, NotATLSConnectionError
 from ._signal_handlers import is_of_signal_handler
-from ._static_lookup import is_a, kind, package, packages, parts
+from ._static_lookup import (
+    class_name,
+    is_instance,
+    package_of,
+    packages_of,
+    stored_parts,
+)
 from ._walk import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
 
 
@@ -87,9 +93,9 @@ def _why_not(end: End) -> Optional[str]:
         return _THEIRS.format(owner)
     if end.has_no_tls:
         return f"{name_of(type(end.value))} carries no TLS"
-    if is_a(end.value, socket.socket):
+    if is_instance(end.value, socket.socket):
         return "its socket is a plain one, without TLS"
-    if kind(end.value)[1] == "StreamReader":
+    if class_name(end.value)[1] == "StreamReader":
         return "a StreamReader does not give its connection; pass the StreamWriter"
     return None
 
@@ -115,7 +121,7 @@ _STREAMS = {"_asyncio", "anyio", "asyncio", "httpcore", "trio", "uvloop"}
 
 
 def _known_inside(part: object) -> Optional[Connection]:
-    if holds_tls(part) or package(type(part)) in _STREAMS:
+    if holds_tls(part) or package_of(type(part)) in _STREAMS:
         return Walk().follow(part)
     return None
 
@@ -157,16 +163,16 @@ def _private_parts(conn: object) -> Iterator[tuple[str, object]]:
     Each with the expression that leads to it. Other people's objects beside it (an
     event loop, the program's own) are not entered: what they hold is not its.
     """
-    houses = {*packages(conn), *_BUILDING_BLOCKS} - {"asyncio", "threading"}
+    houses = {*packages_of(conn), *_BUILDING_BLOCKS} - {"asyncio", "threading"}
     queue, seen = deque([("conn", conn)]), {id(conn): conn}
     while queue and len(seen) < _MOST_HINTED:
         here, value = queue.popleft()
-        for way, part in parts(value, here):
-            if id(part) in seen or is_a(part, *_NOT_ENTERED):
+        for way, part in stored_parts(value, here):
+            if id(part) in seen or is_instance(part, *_NOT_ENTERED):
                 continue
             if len(seen) == _MOST_HINTED:
                 return
             seen[id(part)] = part
             yield way, part
-            if package(type(part)) in houses:
+            if package_of(type(part)) in houses:
                 queue.append((way, part))

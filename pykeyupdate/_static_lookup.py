@@ -28,7 +28,7 @@ _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
 _LARGEST = 100  # how much of a container is looked at: a pool of connections, or two
 
 
-def on_type(value: object, name: str) -> tuple[Optional[type], Any]:
+def type_attribute(value: object, name: str) -> tuple[Optional[type], Any]:
     """Return the class that gives an object an attribute, and what stands there."""
     for cls in _bases(type(value)):
         if name in _names(cls):
@@ -36,38 +36,40 @@ def on_type(value: object, name: str) -> tuple[Optional[type], Any]:
     return None, NOTHING
 
 
-def has(value: object, name: str) -> bool:
+def has_attribute(value: object, name: str) -> bool:
     """Return whether an object's type has an attribute."""
-    return on_type(value, name)[0] is not None
+    return type_attribute(value, name)[0] is not None
 
 
 def has_methods(value: object, *names: str) -> bool:
     """Return whether an object's type has all of these, and none is a property."""
-    return all(has(on_type(value, name)[1], "__call__") for name in names)
+    return all(
+        has_attribute(type_attribute(value, name)[1], "__call__") for name in names
+    )
 
 
-def is_a(value: object, *classes: type) -> bool:
+def is_instance(value: object, *classes: type) -> bool:
     """Return ``isinstance()``, by the type alone."""
     return issubclass(type(value), classes)
 
 
-def kind(value: object) -> tuple[object, str]:
+def class_name(value: object) -> tuple[object, str]:
     """Return the module and the name that an object's class says it has."""
     return _module(type(value)), _name(type(value))
 
 
-def package(cls: type) -> str:
+def package_of(cls: type) -> str:
     """Return the name of the top-level package that a class says it is of."""
     module = _module(cls)
     return module.partition(".")[0] if type(module) is str else ""
 
 
-def packages(value: object) -> list[str]:
+def packages_of(value: object) -> list[str]:
     """Return the packages of an object's class and of its bases."""
-    return [package(cls) for cls in _bases(type(value))]
+    return [package_of(cls) for cls in _bases(type(value))]
 
 
-def stored(value: object, name: str) -> Any:
+def stored_attribute(value: object, name: str) -> Any:
     """Return what stands in an object's dict or slot, or as it is on its type.
 
     ``NOTHING`` where there is nothing, or where code would have to run for it.
@@ -75,13 +77,13 @@ def stored(value: object, name: str) -> Any:
     held = _instance_dict(value).get(name, NOTHING)
     if held is not NOTHING:
         return held
-    found = on_type(value, name)[1]
+    found = type_attribute(value, name)[1]
     if type(found) is MemberDescriptorType:
         return _in_slot(value, found)
-    return NOTHING if has(found, "__get__") else found
+    return NOTHING if has_attribute(found, "__get__") else found
 
 
-def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
+def stored_parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
     """Give all that stands in an object, each with the expression that leads to it.
 
     ``way`` is the expression for the object. Of a copy, as other threads go on.
@@ -94,10 +96,10 @@ def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
             with contextlib.suppress(ValueError):  # an empty one
                 yield f"{way}.__closure__[{number}].cell_contents", cell.cell_contents
     for kind in _SEQUENCES:
-        if is_a(value, kind):
+        if is_instance(value, kind):
             for number, held in enumerate(_start_of(kind.__iter__(value))):
                 yield f"{way}[{number}]", held
-    if is_a(value, dict):
+    if is_instance(value, dict):
         for number, (key, held) in enumerate(_start_of(_items(value))):
             by_number = f"list({way}.values())[{number}]"
             yield f"{way}[{key!r}]" if _is_plain(key) else by_number, held
@@ -118,7 +120,7 @@ def _slots(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _instance_dict(value: object) -> dict[str, Any]:
-    slot = on_type(value, "__dict__")[1]
+    slot = type_attribute(value, "__dict__")[1]
     held = slot.__get__(value) if type(slot) is GetSetDescriptorType else {}
     return held if type(held) is dict else {}  # a class has none
 

@@ -30,13 +30,13 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ._static_lookup import (
     NOTHING,
+    class_name,
     has_methods,
-    is_a,
-    kind,
-    on_type,
-    package,
-    packages,
-    stored,
+    is_instance,
+    package_of,
+    packages_of,
+    stored_attribute,
+    type_attribute,
 )
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
@@ -58,7 +58,7 @@ class Connection(NamedTuple):
 
 def holds_tls(value: object) -> bool:
     """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
-    if is_a(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
+    if is_instance(value, ssl.SSLSocket, ssl.SSLObject) or _is_inner(value):
         return True
     try:
         return _is_inner(object.__getattribute__(value, "_sslobj"))  # as sslobject.c
@@ -67,7 +67,7 @@ def holds_tls(value: object) -> bool:
 
 
 def _is_inner(value: object) -> bool:
-    return kind(value) in (("_ssl", "_SSLSocket"), _DUPLEX)
+    return class_name(value) in (("_ssl", "_SSLSocket"), _DUPLEX)
 
 
 def is_socket(tls: Any) -> bool:
@@ -77,7 +77,7 @@ def is_socket(tls: Any) -> bool:
 
 def _is_shared(tls: Any) -> bool:
     """Return whether it is a socket that any number of threads may use."""
-    return kind(getattr(tls, "_sslobj", None)) == _DUPLEX
+    return class_name(getattr(tls, "_sslobj", None)) == _DUPLEX
 
 
 def _owner(tls: Any) -> Any:
@@ -143,7 +143,7 @@ def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
 
 def _insides(value: Any) -> Iterator[_Inside]:
     """Give what an object's documented attributes and methods lead to."""
-    if is_a(value, type, ModuleType, socket.socket):
+    if is_instance(value, type, ModuleType, socket.socket):
         return
     if has_methods(value, "__tls_connection__"):
         yield _Inside(type(value).__tls_connection__(value))
@@ -151,7 +151,9 @@ def _insides(value: Any) -> Iterator[_Inside]:
         return
     for name in _names_for(value):
         held = _attribute(value, name)
-        if held is not NOTHING and (is_a(held, MethodType) or not callable(held)):
+        if held is not NOTHING and (
+            is_instance(held, MethodType) or not callable(held)
+        ):
             yield _Inside(held)
     for applies, step in _STEPS:
         if applies(value):
@@ -190,23 +192,25 @@ _PROPERTIES = {
 
 
 def _names_for(value: object) -> Iterator[str]:
-    known = [_KEPT_UNDER[name] for name in packages(value) if name in _KEPT_UNDER]
+    known = [_KEPT_UNDER[name] for name in packages_of(value) if name in _KEPT_UNDER]
     return iter(dict.fromkeys(name for names in known or [_KEPT] for name in names))
 
 
 def _attribute(value: Any, name: str) -> Any:
     """Return an attribute, or NOTHING where a stranger's code would have to run."""
-    held = stored(value, name)
+    held = stored_attribute(value, name)
     if held is NOTHING:
-        cls, _ = on_type(value, name)
-        if cls is not None and (package(cls), name) in _PROPERTIES:
+        cls, _ = type_attribute(value, name)
+        if cls is not None and (package_of(cls), name) in _PROPERTIES:
             return getattr(value, name)
     return held
 
 
 def _of(package_name: str, *names: str) -> Callable[[object], bool]:
     """Return a test for objects of a package whose type has these methods."""
-    return lambda value: package_name in packages(value) and has_methods(value, *names)
+    return lambda value: (
+        package_name in packages_of(value) and has_methods(value, *names)
+    )
 
 
 def _extra_info(value: Any) -> _Inside:
@@ -220,14 +224,14 @@ def _typed_attribute(stream: Any) -> _Inside:
 
 
 def _network_stream(response: Any) -> _Inside:
-    extensions = stored(response, "extensions")
+    extensions = stored_attribute(response, "extensions")
     return _Inside(dict.get(extensions, "network_stream"), or_no_tls=True)
 
 
 _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     # asyncio: what open_connection() returns
     (
-        lambda value: is_a(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
+        lambda value: is_instance(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
         lambda value: _Inside(tuple.__getitem__(value, 1)),
     ),
     # asyncio's StreamWriter, its and uvloop's transports, httpcore's network streams
@@ -242,10 +246,13 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     # TLS in TLS, through an https proxy (its `socket` is the proxy's)
     (
         _of("urllib3", "sendall", "_ssl_io_loop"),
-        lambda stream: _Inside(stored(stream, "sslobj"), is_sent_for=True),
+        lambda stream: _Inside(stored_attribute(stream, "sslobj"), is_sent_for=True),
     ),
     # httpx's and httpcore's Response
-    (lambda value: is_a(stored(value, "extensions"), dict), _network_stream),
+    (
+        lambda value: is_instance(stored_attribute(value, "extensions"), dict),
+        _network_stream,
+    ),
     # the Client of paho-mqtt, IMAPClient
     (
         lambda value: (
@@ -255,11 +262,11 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     ),
     # ASGI's `send`, of uvicorn and others
     (
-        lambda value: is_a(value, MethodType, BuiltinMethodType),
+        lambda value: is_instance(value, MethodType, BuiltinMethodType),
         lambda method: _Inside(method.__self__),
     ),
     (
-        lambda value: is_a(value, functools.partial),
+        lambda value: is_instance(value, functools.partial),
         lambda partial: _Inside(partial.func),
     ),
 ]
@@ -273,8 +280,8 @@ _READERS = {
 
 
 def _has_a_reader(value: object) -> bool:
-    kept = [_READERS[name] for name in packages(value) if name in _READERS]
-    return any(stored(value, name) not in (None, NOTHING) for name in kept)
+    kept = [_READERS[name] for name in packages_of(value) if name in _READERS]
+    return any(stored_attribute(value, name) not in (None, NOTHING) for name in kept)
 
 
 # Packages whose TLS is none of Python's ssl, and whose it is.
@@ -294,7 +301,9 @@ _FOREIGN = {
 
 def foreign(value: object) -> Optional[str]:
     """Return whose TLS it is, where it is another library's than ssl's."""
-    return next((_FOREIGN[name] for name in packages(value) if name in _FOREIGN), None)
+    return next(
+        (_FOREIGN[name] for name in packages_of(value) if name in _FOREIGN), None
+    )
 
 
 # -- who sends for an SSLObject --------------------------------------------------------
@@ -317,6 +326,6 @@ def is_awaited(carrier: object) -> bool:
     """Return whether ``aio`` can have it send."""
     return is_asyncio(carrier) or any(
         has_methods(carrier, *names)
-        and inspect.iscoroutinefunction(on_type(carrier, names[0])[1])
+        and inspect.iscoroutinefunction(type_attribute(carrier, names[0])[1])
         for names in _STREAMS
     )

@@ -31,7 +31,7 @@ from . import _arguments, _handshake, _keyupdate
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from ._finding import call_text, find_connection, refuse_to_send
 from ._handshake import DATA, ClientCertificate
-from ._static_lookup import has
+from ._static_lookup import has_attribute
 from ._walk import Connection, is_asyncio, is_awaited, is_socket
 
 __all__ = [
@@ -176,7 +176,7 @@ def _transport(carrier: Any) -> Any:
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
     """Return the first of these methods that a stream has."""
-    name = next(name for name in names if has(carrier, name))
+    name = next(name for name in names if has_attribute(carrier, name))
     method: Callable[[Any], Any] = getattr(carrier, name)
     return method
 
