@@ -21,7 +21,15 @@ from ._static_lookup import (
     packages_of,
     stored_parts,
 )
-from ._walk import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
+from ._walk import (
+    Connection,
+    DeadEnd,
+    Walk,
+    foreign_tls_of,
+    holds_tls,
+    is_awaited,
+    is_socket,
+)
 
 
 def find_connection(conn: object, function: str) -> Connection:
@@ -86,9 +94,9 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
 _THEIRS = "its TLS is {}'s, not the ssl module's"
 
 
-def _why_not(end: End) -> Optional[str]:
+def _why_not(end: DeadEnd) -> Optional[str]:
     """Return why an object leads no further, where that can be said."""
-    owner = foreign(end.value)
+    owner = foreign_tls_of(end.value)
     if owner:
         return _THEIRS.format(owner)
     if end.has_no_tls:
@@ -102,7 +110,7 @@ def _why_not(end: End) -> Optional[str]:
 
 def _remedy(conn: object) -> str:
     for way, part in _private_parts(conn):
-        owner = foreign(part)
+        owner = foreign_tls_of(part)
         if owner:
             return _THEIRS.format(owner)
         found = _known_inside(part)

@@ -99,7 +99,7 @@ class _Inside(NamedTuple):
     """Whether nothing (None) means that there is no TLS, not no connection."""
 
 
-class End(NamedTuple):
+class DeadEnd(NamedTuple):
     """An object that leads no further."""
 
     value: object
@@ -111,7 +111,7 @@ class Walk:
     """A walk inwards from an object."""
 
     def __init__(self) -> None:
-        self.ends: list[End] = []
+        self.ends: list[DeadEnd] = []
         self.seen: dict[int, object] = {}
 
     def follow(self, value: object) -> Optional[Connection]:
@@ -123,12 +123,12 @@ class Walk:
         self.seen[id(value)] = value
         for inside in _insides(value):
             if inside.value is None:
-                self.ends.append(End(value, not inside.or_no_tls, inside.or_no_tls))
+                self.ends.append(DeadEnd(value, not inside.or_no_tls, inside.or_no_tls))
                 continue
             found = self.follow(inside.value)
             if found is not None:
                 return _seen_from(value, found, sends=inside.is_sent_for)
-        self.ends.append(End(value))
+        self.ends.append(DeadEnd(value))
         return None
 
 
@@ -147,7 +147,7 @@ def _insides(value: Any) -> Iterator[_Inside]:
         return
     if has_methods(value, "__tls_connection__"):
         yield _Inside(type(value).__tls_connection__(value))
-    if foreign(value):
+    if foreign_tls_of(value):
         return
     for name in _names_for(value):
         held = _attribute(value, name)
@@ -299,7 +299,7 @@ _FOREIGN = {
 }
 
 
-def foreign(value: object) -> Optional[str]:
+def foreign_tls_of(value: object) -> Optional[str]:
     """Return whose TLS it is, where it is another library's than ssl's."""
     return next(
         (_FOREIGN[name] for name in packages_of(value) if name in _FOREIGN), None
