@@ -31,7 +31,7 @@ WINDOW = Span(1, ANY.most, "seconds from 1 to 100 years, or a timedelta")
 WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
 
 
-def number(
+def check_number(
     of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
 ) -> None:
     """Check a number; ``True`` is none."""
@@ -47,7 +47,7 @@ def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
     if datetime is not None and isinstance(value, datetime.timedelta):
         value = value.total_seconds()
     given: Any = value
-    number(of, name, given, span.text, lambda it: span.least <= it <= span.most)
+    check_number(of, name, given, span.text, lambda it: span.least <= it <= span.most)
     return given  # type: ignore[no-any-return]
 
 
@@ -68,23 +68,23 @@ def whole_seconds(of: str, name: str, value: Seconds) -> int:
     return int(given)
 
 
-def count(of: str, name: str, value: Optional[int], *, least: int) -> None:
+def check_count(of: str, name: str, value: Optional[int], *, least: int) -> None:
     """Check a number of things; ``None`` is any number."""
     wanted = f"a whole number from {least} up, or None"
     if value is None:
         return
     if not isinstance(value, int):
         _refuse(TypeError, of, name, value, wanted)
-    number(of, name, value, wanted, lambda it: it >= least)
+    check_number(of, name, value, wanted, lambda it: it >= least)
 
 
-def flag(of: str, name: str, value: object) -> None:
+def check_flag(of: str, name: str, value: object) -> None:
     """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
     if not isinstance(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
 
 
-def word(
+def check_word(
     of: str, name: str, value: object, words: tuple[str, ...], or_else: str = ""
 ) -> None:
     """Check that it is one of these words."""

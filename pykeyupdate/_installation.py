@@ -77,7 +77,7 @@ def install(
     ``managed``, no ``bool``, and where what is in the place of ``ssl``'s class takes no
     attributes; nothing is then done. On the wire: nothing now. Thread-safe.
     """
-    _arguments.flag("install()", "managed", managed)
+    _arguments.check_flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
     wanted = make_rules(
         DEFAULT.policy if policy is _UNSET else policy,

@@ -34,7 +34,7 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``TypeError``); ``TypeError`` for a ``request_peer`` that is no ``bool``. On the
     wire: nothing by itself. Thread-safe.
     """
-    _arguments.flag("request_rekey()", "request_peer", request_peer)
+    _arguments.check_flag("request_rekey()", "request_peer", request_peer)
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED
     _keyupdate.want(conn, "request_rekey", wanted)
 
@@ -60,8 +60,8 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     it, and a signal handler. Raises ``ValueError`` for a ``per_second`` of 0 or less,
     ``TypeError`` for one that is no number and a ``request_peer`` that is no ``bool``.
     """
-    _arguments.flag("rekey_all()", "request_peer", request_peer)
-    _arguments.number(
+    _arguments.check_flag("rekey_all()", "request_peer", request_peer)
+    _arguments.check_number(
         "rekey_all()", "per_second", per_second, "above 0", lambda number: number > 0
     )
     wanted = _WANTED_OF_BOTH if request_peer else _WANTED

@@ -150,17 +150,19 @@ class RekeyPolicy:
         of = type(self).__name__
         for direction in ("sent", "received"):
             for name in (f"{direction}_records", f"{direction}_bytes"):
-                _arguments.count(of, name, values[name], least=1)
+                _arguments.check_count(of, name, values[name], least=1)
         for name in ("age_seconds", "idle_seconds"):
             values[name] = _arguments.seconds_or_none(of, name, values[name])
         name = "min_interval_seconds"
         values[name] = _arguments.seconds(of, name, values[name])
         wanted = "a number from 0 to less than 1"
-        _arguments.number(of, "jitter", jitter, wanted, lambda part: 0 <= part < 1)
+        _arguments.check_number(
+            of, "jitter", jitter, wanted, lambda part: 0 <= part < 1
+        )
         for name in ("request_peer", "aead_limit", "renegotiate"):
-            _arguments.flag(of, name, values[name])
+            _arguments.check_flag(of, name, values[name])
         if not callable(on_impossible):
-            _arguments.word(
+            _arguments.check_word(
                 of, "on_impossible", on_impossible, _ACTIONS, ", or a function"
             )
         _set(self, values)
@@ -279,10 +281,10 @@ class PeerLimits:
         del values["self"]
         of = type(self).__name__
         for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
-            _arguments.count(of, name, values[name], least=0)
+            _arguments.check_count(of, name, values[name], least=0)
         for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
             values[name] = _arguments.seconds(of, name, values[name], _arguments.WINDOW)
-        _arguments.word(of, "renegotiation", renegotiation, _MODES)
+        _arguments.check_word(of, "renegotiation", renegotiation, _MODES)
         _set(self, values)
 
 

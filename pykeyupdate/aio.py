@@ -75,7 +75,7 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     another thread or loop than the connection's; ``ConnectionClosedError`` where the
     transport is closing.
     """
-    _arguments.flag("rekey()", "request_peer", request_peer)
+    _arguments.check_flag("rekey()", "request_peer", request_peer)
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
 
