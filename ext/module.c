@@ -70,7 +70,7 @@ import_names(ku_state *state)
         state->find = import_from("pykeyupdate._finding", "find_connection");
     }
     if (state->find != NULL) {
-        state->stored = import_from("pykeyupdate._static_lookup", "stored");
+        state->stored = import_from("pykeyupdate._static_lookup", "stored_attribute");
         state->socket_type = (void *)import_from("pykeyupdate._originals", "SOCKET");
         state->object_type = (void *)import_from("pykeyupdate._originals", "OBJECT");
     }

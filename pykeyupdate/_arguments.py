@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
 from ._finding import name_of
-from ._static_lookup import is_a
+from ._static_lookup import is_instance
 
 if TYPE_CHECKING:
     # Not imported at run time: a caller that passes a timedelta has imported it, and
@@ -36,13 +36,13 @@ WINDOW = Span(1, ANY.most, "seconds from 1 to 100 years, or a timedelta")
 WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
 
 
-def number(
+def check_number(
     of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
 ) -> float:
     """Return a number; ``True`` is none."""
-    if not is_a(value, int, float) or is_a(value, bool):
+    if not is_instance(value, int, float) or is_instance(value, bool):
         _refuse(TypeError, of, name, value, wanted)
-    plain: float = (int if is_a(value, int) else float).__pos__(value)
+    plain: float = (int if is_instance(value, int) else float).__pos__(value)
     if not fits(plain):
         _refuse(ValueError, of, name, value, wanted)
     return plain
@@ -51,9 +51,11 @@ def number(
 def seconds(of: str, name: str, value: Seconds, span: Span = ANY) -> float:
     """Check a time, which may be a ``timedelta``, and return it in seconds."""
     datetime = sys.modules.get("datetime")
-    if datetime is not None and is_a(value, datetime.timedelta):
+    if datetime is not None and is_instance(value, datetime.timedelta):
         value = datetime.timedelta.total_seconds(value)
-    return number(of, name, value, span.text, lambda it: span.least <= it <= span.most)
+    return check_number(
+        of, name, value, span.text, lambda it: span.least <= it <= span.most
+    )
 
 
 def seconds_or_none(
@@ -73,19 +75,21 @@ def whole_seconds(of: str, name: str, value: Seconds) -> int:
     return int(given)
 
 
-def count(of: str, name: str, value: Optional[int], *, least: int) -> Optional[int]:
+def check_count(
+    of: str, name: str, value: Optional[int], *, least: int
+) -> Optional[int]:
     """Return a number of things; ``None`` is any number."""
     wanted = f"a whole number from {least} up, or None"
     if value is None:
         return None
-    if not is_a(value, int):
+    if not is_instance(value, int):
         _refuse(TypeError, of, name, value, wanted)
-    return int(number(of, name, value, wanted, lambda it: it >= least))
+    return int(check_number(of, name, value, wanted, lambda it: it >= least))
 
 
-def flag(of: str, name: str, value: object) -> None:
+def check_flag(of: str, name: str, value: object) -> None:
     """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
-    if not is_a(value, bool):
+    if not is_instance(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
 
 
@@ -95,12 +99,12 @@ def is_function(value: Any) -> bool:
     return callable(value) and not any(map(inspect.iscoroutinefunction, called))
 
 
-def word(
+def check_word(
     of: str, name: str, value: Any, words: tuple[str, ...], or_else: str = ""
 ) -> str:
     """Return one of these words."""
     wanted = f"one of {', '.join(map(repr, words))}{or_else}"
-    if not is_a(value, str):
+    if not is_instance(value, str):
         _refuse(TypeError, of, name, value, wanted)
     plain = str.__str__(value)
     if plain not in words:

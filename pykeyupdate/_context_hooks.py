@@ -30,7 +30,7 @@ from typing import Any, Callable, NamedTuple
 from ._finding import name_of
 from ._managed_classes import SSLObject, SSLSocket
 from ._originals import CONTEXT, OBJECT, SOCKET, derived
-from ._static_lookup import bases, is_a, names
+from ._static_lookup import bases_of, is_instance, names_of
 
 
 class UnmanageableError(Exception):
@@ -106,7 +106,7 @@ def check_all_contexts() -> None:
 def _check_made(make: Callable[[Any], Any]) -> None:
     """Raise where what is ``ssl.SSLContext`` now does not look at the hooks."""
     context = _asked(make, ssl.PROTOCOL_TLS_CLIENT)
-    if not is_a(context, CONTEXT):
+    if not is_instance(context, CONTEXT):
         raise UnmanageableError(
             f"ssl.SSLContext is {name_of(make)}, which makes {name_of(type(context))}"
         )
@@ -138,7 +138,7 @@ def unreached() -> list[str]:
 
 def _own_ways(cls: type) -> list[str]:
     """Return what a class has of its own where connections are made."""
-    own = [*map(names, takewhile(lambda each: each is not CONTEXT, bases(cls)))]
+    own = [*map(names_of, takewhile(lambda each: each is not CONTEXT, bases_of(cls)))]
     ways = []
     for hook in HOOKS:
         there = [each[hook.name] for each in own if hook.name in each]
@@ -176,15 +176,15 @@ def _maker(context: Any, hook: Hook) -> Maker:
     with _asking.of(context):
         made = _asked(hook.sample, method, **role)
     by = _asked(getattr, made, "context")
-    return Maker(by if is_a(by, CONTEXT) else context, type(made))
+    return Maker(by if is_instance(by, CONTEXT) else context, type(made))
 
 
 def _is_ssls(method: Any, context: Any) -> bool:
     """Return whether it is ssl's own code, which is replaced in ssl's class, too."""
-    if not (is_a(method, MethodType) and method.__self__ is context):
+    if not (is_instance(method, MethodType) and method.__self__ is context):
         return False
     function = method.__func__
-    return is_a(function, FunctionType) and function.__globals__ is vars(ssl)
+    return is_instance(function, FunctionType) and function.__globals__ is vars(ssl)
 
 
 class _Asking(threading.local):
@@ -253,7 +253,7 @@ def _derived(theirs: type, ours: type) -> type:
 
 
 def _derives(cls: Any, base: type) -> bool:
-    return is_a(cls, type) and issubclass(cls, base)
+    return is_instance(cls, type) and issubclass(cls, base)
 
 
 def _foreign(whose: str, hook: Hook, there: Any) -> str:

@@ -17,7 +17,7 @@ from ._finding import name_of
 from ._fork_lock import make_lock
 from ._originals import SOCKET
 from ._signal_handlers import is_of_signal_handler
-from ._static_lookup import is_a
+from ._static_lookup import is_instance
 
 _log = logging.getLogger("pykeyupdate")
 
@@ -135,7 +135,7 @@ def tell_events(
 
 
 def _is_usable_now(conn: Any) -> bool:
-    return is_a(conn, SOCKET) or conn._transport is not None
+    return is_instance(conn, SOCKET) or conn._transport is not None
 
 
 def _running_loop() -> Any:

@@ -15,8 +15,22 @@ from typing import NoReturn, Optional
 
 from ._errors import ConnectionClosedError, NotATLSConnectionError
 from ._signal_handlers import is_of_signal_handler
-from ._static_lookup import is_a, kind, package, packages, parts
-from ._walk import Connection, End, Walk, foreign, holds_tls, is_awaited, is_socket
+from ._static_lookup import (
+    class_name,
+    is_instance,
+    package_of,
+    packages_of,
+    stored_parts,
+)
+from ._walk import (
+    Connection,
+    DeadEnd,
+    Walk,
+    foreign_tls_of,
+    holds_tls,
+    is_awaited,
+    is_socket,
+)
 
 
 def find_connection(conn: object, function: str) -> Connection:
@@ -85,9 +99,9 @@ _GIVE_NOTHING = {
 _THEIRS = "its TLS is {}'s, not the ssl module's"
 
 
-def _why_not(end: End) -> Optional[str]:
+def _why_not(end: DeadEnd) -> Optional[str]:
     """Return why an object leads no further, if the reason is known."""
-    owner = foreign(end.value)
+    owner = foreign_tls_of(end.value)
     if owner:
         return _THEIRS.format(owner)
     if end.error is not None:
@@ -99,14 +113,14 @@ def _why_not(end: End) -> Optional[str]:
         )
     if end.has_no_tls:
         return f"{name_of(type(end.value))} carries no TLS"
-    if is_a(end.value, socket.socket):
+    if is_instance(end.value, socket.socket):
         return "its socket is a plain one, without TLS"
-    return _GIVE_NOTHING.get(kind(end.value)[1])
+    return _GIVE_NOTHING.get(class_name(end.value)[1])
 
 
 def _remedy(conn: object) -> str:
     for way, part in _private_parts(conn):
-        owner = foreign(part)
+        owner = foreign_tls_of(part)
         if owner:
             return _THEIRS.format(owner)
         found = _known_inside(part)
@@ -135,7 +149,7 @@ _STREAMS = {
 
 
 def _known_inside(part: object) -> Optional[Connection]:
-    if holds_tls(part) or package(type(part)) in _STREAMS:
+    if holds_tls(part) or package_of(type(part)) in _STREAMS:
         return Walk().follow(part)
     return None
 
@@ -180,16 +194,16 @@ def _private_parts(conn: object) -> Iterator[tuple[str, object]]:
     objects that it meets (an event loop, the program's own): what they hold does not
     belong to this object.
     """
-    houses = {*packages(conn), *_BUILDING_BLOCKS} - {"asyncio", "threading"}
+    houses = {*packages_of(conn), *_BUILDING_BLOCKS} - {"asyncio", "threading"}
     queue, seen = deque([("conn", conn)]), {id(conn): conn}
     while queue and len(seen) < _MOST_HINTED:
         here, value = queue.popleft()
-        for way, part in parts(value, here):
-            if id(part) in seen or is_a(part, *_NOT_ENTERED):
+        for way, part in stored_parts(value, here):
+            if id(part) in seen or is_instance(part, *_NOT_ENTERED):
                 continue
             if len(seen) == _MOST_HINTED:
                 return
             seen[id(part)] = part
             yield way, part
-            if package(type(part)) in houses:
+            if package_of(type(part)) in houses:
                 queue.append((way, part))

@@ -34,7 +34,7 @@ from ._managed_classes import RULES, Defaults
 from ._methods import METHODS
 from ._policy import DEFAULT, PeerLimits, RekeyPolicy, Rules, make_rules
 from ._signal_handlers import is_of_signal_handler
-from ._static_lookup import is_a
+from ._static_lookup import is_instance
 
 _MISSING = object()
 _UNSET: Any = object()
@@ -83,7 +83,7 @@ def install(
     has replaced ``ssl``'s takes no attributes; nothing is done then. On the wire:
     nothing now. Thread-safe.
     """
-    _arguments.flag("install()", "managed", managed)
+    _arguments.check_flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
     wanted = make_rules(
         DEFAULT.policy if policy is _UNSET else policy,
@@ -205,7 +205,7 @@ def manage(
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
-    if not is_a(context, _originals.CONTEXT):
+    if not is_instance(context, _originals.CONTEXT):
         raise TypeError(f"manage() takes an ssl.SSLContext, not {name_of(context)}")
     wanted = make_rules(policy, limits)
     try:

@@ -33,7 +33,7 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``TypeError``); ``TypeError`` for a ``request_peer`` that is not a ``bool``. On the
     wire: nothing by itself. Thread-safe.
     """
-    _arguments.flag("request_rekey()", "request_peer", request_peer)
+    _arguments.check_flag("request_rekey()", "request_peer", request_peer)
     wanted = _keyupdate.WANTED_OF_BOTH if request_peer else _keyupdate.WANTED
     _keyupdate.want(conn, "request_rekey", wanted)
 
@@ -60,9 +60,9 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     for a ``per_second`` of 0 or less; ``TypeError`` for one that is not a number, and
     for a ``request_peer`` that is not a ``bool``.
     """
-    _arguments.flag("rekey_all()", "request_peer", request_peer)
+    _arguments.check_flag("rekey_all()", "request_peer", request_peer)
     pace = _Pace(
-        _arguments.number(
+        _arguments.check_number(
             "rekey_all()", "per_second", per_second, "above 0", lambda it: it > 0
         )
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ._static_lookup import bases, is_a, kind_of
+from ._static_lookup import bases_of, is_instance, kind_of
 
 
 def derived(cls: type) -> Iterator[type]:
@@ -26,7 +26,7 @@ def derived(cls: type) -> Iterator[type]:
 def _original(name: str, base: type) -> Any:
     """Return the class that ssl came with: a base of what has its name, or any's."""
     there = vars(ssl).get(name)
-    near = bases(there) if is_a(there, type) else ()
+    near = bases_of(there) if is_instance(there, type) else ()
     named = "ssl", name
     return next(cls for cls in chain(near, derived(base)) if kind_of(cls) == named)
 
@@ -43,7 +43,7 @@ else:
 
 def now() -> list[type]:
     """Return the classes of connections that ``ssl`` has now: a function is none."""
-    return [cls for cls in (ssl.SSLSocket, ssl.SSLObject) if is_a(cls, type)]
+    return [cls for cls in (ssl.SSLSocket, ssl.SSLObject) if is_instance(cls, type)]
 
 
 def connections() -> list[type]:

@@ -16,7 +16,7 @@ from . import _arguments
 from ._arguments import Seconds
 from ._errors import RekeyImpossibleError
 from ._finding import call_text
-from ._static_lookup import is_a
+from ._static_lookup import is_instance
 
 OnImpossible = Union[
     Literal["raise", "close", "ignore"], Callable[[Any, RekeyImpossibleError], object]
@@ -152,19 +152,19 @@ class RekeyPolicy:
         of = type(self).__name__
         for direction in ("sent", "received"):
             for name in (f"{direction}_records", f"{direction}_bytes"):
-                values[name] = _arguments.count(of, name, values[name], least=1)
+                values[name] = _arguments.check_count(of, name, values[name], least=1)
         for name in ("age_seconds", "idle_seconds"):
             values[name] = _arguments.seconds_or_none(of, name, values[name])
         name = "min_interval_seconds"
         values[name] = _arguments.seconds(of, name, values[name])
         wanted = "a number from 0 to less than 1"
-        values["jitter"] = _arguments.number(
+        values["jitter"] = _arguments.check_number(
             of, "jitter", jitter, wanted, lambda part: 0 <= part < 1
         )
         for name in ("request_peer", "aead_limit", "renegotiate"):
-            _arguments.flag(of, name, values[name])
+            _arguments.check_flag(of, name, values[name])
         if not _arguments.is_function(on_impossible):
-            values["on_impossible"] = _arguments.word(
+            values["on_impossible"] = _arguments.check_word(
                 of,
                 "on_impossible",
                 on_impossible,
@@ -288,10 +288,10 @@ class PeerLimits:
         del values["self"]
         of = type(self).__name__
         for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
-            values[name] = _arguments.count(of, name, values[name], least=0)
+            values[name] = _arguments.check_count(of, name, values[name], least=0)
         for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
             values[name] = _arguments.seconds(of, name, values[name], _arguments.WINDOW)
-        values["renegotiation"] = _arguments.word(
+        values["renegotiation"] = _arguments.check_word(
             of, "renegotiation", renegotiation, _MODES
         )
         _set(self, values)
@@ -312,7 +312,7 @@ def make_rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> R
         ("policy", policy, RekeyPolicy),
         ("limits", limits, PeerLimits),
     ):
-        if value is not None and not is_a(value, cls):
+        if value is not None and not is_instance(value, cls):
             raise TypeError(f"{name} must be a {cls.__name__} or None, not {value!r}")
     return Rules(policy, limits, _numbers(policy or _NO_POLICY, limits or _UNLIMITED))
 

@@ -19,8 +19,8 @@ from typing import Any, Optional
 NOTHING = object()
 
 # what a metaclass may have put in their place is passed over
-bases = type.__dict__["__mro__"].__get__
-names = type.__dict__["__dict__"].__get__
+bases_of = type.__dict__["__mro__"].__get__
+names_of = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
 _name = type.__dict__["__name__"].__get__
 
@@ -29,9 +29,9 @@ class _Probe:
     pass
 
 
-_DESCRIBED = names(_Probe)["__dict__"].__doc__
+_DESCRIBED = names_of(_Probe)["__dict__"].__doc__
 """How Python describes the dict of a class that is written in it."""
-_WITH_A_DICT = BaseException, *bases(io.IOBase)
+_WITH_A_DICT = BaseException, *bases_of(io.IOBase)
 """Types written in C that others are derived from, and take their dict from."""
 
 _items: Any = dict.items
@@ -39,30 +39,32 @@ _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
 _LARGEST = 100  # items of a container to look at: one or two pools of connections
 
 
-def on_type(value: object, name: str) -> tuple[Optional[type], Any]:
+def type_attribute(value: object, name: str) -> tuple[Optional[type], Any]:
     """Return the class that gives an object an attribute, and what stands there."""
-    for cls in bases(type(value)):
-        if name in names(cls):
-            return cls, names(cls)[name]
+    for cls in bases_of(type(value)):
+        if name in names_of(cls):
+            return cls, names_of(cls)[name]
     return None, NOTHING
 
 
-def has(value: object, name: str) -> bool:
+def has_attribute(value: object, name: str) -> bool:
     """Return whether an object's type has an attribute."""
-    return on_type(value, name)[0] is not None
+    return type_attribute(value, name)[0] is not None
 
 
 def has_methods(value: object, *names: str) -> bool:
     """Return whether an object's type has all of these as methods, not properties."""
-    return all(has(on_type(value, name)[1], "__call__") for name in names)
+    return all(
+        has_attribute(type_attribute(value, name)[1], "__call__") for name in names
+    )
 
 
-def is_a(value: object, *classes: type) -> bool:
+def is_instance(value: object, *classes: type) -> bool:
     """Do what ``isinstance()`` does, by the type alone."""
     return issubclass(type(value), classes)
 
 
-def kind(value: object) -> tuple[str, str]:
+def class_name(value: object) -> tuple[str, str]:
     """Return the module and the name that an object's class says it has."""
     return kind_of(type(value))
 
@@ -81,17 +83,17 @@ def module_of(cls: type) -> str:
     return module if type(module) is str else ""  # anything may stand there
 
 
-def package(cls: type) -> str:
+def package_of(cls: type) -> str:
     """Return the name of the top-level package that a class says it is of."""
     return module_of(cls).partition(".")[0]
 
 
-def packages(value: object) -> list[str]:
+def packages_of(value: object) -> list[str]:
     """Return the packages of an object's class and of its bases."""
-    return [package(cls) for cls in bases(type(value))]
+    return [package_of(cls) for cls in bases_of(type(value))]
 
 
-def stored(value: object, name: str) -> Any:
+def stored_attribute(value: object, name: str) -> Any:
     """Return what an object's dict, slot or type stores under a name.
 
     Return ``NOTHING`` if nothing is there, or if code would have to run to get it.
@@ -99,13 +101,13 @@ def stored(value: object, name: str) -> Any:
     held = _instance_dict(value).get(name, NOTHING)
     if held is not NOTHING:
         return held
-    found = on_type(value, name)[1]
+    found = type_attribute(value, name)[1]
     if type(found) is MemberDescriptorType:
         return _in_slot(value, found)
-    return NOTHING if has(found, "__get__") else found
+    return NOTHING if has_attribute(found, "__get__") else found
 
 
-def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
+def stored_parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
     """Yield everything that an object stores, with the expression that leads to it.
 
     ``way`` is the expression for the object. Containers are copied first, because other
@@ -119,10 +121,10 @@ def parts(value: object, way: str) -> Iterator[tuple[str, Any]]:
             with contextlib.suppress(ValueError):  # an empty cell
                 yield f"{way}.__closure__[{number}].cell_contents", cell.cell_contents
     for kind in _SEQUENCES:
-        if is_a(value, kind):
+        if is_instance(value, kind):
             for number, held in enumerate(_start_of(kind.__iter__(value))):
                 yield f"{way}[{number}]", held
-    if is_a(value, dict):
+    if is_instance(value, dict):
         for number, (key, held) in enumerate(_start_of(_items(value))):
             by_number = f"list({way}.values())[{number}]"
             yield f"{way}[{key!r}]" if _is_plain(key) else by_number, held
@@ -136,8 +138,8 @@ def _start_of(iterable: Iterable[Any]) -> list[Any]:
 
 
 def _slots(value: object) -> Iterator[tuple[str, Any]]:
-    for cls in bases(type(value)):
-        for name, found in names(cls).items():
+    for cls in bases_of(type(value)):
+        for name, found in names_of(cls).items():
             if type(found) is MemberDescriptorType:
                 yield name, _in_slot(value, found)
 
@@ -148,7 +150,7 @@ def _instance_dict(value: object) -> dict[str, Any]:
     A type of somebody's that is written in C may make what it gives for one: wrapt's
     proxies give another object's, and the lazy ones make that object first.
     """
-    slot = on_type(value, "__dict__")[1]
+    slot = type_attribute(value, "__dict__")[1]
     is_pythons = type(slot) is GetSetDescriptorType and (
         slot.__doc__ == _DESCRIBED or slot.__objclass__ in _WITH_A_DICT
     )

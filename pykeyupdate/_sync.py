@@ -72,7 +72,7 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     handler is not. A handler's exception propagates and leaves nothing locked.
     Source: SSL_key_update(3), SSL_renegotiate(3), RFC 9846 sections 4.7.3 and 5.5.
     """
-    _arguments.flag("rekey()", "request_peer", request_peer)
+    _arguments.check_flag("rekey()", "request_peer", request_peer)
     tls = _own_io(conn, "rekey")
     _handshake.refuse_in_callback(conn, tls, "rekey")
     if _is_over_memory(tls):

@@ -32,13 +32,13 @@ from ._originals import connections
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import (
     NOTHING,
+    class_name,
     has_methods,
-    is_a,
-    kind,
-    on_type,
-    package,
-    packages,
-    stored,
+    is_instance,
+    package_of,
+    packages_of,
+    stored_attribute,
+    type_attribute,
 )
 
 _DUPLEX = "pykeyupdate._keyupdate", "Duplex"
@@ -61,14 +61,14 @@ class Connection(NamedTuple):
 def holds_tls(value: object) -> bool:
     """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
     return (
-        is_a(value, *connections())
+        is_instance(value, *connections())
         or _is_inner(value)
-        or _is_inner(stored(value, "_sslobj"))  # as sslobject.c
+        or _is_inner(stored_attribute(value, "_sslobj"))  # as sslobject.c
     )
 
 
 def _is_inner(value: object) -> bool:
-    return type(value) is _SSLSocket or kind(value) == _DUPLEX
+    return type(value) is _SSLSocket or class_name(value) == _DUPLEX
 
 
 def is_socket(tls: Any) -> bool:
@@ -78,7 +78,7 @@ def is_socket(tls: Any) -> bool:
 
 def _is_shared(tls: Any) -> bool:
     """Return whether a TLS object is a socket that any number of threads may use."""
-    return kind(getattr(tls, "_sslobj", None)) == _DUPLEX
+    return class_name(getattr(tls, "_sslobj", None)) == _DUPLEX
 
 
 def _owner(tls: Any) -> Any:
@@ -102,7 +102,7 @@ class _Inside(NamedTuple):
     """What it raised instead."""
 
 
-class End(NamedTuple):
+class DeadEnd(NamedTuple):
     """An object that leads no further."""
 
     value: object
@@ -116,7 +116,7 @@ class Walk:
     """A walk inwards from an object."""
 
     def __init__(self) -> None:
-        self.ends: list[End] = []
+        self.ends: list[DeadEnd] = []
         self.seen: dict[int, object] = {}
 
     def follow(self, value: object) -> Optional[Connection]:
@@ -134,19 +134,19 @@ class Walk:
             found = self.follow(inside.value)
             if found is not None:
                 return _seen_from(value, found, sends=inside.is_sent_for)
-        self.ends.append(End(value))
+        self.ends.append(DeadEnd(value))
         return None
 
 
-def _end(value: object, inside: _Inside) -> Optional[End]:
+def _end(value: object, inside: _Inside) -> Optional[DeadEnd]:
     """Return the end that a step from an object has come to, if it is one."""
     if inside.error is not None:
-        return End(value, error=inside.error)
+        return DeadEnd(value, error=inside.error)
     if type(inside.value) is CoroutineType:
         inside.value.close()  # or it would be said that nobody awaits it
-        return End(value, is_async=True)
+        return DeadEnd(value, is_async=True)
     if inside.value is None:
-        return End(value, not inside.or_no_tls, inside.or_no_tls)
+        return DeadEnd(value, not inside.or_no_tls, inside.or_no_tls)
     return None
 
 
@@ -161,15 +161,17 @@ def _seen_from(value: object, found: Connection, *, sends: bool) -> Connection:
 
 def _insides(value: Any) -> Iterator[_Inside]:
     """Yield what an object's documented attributes and methods lead to."""
-    if is_a(value, type, ModuleType, socket.socket):
+    if is_instance(value, type, ModuleType, socket.socket):
         return
     if has_methods(value, "__tls_connection__"):
         yield _Inside(type(value).__tls_connection__(value))
-    if foreign(value):
+    if foreign_tls_of(value):
         return
     for name in _names_for(value):
         held = _attribute(value, name)
-        if held is not NOTHING and (is_a(held, MethodType) or not callable(held)):
+        if held is not NOTHING and (
+            is_instance(held, MethodType) or not callable(held)
+        ):
             yield _Inside(held)
     for applies, step in _STEPS:
         if applies(value):
@@ -211,23 +213,25 @@ _PROPERTIES = {
 
 
 def _names_for(value: object) -> Iterator[str]:
-    known = [_KEPT_UNDER[name] for name in packages(value) if name in _KEPT_UNDER]
+    known = [_KEPT_UNDER[name] for name in packages_of(value) if name in _KEPT_UNDER]
     return iter(dict.fromkeys(name for names in known or [_KEPT] for name in names))
 
 
 def _attribute(value: Any, name: str) -> Any:
     """Return an attribute, or NOTHING if unknown code would have to run."""
-    held = stored(value, name)
+    held = stored_attribute(value, name)
     if held is NOTHING:
-        cls, _ = on_type(value, name)
-        if cls is not None and (package(cls), name) in _PROPERTIES:
+        cls, _ = type_attribute(value, name)
+        if cls is not None and (package_of(cls), name) in _PROPERTIES:
             return getattr(value, name)
     return held
 
 
 def _of(package_name: str, *names: str) -> Callable[[object], bool]:
     """Return a test for objects of a package whose type has these methods."""
-    return lambda value: package_name in packages(value) and has_methods(value, *names)
+    return lambda value: (
+        package_name in packages_of(value) and has_methods(value, *names)
+    )
 
 
 def _extra_info(value: Any) -> _Inside:
@@ -248,14 +252,14 @@ def _typed_attribute(stream: Any) -> _Inside:
 
 
 def _network_stream(response: Any) -> _Inside:
-    extensions = stored(response, "extensions")
+    extensions = stored_attribute(response, "extensions")
     return _Inside(dict.get(extensions, "network_stream"), or_no_tls=True)
 
 
 _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     # asyncio: the pair that open_connection() returns
     (
-        lambda value: is_a(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
+        lambda value: is_instance(value, tuple) and tuple.__len__(value) == 2,  # noqa: PLR2004
         lambda value: _Inside(tuple.__getitem__(value, 1)),
     ),
     # asyncio's StreamWriter, its and uvloop's transports, httpcore's network streams
@@ -270,10 +274,13 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     # TLS in TLS, through an https proxy (its `socket` is the proxy's)
     (
         _of("urllib3", "sendall", "_ssl_io_loop"),
-        lambda stream: _Inside(stored(stream, "sslobj"), is_sent_for=True),
+        lambda stream: _Inside(stored_attribute(stream, "sslobj"), is_sent_for=True),
     ),
     # httpx's and httpcore's Response
-    (lambda value: is_a(stored(value, "extensions"), dict), _network_stream),
+    (
+        lambda value: is_instance(stored_attribute(value, "extensions"), dict),
+        _network_stream,
+    ),
     # the Client of paho-mqtt, IMAPClient
     (
         lambda value: (
@@ -283,11 +290,11 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
     ),
     # ASGI's `send`, of uvicorn and others
     (
-        lambda value: is_a(value, MethodType, BuiltinMethodType),
+        lambda value: is_instance(value, MethodType, BuiltinMethodType),
         lambda method: _Inside(method.__self__),
     ),
     (
-        lambda value: is_a(value, functools.partial),
+        lambda value: is_instance(value, functools.partial),
         lambda partial: _Inside(partial.func),
     ),
 ]
@@ -301,8 +308,8 @@ _READERS = {
 
 
 def _has_a_reader(value: object) -> bool:
-    kept = [_READERS[name] for name in packages(value) if name in _READERS]
-    return any(stored(value, name) not in (None, NOTHING) for name in kept)
+    kept = [_READERS[name] for name in packages_of(value) if name in _READERS]
+    return any(stored_attribute(value, name) not in (None, NOTHING) for name in kept)
 
 
 # Packages whose TLS is not Python's ssl, and the library that provides it.
@@ -320,9 +327,11 @@ _FOREIGN = {
 }
 
 
-def foreign(value: object) -> Optional[str]:
+def foreign_tls_of(value: object) -> Optional[str]:
     """Return the library whose TLS an object uses, if that is not ssl."""
-    return next((_FOREIGN[name] for name in packages(value) if name in _FOREIGN), None)
+    return next(
+        (_FOREIGN[name] for name in packages_of(value) if name in _FOREIGN), None
+    )
 
 
 # -- who sends for an SSLObject --------------------------------------------------------
@@ -345,14 +354,14 @@ def is_asyncio(carrier: object) -> bool:
 
 def is_stream_writer(carrier: object) -> bool:
     """Return whether it is asyncio's StreamWriter, which has a transport."""
-    cls, _ = on_type(carrier, "transport")
-    return cls is not None and package(cls) == "asyncio"
+    cls, _ = type_attribute(carrier, "transport")
+    return cls is not None and package_of(cls) == "asyncio"
 
 
 def is_awaited(carrier: object) -> bool:
     """Return whether ``aio`` can make a carrier send."""
     return is_asyncio(carrier) or any(
         has_methods(carrier, *names)
-        and inspect.iscoroutinefunction(on_type(carrier, names[0])[1])
+        and inspect.iscoroutinefunction(type_attribute(carrier, names[0])[1])
         for names in _STREAMS
     )

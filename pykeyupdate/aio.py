@@ -32,7 +32,7 @@ from . import _arguments, _handshake, _keyupdate
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from ._finding import call_text, find_connection, refuse_to_send
 from ._handshake import DATA, ClientCertificate
-from ._static_lookup import has, is_a, stored
+from ._static_lookup import has_attribute, is_instance, stored_attribute
 from ._walk import (
     Connection,
     is_asyncio,
@@ -82,7 +82,7 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     in a thread or loop that is not the connection's; ``ConnectionClosedError`` if the
     transport is closing.
     """
-    _arguments.flag("rekey()", "request_peer", request_peer)
+    _arguments.check_flag("rekey()", "request_peer", request_peer)
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
 
 
@@ -186,7 +186,7 @@ def _transport(carrier: Any) -> Any:
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
     """Return a stream's first method of these names."""
-    name = next(name for name in names if has(carrier, name))
+    name = next(name for name in names if has_attribute(carrier, name))
     method: Callable[[Any], Any] = getattr(carrier, name)
     return method
 
@@ -198,9 +198,10 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     with contextlib.suppress(RuntimeError):  # another framework's loop does not count
         running = asyncio.get_running_loop()
     for holder in (transport, transport.get_protocol()):
-        loops = stored(holder, "_loop"), stored(holder, "loop")
+        loops = stored_attribute(holder, "_loop"), stored_attribute(holder, "loop")
         if any(
-            is_a(it, asyncio.AbstractEventLoop) and it is not running for it in loops
+            is_instance(it, asyncio.AbstractEventLoop) and it is not running
+            for it in loops
         ):
             raise WrongLoopError(
                 f"{call_text(function, conn)}: this connection belongs to another "

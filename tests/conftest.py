@@ -11,6 +11,7 @@ import trustme
 from support.link import Link
 from support.servers import Server, echo
 from support.threads import Threads
+from support.wire import Wire
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
@@ -161,3 +162,27 @@ def connect(make_contexts, threads):
     yield make
     for end in ends:
         end.close()
+
+
+@pytest.fixture(params=["object", "socket"])
+def kind(request):
+    """Of a managed connection: an SSLObject, or an SSLSocket."""
+    return request.param
+
+
+@pytest.fixture
+def make_wire(make_contexts, kind, role):
+    """Connect a managed end and a peer of ssl's, whose records are counted."""
+    wires = []
+
+    def make(policy, version="tls13", limits=None, *, witness=None):
+        contexts = make_contexts(version)
+        if witness is not None:
+            witness.watch(role, contexts[role == "server"])
+        wire = Wire(contexts, kind, role, policy=policy, limits=limits)
+        wires.append(wire)
+        return wire.handshake()
+
+    yield make
+    for wire in wires:
+        wire.close()

@@ -18,7 +18,7 @@
     X(PyObject, ssl)                /* module ssl, as it was at import */       \
     X(PyObject, errors)             /* module pykeyupdate._errors */             \
     X(PyObject, find)               /* pykeyupdate._finding.find_connection */          \
-    X(PyObject, stored)             /* pykeyupdate._static_lookup.stored */            \
+    X(PyObject, stored)             /* pykeyupdate._static_lookup.stored_attribute */            \
     X(PyTypeObject, socket_type)    /* ssl.SSLSocket, as ssl came with it */    \
     X(PyTypeObject, object_type)    /* ssl.SSLObject, likewise */               \
     X(PyObject, partial)            /* functools.partial */                     \

@@ -1,6 +1,6 @@
 """The tests of libraries that use TLS, with managed connections in place of ``ssl``'s.
 
-    python tests/stress suites [--folder FOLDER] [--mode MODE] [LIBRARY...]  (forty minutes)
+    python tests/stress suites [--mode MODE] [LIBRARY...]  (forty minutes)
 
 Each library's own tests, at the version named below, are fetched by pip from its
 source distribution (websockets' by git, as its distribution has none) and run in an

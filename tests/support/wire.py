@@ -175,3 +175,8 @@ class RecordWitness(Witness):
             keys[-1].append(length - OVERHEAD)
         elif content_type == HANDSHAKE and data[0] == KEY_UPDATE:
             keys.append([])
+
+
+def at_once(**limits):
+    """Return a policy that changes keys as soon as it can."""
+    return pykeyupdate.RekeyPolicy(min_interval_seconds=0, **limits)
