@@ -56,7 +56,7 @@ try:
         secure_renegotiation,
         total_renegotiations,
     )
-    from ._handshake import ClientCertificate
+    from ._rekeying import ClientCertificate
     from ._sync import (
         flush,
         rekey,

@@ -5,7 +5,7 @@ from typing import Any, Callable, Literal, Optional, Union
 from . import _keyupdate, _sync
 from ._arguments import Seconds
 from ._constants import KeyUpdateType
-from ._handshake import ClientCertificate
+from ._rekeying import ClientCertificate
 
 
 class Methods:

@@ -13,11 +13,11 @@ import ssl
 import time
 from typing import Any, Callable, Optional
 
-from . import _arguments, _handshake, _keyupdate
+from . import _arguments, _keyupdate, _rekeying
 from ._arguments import WAIT, Seconds
 from ._errors import NotATLSConnectionError
 from ._finding import call_text, find_connection, name_of, refuse_to_send
-from ._handshake import DATA, ClientCertificate
+from ._rekeying import DATA, ClientCertificate
 from ._walk import is_awaited
 
 
@@ -74,12 +74,12 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     """
     _arguments.check_flag("rekey()", "request_peer", request_peer)
     tls = _own_io(conn, "rekey")
-    _handshake.refuse_in_callback(conn, tls, "rekey")
+    _rekeying.refuse_in_callback(conn, tls, "rekey")
     if _is_over_memory(tls):
         _keyupdate.rekey(conn, "rekey", request_peer)
     else:
         perform = functools.partial(_perform, conn, tls, "rekey")
-        _handshake.rekey(conn, "rekey", perform, request_peer=request_peer)
+        _rekeying.rekey(conn, "rekey", perform, request_peer=request_peer)
 
 
 def flush(conn: Any, /) -> None:
@@ -101,7 +101,7 @@ def flush(conn: Any, /) -> None:
     Source: SSL_key_update(3), RFC 9846 section 4.7.3.
     """
     tls = _own_io(conn, "flush")
-    _handshake.refuse_in_callback(conn, tls, "flush")
+    _rekeying.refuse_in_callback(conn, tls, "flush")
     if _is_over_memory(tls):
         _keyupdate.flush(conn, "flush")
     else:
@@ -137,7 +137,7 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> N
     function = "wait_for_renegotiation"
     limit = _arguments.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
-    _handshake.refuse_in_callback(conn, tls, function)
+    _rekeying.refuse_in_callback(conn, tls, function)
     _drive(conn, tls, function, lambda: not _keyupdate.renegotiate_pending(conn), limit)
 
 
@@ -175,22 +175,22 @@ def request_client_certificate(
     function = "request_client_certificate"
     limit = _arguments.seconds_or_none(f"{function}()", "timeout", timeout, WAIT)
     tls = _own_io(conn, function)
-    _handshake.refuse_in_callback(conn, tls, function)
-    _handshake.refuse_beside_a_reader(conn, function)
+    _rekeying.refuse_in_callback(conn, tls, function)
+    _rekeying.refuse_beside_a_reader(conn, function)
 
     def ask(under_way: bool) -> None:
         if _is_over_memory(tls):
             _keyupdate.request(conn, function, under_way)
             return
         advance = functools.partial(_send_handshake, conn, tls, function)
-        _handshake.request_step_by_step(conn, tls, function, advance, under_way)
+        _rekeying.request_step_by_step(conn, tls, function, advance, under_way)
 
-    request = _handshake.request_certificate(conn, tls, function, ask)
+    request = _rekeying.request_certificate(conn, tls, function, ask)
     answer: Optional[ClientCertificate] = None
 
     def answered() -> bool:
         nonlocal answer
-        answer = _handshake.take_answer(conn, tls, request, function)
+        answer = _rekeying.take_answer(conn, tls, request, function)
         return answer is not None
 
     _drive(conn, tls, function, answered, limit)
@@ -227,7 +227,7 @@ def _is_over_memory(tls: Any) -> bool:
 
 
 def _perform(conn: Any, tls: Any, function: str) -> None:
-    _handshake.perform(
+    _rekeying.perform(
         conn, tls, function, functools.partial(_send_handshake, conn, tls, function)
     )
 
@@ -255,7 +255,7 @@ def _drive(
         if is_done():
             return None
         if reached == DATA:
-            _handshake.refuse_in_front_of_data(conn, function)
+            _rekeying.refuse_in_front_of_data(conn, function)
         _wait(tls, reached, function, deadline)
     return None
 
@@ -289,7 +289,7 @@ def _drive_duplex(
 
 def _advance(conn: Any, tls: Any, function: str) -> int:
     """Advance the handshake once, without blocking on a socket."""
-    _handshake.refuse_beside_a_reader(conn, function)
+    _rekeying.refuse_beside_a_reader(conn, function)
     if not _is_socket(tls) or _duplex(tls):
         return _keyupdate.advance(conn, function)
     timeout = tls.gettimeout()

@@ -28,10 +28,10 @@ from collections.abc import Coroutine, Iterator
 from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
-from . import _arguments, _handshake, _keyupdate
+from . import _arguments, _keyupdate, _rekeying
 from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
 from ._finding import call_text, find_connection, refuse_to_send
-from ._handshake import DATA, ClientCertificate
+from ._rekeying import DATA, ClientCertificate
 from ._static_lookup import has_attribute, is_instance, stored_attribute
 from ._walk import (
     Connection,
@@ -133,19 +133,19 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     function = "request_client_certificate"
     connection = _carried(conn, function)
     tls = connection.tls
-    request: Optional[_handshake.Request] = None
+    request: Optional[_rekeying.Request] = None
     answer: Optional[ClientCertificate] = None
 
     def take() -> None:
         nonlocal request
-        request = _handshake.request_certificate(
+        request = _rekeying.request_certificate(
             conn, tls, function, functools.partial(_keyupdate.request, conn, function)
         )
 
     def answered() -> bool:
         nonlocal answer
         assert request is not None  # noqa: S101
-        answer = _handshake.take_answer(conn, tls, request, function)
+        answer = _rekeying.take_answer(conn, tls, request, function)
         return answer is not None
 
     await _send(conn, function, take)
@@ -236,7 +236,7 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     """Take a step that may write to the BIO, and have the carrier send the result."""
     connection = _carried(conn, function)
     carrier = connection.carrier
-    _handshake.refuse_in_callback(conn, connection.tls, function)
+    _rekeying.refuse_in_callback(conn, connection.tls, function)
     if not is_asyncio(carrier):
         if not await _send_through(connection, take):
             refuse_to_send(conn, connection, function)
@@ -413,5 +413,5 @@ async def _receive_until(
     if is_done():
         return None
     if reached == DATA:
-        _handshake.refuse_in_front_of_data(conn, function)
+        _rekeying.refuse_in_front_of_data(conn, function)
     raise ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")

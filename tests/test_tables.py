@@ -3,7 +3,7 @@
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _errors, _handshake, _keyupdate, _policy
+from pykeyupdate import _errors, _keyupdate, _policy, _rekeying
 
 TABLES = _keyupdate.tables
 
@@ -23,8 +23,8 @@ def test_modes_are_those_of_peer_limits():
 
 
 def test_kinds_of_messages_are_the_members_of_to_send():
-    assert TABLES["to_send"] == [kind.name for kind in _handshake.ToSend]
-    assert [*_handshake.ToSend] == [*range(len(TABLES["to_send"]))]
+    assert TABLES["to_send"] == [kind.name for kind in _rekeying.ToSend]
+    assert [*_rekeying.ToSend] == [*range(len(TABLES["to_send"]))]
 
 
 def test_rules_are_what_is_made_of_policy_and_limits():

@@ -2,7 +2,7 @@
    controls: what still has to be sent, one pass of a handshake, and a request for the
    client's certificate.
 
-   Only the package calls these functions (pykeyupdate/_handshake.py, _sync.py and
+   Only the package calls these functions (pykeyupdate/_rekeying.py, _sync.py and
    aio.py); a program has no use for them.  Line numbers are OpenSSL 3.5.7's. */
 #include "calls/rekeying.h"
 
@@ -248,7 +248,7 @@ request_certificate_step(const struct ku_tls *tls)
 
 /* Over memory nothing waits and nothing is half sent, so rekey() and its like are a
    single step, which no other thread, signal handler or exception can interrupt.  On a
-   socket that is not managed, pykeyupdate/_handshake.py takes the same steps one by
+   socket that is not managed, pykeyupdate/_rekeying.py takes the same steps one by
    one. */
 
 /* Make the message that is scheduled or owed.  OpenSSL itself sends an answer only

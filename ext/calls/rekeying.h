@@ -5,7 +5,7 @@
 #include <Python.h>
 
 /* What kind of message does this side have to send?  The members of ToSend
-   (pykeyupdate/_handshake.py). */
+   (pykeyupdate/_rekeying.py). */
 /* clang-format off */
 #define KU_TO_SEND(X)                                    \
     X(SENDS_NOTHING, NOTHING)                            \

@@ -1,4 +1,4 @@
-"""pykeyupdate/_sync.py and _handshake.py: new keys now, on sockets and memory BIOs."""
+"""pykeyupdate/_sync.py and _rekeying.py: new keys now, on sockets and memory BIOs."""
 
 import contextlib
 import socket
