@@ -260,12 +260,23 @@ start_received_keys(const struct ku_tls *tls)
     ledger->received.max_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
 }
 
+/* This process uses the connection now, no longer only its parent. */
+static void
+take_over(struct ku_ledger *ledger)
+{
+    if (ledger->inherited) {
+        ku_mutex_lock(&ledgers_lock);
+        ledger->inherited = 0;
+        ku_mutex_unlock(&ledgers_lock);
+    }
+}
+
 /* Data that we send counts as progress too: a peer that only receives may still request
    key updates. */
 void
 ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes)
 {
-    ledger->inherited = 0;
+    take_over(ledger);
     ledger->in_a_row = bytes > 0 ? 0 : ledger->in_a_row;
     ledger->sent.bytes += bytes;
     ledger->sent.records += bytes > ledger->max_fragment
@@ -278,7 +289,7 @@ ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins)
 {
     ledger->received.bytes += bytes;
     ledger->received.records += begins != 0;
-    ledger->inherited = 0;
+    take_over(ledger);
     ledger->in_a_row = 0;
 }
 
@@ -603,6 +614,14 @@ ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls)
     tls->ssl = ku_sslobject_ssl(state, sslobj);
     tls->ledger = tls->ssl != NULL ? ku_ledger_of(tls->ssl) : NULL;
     return tls->ssl != NULL;
+}
+
+void
+ku_ledger_share(struct ku_ledger *ledger)
+{
+    ku_mutex_lock(&ledgers_lock);
+    ledger->is_shared = 1;
+    ku_mutex_unlock(&ledgers_lock);
 }
 
 struct ku_ledger *

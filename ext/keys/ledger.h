@@ -14,9 +14,9 @@
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
    One thread at a time uses a ledger, as it does the connection.  There are two
-   exceptions: `wanted_keys` is atomic, and `can_renew` is written, and read by other
-   threads, under the lock of the list.  A ledger holds no Python objects: OpenSSL frees
-   it in any thread, without the GIL. */
+   exceptions: `wanted_keys` is atomic, and `can_renew`, `is_shared` and `inherited` are
+   written, and read by other threads, under the lock of the list.  A ledger holds no
+   Python objects: OpenSSL frees it in any thread, without the GIL. */
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
 
@@ -165,6 +165,9 @@ int ku_ledger_prepare(const struct ku_libssl *libssl);
 /* Open the ledger of a connection whose handshake has not begun.  The SSL owns the
    ledger.  NULL if out of memory. */
 struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
+
+/* Mark it as a managed socket's, which any thread may renew. */
+void ku_ledger_share(struct ku_ledger *ledger);
 
 /* The ledger of a connection; NULL if the connection is not managed. */
 struct ku_ledger *ku_ledger_of(const SSL *ssl);

@@ -336,8 +336,9 @@ close_pump(Duplex *self, struct ku_call *call)
         return -1;
     }
     if (progress == KU_REFUSED) {
-        ku_pump_close(call);
-        ku_wire_wake(call->socket);
+        Py_BEGIN_ALLOW_THREADS
+        ku_pump_close_from_outside(call);
+        Py_END_ALLOW_THREADS
     }
     return 0;
 }
@@ -539,7 +540,7 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->pump.ledger = tls.ledger;
     if (tls.ledger != NULL) {
-        tls.ledger->is_shared = 1;
+        ku_ledger_share(tls.ledger);
     }
     return (PyObject *)self;
 }

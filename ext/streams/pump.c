@@ -14,6 +14,7 @@
 #define STEP_BYTES (4 * TLS_MAX_PLAINTEXT) /* bytes encrypted in one step */
 #define MAX_STASH (1024 * 1024) /* bytes of a peer that writes and does not answer */
 #define FINGERPRINT_BYTES 4096
+#define CLOSE_PATIENCE 1000 /* microseconds: what leaving takes, and some more */
 
 /* --- create, destroy, fork -------------------------------------------------------- */
 
@@ -694,5 +695,18 @@ ku_pump_close(struct ku_call *call)
     if (pump->users > 1) {
         ku_wire_wake(call->socket);
         ku_monitor_announce(&pump->monitor);
+    }
+}
+
+void
+ku_pump_close_from_outside(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    pump->left_open = call->socket;
+    ku_atomic_set(&pump->closed, 1);
+    ku_wire_wake(call->socket);
+    /* Whoever is inside may have looked for this just before, and be the last to go. */
+    if (ku_monitor_enter_within(&pump->monitor, CLOSE_PATIENCE)) {
+        ku_threads_leave(pump, 0);
     }
 }

@@ -80,4 +80,8 @@ size_t ku_pump_pending(struct ku_call *call);
    one, closes the socket. */
 void ku_pump_close(struct ku_call *call);
 
+/* The same for a thread that could not enter, because another is inside for long.  That
+   one, when it leaves, wakes the others. */
+void ku_pump_close_from_outside(struct ku_call *call);
+
 #endif

@@ -53,9 +53,12 @@ void
 ku_threads_leave(struct ku_pump *pump, int drains)
 {
     ku_socket left_open = KU_NO_SOCKET;
-    if (pump->users == 0 && ku_atomic_get(&pump->closed)) {
-        left_open = pump->left_open;
-        pump->left_open = KU_NO_SOCKET;
+    if (ku_atomic_get(&pump->closed)) {
+        ku_monitor_announce(&pump->monitor); /* it may have been closed from outside */
+        if (pump->users == 0) {
+            left_open = pump->left_open;
+            pump->left_open = KU_NO_SOCKET;
+        }
     }
     ku_monitor_leave(&pump->monitor);
     if (left_open != KU_NO_SOCKET) {
