@@ -67,9 +67,9 @@ import_names(ku_state *state)
     state->ssl = PyImport_ImportModule("ssl");
     state->errors = PyImport_ImportModule("pykeyupdate._errors");
     if (state->errors != NULL) {
-        state->find = import_from("pykeyupdate._finding", "find_connection");
+        state->find_connection = import_from("pykeyupdate._finding", "find_connection");
     }
-    if (state->find != NULL) {
+    if (state->find_connection != NULL) {
         state->stored = import_from("pykeyupdate._static_lookup", "stored_attribute");
         state->socket_type = (void *)import_from("pykeyupdate._originals", "SOCKET");
         state->object_type = (void *)import_from("pykeyupdate._originals", "OBJECT");
@@ -86,12 +86,12 @@ import_names(ku_state *state)
 static int
 import_managed_names(ku_state *state)
 {
-    state->impossible = import_from("pykeyupdate._policy", "act_on_impossible");
-    if (state->impossible != NULL) {
-        state->happened = import_from("pykeyupdate._events", "tell_events");
+    state->act_on_impossible = import_from("pykeyupdate._policy", "act_on_impossible");
+    if (state->act_on_impossible != NULL) {
+        state->tell_events = import_from("pykeyupdate._events", "tell_events");
     }
     state->read_length = PyLong_FromLong(1024);
-    return state->happened != NULL && state->read_length != NULL ? 0 : -1;
+    return state->tell_events != NULL && state->read_length != NULL ? 0 : -1;
 }
 
 static int

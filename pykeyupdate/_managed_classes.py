@@ -82,7 +82,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
         _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
-        _keyupdate.keep(made._sslobj, made._rules.numbers)
+        _keyupdate.open_ledger(made._sslobj, made._rules.numbers)
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -213,7 +213,7 @@ class SSLSocket(Methods, SOCKET):
             session=self._session,
         )
         self._rules = _rules_of(self._context)
-        _keyupdate.keep(inner, self._rules.numbers)
+        _keyupdate.open_ledger(inner, self._rules.numbers)
         duplex = _keyupdate.Duplex(inner, self)
         _sockets.set(self, None)
         return duplex

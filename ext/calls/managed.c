@@ -54,12 +54,12 @@ parse_rules(PyObject *numbers, struct ku_rules *rules)
 }
 
 static PyObject *
-py_keep(PyObject *module, PyObject *args)
+py_open_ledger(PyObject *module, PyObject *args)
 {
     PyObject *inner, *numbers;
     struct ku_rules rules = {0};
     ku_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTuple(args, "OO!:keep", &inner, &PyDict_Type, &numbers)
+    if (!PyArg_ParseTuple(args, "OO!:open_ledger", &inner, &PyDict_Type, &numbers)
         || parse_rules(numbers, &rules) < 0) {
         return NULL;
     }
@@ -67,7 +67,7 @@ py_keep(PyObject *module, PyObject *args)
         Py_TYPE(inner) == state->sslobject_type ? ku_sslobject_ssl(state, inner) : NULL;
     if (ssl == NULL || ku_ledger_of(ssl) != NULL
         || state->libssl.SSL_is_init_finished(ssl)) {
-        PyErr_SetString(PyExc_ValueError, "keep() takes a new connection");
+        PyErr_SetString(PyExc_ValueError, "open_ledger() takes a new connection");
         return NULL;
     }
     int has_callbacks = ku_has_callbacks(inner);
@@ -257,8 +257,8 @@ py_usage(PyObject *module, PyObject *conn)
 }
 
 PyMethodDef ku_managed[] = {
-    {"keep", py_keep, METH_VARARGS,
-     "keep(sslobj, rules, /)\n--\n\nOpen the ledger of a new connection."},
+    {"open_ledger", py_open_ledger, METH_VARARGS,
+     "open_ledger(sslobj, rules, /)\n--\n\nOpen the ledger of a new connection."},
     {"want", py_want, METH_VARARGS,
      "want(conn, function, wanted, /)\n--\n\nHave the next I/O get new keys."},
     {"want_all", py_want_all, METH_VARARGS,

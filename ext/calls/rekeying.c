@@ -146,11 +146,11 @@ peer_finished_step(const struct ku_tls *tls)
 /* --- a request for the client's certificate --------------------------------------- */
 
 static struct ku_outcome
-may_authenticate(const struct ku_tls *tls)
+check_authentication(const struct ku_tls *tls)
 {
     enum ku_refusal refusal = ku_connection_state(tls);
     if (refusal == KU_OK && !ku_is_tls13(tls)) {
-        return ku_may_renegotiate(tls);
+        return ku_check_renegotiation(tls);
     }
     if (refusal == KU_OK
         && (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN)) {
@@ -207,12 +207,12 @@ ask_for_certificate(const struct ku_tls *tls)
    still up to the context (FAIL_IF_NO_PEER_CERT).  SSL_set_verify() without a callback
    keeps the one that is set (ssl_lib.c). */
 static struct ku_outcome
-request_anew(const struct ku_tls *tls)
+request_certificate_now(const struct ku_tls *tls)
 {
     if (!tls->libssl->SSL_is_server(tls->ssl)) {
         return ku_refused(KU_NOT_SERVER);
     }
-    struct ku_outcome may = may_authenticate(tls);
+    struct ku_outcome may = check_authentication(tls);
     if (may.refusal != KU_OK) {
         return may;
     }
@@ -236,7 +236,7 @@ request_anew(const struct ku_tls *tls)
 static struct ku_outcome
 request_certificate_step(const struct ku_tls *tls)
 {
-    struct ku_outcome outcome = request_anew(tls);
+    struct ku_outcome outcome = request_certificate_now(tls);
     int is_under_way = outcome.refusal == KU_RENEGOTIATING
                        || outcome.refusal == KU_IN_MESSAGE
                        || outcome.refusal == KU_WRITE_PENDING
@@ -275,13 +275,13 @@ flush_step(const struct ku_tls *tls)
 }
 
 static struct ku_outcome
-schedule_new_keys(const struct ku_tls *tls, int update_type)
+schedule_rekey(const struct ku_tls *tls, int update_type)
 {
     struct ku_outcome outcome = ku_schedule_key_update(tls, update_type);
     if (outcome.refusal != KU_NEEDS_TLS13) {
         return outcome;
     }
-    outcome = ku_may_renegotiate(tls);
+    outcome = ku_check_renegotiation(tls);
     if (outcome.refusal == KU_OK && tls->libssl->SSL_has_pending(tls->ssl)) {
         outcome = ku_refused(KU_UNREAD);
     }
@@ -309,7 +309,7 @@ rekey_step(const struct ku_tls *tls)
         || (kind.value == SENDS_KEY_UPDATE && scheduled >= wanted)) {
         return outcome;
     }
-    outcome = schedule_new_keys(tls, wanted);
+    outcome = schedule_rekey(tls, wanted);
     return outcome.refusal == KU_OK ? flush_step(tls) : outcome;
 }
 

@@ -11,7 +11,7 @@
 /* The ledger of a managed SSLObject, which one call at a time may occupy; NULL for any
    other connection. */
 static struct ku_ledger *
-guard_of(const struct ku_tls *tls)
+object_ledger_of(const struct ku_tls *tls)
 {
     return tls->ledger != NULL && !tls->ledger->is_shared ? tls->ledger : NULL;
 }
@@ -34,7 +34,7 @@ held_step(ku_state *state, PyObject *sslobj, ku_step step, intptr_t argument, in
     struct ku_tls tls;
     KU_LOCK_OBJECT(sslobj);
     if (ku_ledger_tls(state, sslobj, &tls)) {
-        struct ku_ledger *guard = looks ? NULL : guard_of(&tls);
+        struct ku_ledger *guard = looks ? NULL : object_ledger_of(&tls);
         outcome = guard != NULL ? ku_ledger_occupy(guard) : ku_ok(0);
         if (outcome.refusal == KU_OK) {
             tls.argument = argument;
@@ -82,7 +82,7 @@ perform_step(ku_state *state, const char *function, PyObject *conn, ku_step step
         result = raise_outcome(state, &outcome, function, conn, value);
         int has = result == 0 && sent ? ku_has_callbacks(found) : 0;
         if (has != 0) {
-            result = has > 0 ? ku_raise_kept(state, found, 0) : -1;
+            result = has > 0 ? ku_raise_callback_exception(state, found, 0) : -1;
         }
         result = ku_tell_events_of_object(state, found) == 0 ? result : -1;
     }

@@ -69,7 +69,7 @@ ku_ledger_want_keys(struct ku_ledger *ledger, long wanted)
 }
 
 void
-ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled)
+ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled)
 {
     (void)ku_atomic_exchange(&ledger->wanted_keys, fulfilled, KU_NOT_WANTED);
 }

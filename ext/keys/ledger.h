@@ -146,12 +146,12 @@ struct ku_ledger {
     unsigned char deferring;           /* new keys are due, and have had to wait */
     unsigned char impossible;          /* new keys were due, and are not possible */
     unsigned char can_renew;           /* connected, and its keys can be changed */
-    unsigned char inherited;     /* from the process that forked; not used here yet */
-    unsigned char orphaned;      /* and a thread that is not here was using it */
-    unsigned char has_callbacks; /* _ssl stores what its context's callbacks raise */
-    unsigned char keeps_older;   /* _ssl may store an exception of an earlier call */
-    unsigned long busy_thread;   /* an SSLObject's: the thread that uses it, or 0 */
-    unsigned long asking_thread; /* an SSLObject's: the thread that asks what to do
+    unsigned char inherited;       /* from the process that forked; not used here yet */
+    unsigned char orphaned;        /* and a thread that is not here was using it */
+    unsigned char has_callbacks;   /* _ssl stores what its context's callbacks raise */
+    unsigned char older_exception; /* _ssl may store an exception of an earlier call */
+    unsigned long busy_thread;     /* an SSLObject's: the thread that uses it, or 0 */
+    unsigned long asking_thread;   /* an SSLObject's: the thread that asks what to do
                                     (on_impossible), or that reports an event of one
                                     that belongs to an asyncio transport; or 0 */
 };
@@ -206,7 +206,7 @@ void ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change);
 /* Want new keys: raise `wanted_keys` to at least `wanted`.  And no longer want what has
    been `fulfilled`: reset `wanted_keys`, unless more has been wanted since. */
 void ku_ledger_want_keys(struct ku_ledger *ledger, long wanted);
-void ku_ledger_fulfil_wish(struct ku_ledger *ledger, long fulfilled);
+void ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled);
 
 /* Want new keys of up to `most` connections with a number above `*last`.  Sets `*last`
    to the number of the last of them, and returns how many they were.  Skips managed

@@ -115,17 +115,17 @@ static void
 fulfil_wish(struct ku_ledger *ledger, int type)
 {
     if (type == SSL_KEY_UPDATE_REQUESTED || ledger->request_outstanding) {
-        ku_ledger_fulfil_wish(ledger, KU_WANTED_OF_BOTH);
+        ku_ledger_clear_wish(ledger, KU_WANTED_OF_BOTH);
     }
-    ku_ledger_fulfil_wish(ledger, KU_WANTED);
+    ku_ledger_clear_wish(ledger, KU_WANTED);
 }
 
 /* Forget the wish: it has been fulfilled, or cannot be. */
 static void
 give_up_wish(struct ku_ledger *ledger)
 {
-    ku_ledger_fulfil_wish(ledger, KU_WANTED_OF_BOTH);
-    ku_ledger_fulfil_wish(ledger, KU_WANTED);
+    ku_ledger_clear_wish(ledger, KU_WANTED_OF_BOTH);
+    ku_ledger_clear_wish(ledger, KU_WANTED);
 }
 
 /* Returns KU_OK if an update is scheduled, by this call or an earlier one. */
@@ -216,10 +216,10 @@ schedule_before_write(const struct ku_tls *tls, int must)
         || tls->libssl->SSL_is_server(tls->ssl)) {
         return schedule_new_keys(tls, must, 0);
     }
-    struct ku_outcome may = ku_may_renegotiate(tls);
+    struct ku_outcome may = ku_check_renegotiation(tls);
     if (may.refusal == KU_OK) {
         ku_ledger_want_keys(ledger, KU_WANTED);
-        may = ku_refused(KU_READ_PENDING);
+        may = ku_refused(KU_BEGINS_WITH_READ);
     }
     return may;
 }

@@ -67,7 +67,7 @@ data_pending(const struct ku_tls *tls)
 }
 
 static struct ku_outcome
-may_key_update(const struct ku_tls *tls, int update_type)
+check_key_update(const struct ku_tls *tls, int update_type)
 {
     enum ku_refusal refusal = ku_connection_state(tls);
     if (refusal == KU_OK && !ku_is_tls13(tls)) {
@@ -128,7 +128,7 @@ renegotiation_state(const struct ku_tls *tls)
 }
 
 struct ku_outcome
-ku_may_renegotiate(const struct ku_tls *tls)
+ku_check_renegotiation(const struct ku_tls *tls)
 {
     enum ku_refusal refusal = ku_connection_state(tls);
     int version = tls->libssl->SSL_version(tls->ssl);
@@ -145,7 +145,7 @@ ku_schedule_key_update(const struct ku_tls *tls, int update_type)
     if (tls->libssl->SSL_key_update == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_key_update");
     }
-    struct ku_outcome may = may_key_update(tls, update_type);
+    struct ku_outcome may = check_key_update(tls, update_type);
     if (may.refusal != KU_OK) {
         return may;
     }
@@ -164,7 +164,7 @@ ku_schedule_renegotiation(const struct ku_tls *tls, int abbreviated)
                                                   ? "SSL_renegotiate_abbreviated"
                                                   : "SSL_renegotiate");
     }
-    struct ku_outcome may = ku_may_renegotiate(tls);
+    struct ku_outcome may = ku_check_renegotiation(tls);
     if (may.refusal != KU_OK) {
         return may;
     }

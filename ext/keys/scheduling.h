@@ -10,7 +10,7 @@ enum ku_refusal ku_connection_state(const struct ku_tls *tls);
 
 /* May a renegotiation be scheduled now?  Returns KU_OK or a refusal.  These are the
    checks that OpenSSL does not make. */
-struct ku_outcome ku_may_renegotiate(const struct ku_tls *tls);
+struct ku_outcome ku_check_renegotiation(const struct ku_tls *tls);
 
 /* Schedule a key update of this type, or a renegotiation, if that is allowed now.
    Return KU_OK or a refusal.  Nothing is sent yet. */

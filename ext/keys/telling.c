@@ -8,22 +8,22 @@
 int
 ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                      const struct ku_outcome *outcome, struct ku_ledger *ledger,
-                     struct ku_news *news)
+                     struct ku_report *report)
 {
     PyObject *reason = ku_reason(state, outcome);
     PyObject *answer = NULL;
     if (ku_ledger_note_impossible(ledger)) {
-        news->events |= KU_IMPOSSIBLE;
-        news->impossible = *outcome;
+        report->events |= KU_IMPOSSIBLE;
+        report->impossible = *outcome;
     }
-    if (reason != NULL && state->impossible == NULL) {
+    if (reason != NULL && state->act_on_impossible == NULL) {
         PyErr_SetString(PyExc_RuntimeError, KU_SHUTTING_DOWN);
     }
     else if (reason != NULL) {
         unsigned long asking = ledger->asking_thread;
         ledger->asking_thread = PyThread_get_thread_ident();
-        answer =
-            PyObject_CallFunction(state->impossible, "OsO", conn, function, reason);
+        answer = PyObject_CallFunction(state->act_on_impossible, "OsO", conn, function,
+                                       reason);
         ledger->asking_thread = asking;
     }
     Py_XDECREF(reason);
@@ -32,15 +32,15 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
 }
 
 static PyObject *
-call_events_happened(ku_state *state, PyObject *conn, const struct ku_news *news)
+call_events_happened(ku_state *state, PyObject *conn, const struct ku_report *report)
 {
-    PyObject *impossible = news->events & KU_IMPOSSIBLE
-                               ? ku_reason(state, &news->impossible)
+    PyObject *impossible = report->events & KU_IMPOSSIBLE
+                               ? ku_reason(state, &report->impossible)
                                : PyUnicode_FromString("");
     PyObject *told = NULL;
     if (impossible != NULL) {
-        told = PyObject_CallFunction(state->happened, "OizO", conn, news->events,
-                                     news->why_cut, impossible);
+        told = PyObject_CallFunction(state->tell_events, "OizO", conn, report->events,
+                                     report->why_cut, impossible);
         Py_DECREF(impossible);
     }
     return told;
@@ -49,17 +49,17 @@ call_events_happened(ku_state *state, PyObject *conn, const struct ku_news *news
 /* First run the signal handlers that are due.  Reporting is Python code, which would
    run them, and their exceptions could be taken for an event handler's. */
 int
-ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news)
+ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report)
 {
     PyObject *type, *value, *traceback;
-    if (news->events == 0 || state->happened == NULL) {
+    if (report->events == 0 || state->tell_events == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
     if (!PyErr_Occurred()) {
         (void)PyErr_CheckSignals();
     }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told = call_events_happened(state, conn, news);
+    PyObject *told = call_events_happened(state, conn, report);
     Py_XDECREF(told);
     if (told != NULL) {
         PyErr_Restore(type, value, traceback);
@@ -74,20 +74,20 @@ int
 ku_tell_events_of_object(ku_state *state, PyObject *sslobj)
 {
     PyObject *type, *value, *traceback, *owner = NULL;
-    struct ku_news news = {0};
+    struct ku_report report = {0};
     PyErr_Fetch(&type, &value, &traceback);
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
     if (ledger != NULL && !ledger->is_shared) {
-        news.events = ku_ledger_take_events(ledger);
-        news.why_cut = ledger->why_cut;
+        report.events = ku_ledger_take_events(ledger);
+        report.why_cut = ledger->why_cut;
     }
-    if (news.events != 0) {
+    if (report.events != 0) {
         owner = PyObject_GetAttrString(sslobj, "owner");
         PyErr_Clear(); /* its owner may be gone */
     }
     PyErr_Restore(type, value, traceback);
-    int result = ku_tell_events(state, owner != NULL ? owner : sslobj, &news);
+    int result = ku_tell_events(state, owner != NULL ? owner : sslobj, &report);
     Py_XDECREF(owner);
     return result;
 }

@@ -7,7 +7,7 @@
 #include "openssl/errors.h"
 
 /* What to report at the end of a call. */
-struct ku_news {
+struct ku_report {
     int events;                   /* bits of enum ku_event */
     const char *why_cut;          /* for KU_CUT */
     struct ku_outcome impossible; /* for KU_IMPOSSIBLE */
@@ -15,15 +15,15 @@ struct ku_news {
 
 /* The keys of `conn` must change and cannot, for the reason in `outcome`: ask
    on_impossible whether data may go on.  Returns 0 if it may, or -1 with an exception.
-   Adds KU_IMPOSSIBLE to `news` the first time.  Call it outside OpenSSL. */
+   Adds KU_IMPOSSIBLE to `report` the first time.  Call it outside OpenSSL. */
 int ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                          const struct ku_outcome *outcome, struct ku_ledger *ledger,
-                         struct ku_news *news);
+                         struct ku_report *report);
 
-/* Report `news`.  If reporting raises (a signal handler does, or an event handler
+/* Make the `report`.  If reporting raises (a signal handler does, or an event handler
    raises SystemExit or the like), that exception is set, with the one that was set
    before as its context.  Returns 0, or -1 if an exception is set. */
-int ku_tell_events(ku_state *state, PyObject *conn, const struct ku_news *news);
+int ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report);
 
 /* The same for the events of a step (calls/step.h) on an _ssl._SSLSocket, if that is a
    managed SSLObject's.  A managed socket's calls report their own. */

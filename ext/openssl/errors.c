@@ -111,6 +111,10 @@ static const struct {
         NOT_NOW, "ReadPendingError",
         "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "
         "with a record half read; recv() it first"},
+    [KU_BEGINS_WITH_READ] = {
+        NOT_NOW, "ReadPendingError",
+        "a client's renegotiation begins with its next read, because a write may meet "
+        "data on its way; read() first"},
     [KU_UNREAD] = {
         NOT_NOW, "ReadPendingError",
         "received data is waiting, and a server's request for new keys or for a "

@@ -27,7 +27,7 @@
 #    define RELOCATION_SYMBOL(info) ((info) >> 8)
 #  endif
 
-struct object {
+struct loaded_object {
     uintptr_t address; /* find the object that contains this address */
     int seen;          /* objects visited so far; the first is the program */
     int found;
@@ -41,7 +41,7 @@ static int
 visit_object(struct dl_phdr_info *info, size_t size, void *data)
 {
     (void)size;
-    struct object *object = data;
+    struct loaded_object *object = data;
     const ElfW(Dyn) *dynamic = NULL;
     int inside = 0;
     for (int i = 0; i < info->dlpi_phnum; i++) {
@@ -68,7 +68,7 @@ visit_object(struct dl_phdr_info *info, size_t size, void *data)
 }
 
 static int
-object_at(struct object *object, void *address)
+object_at(struct loaded_object *object, void *address)
 {
     memset(object, 0, sizeof(*object));
     object->address = (uintptr_t)address;
@@ -79,7 +79,7 @@ object_at(struct object *object, void *address)
 /* glibc relocates the pointers in the dynamic section in place; musl, and glibc on some
    architectures, do not. */
 static const void *
-dynamic_pointer(const struct object *object, const ElfW(Dyn) * entry)
+dynamic_pointer(const struct loaded_object *object, const ElfW(Dyn) * entry)
 {
     uintptr_t pointer = entry->d_un.d_ptr;
     return (const void *)(pointer < object->base ? object->base + pointer : pointer);
@@ -99,7 +99,7 @@ struct dynamic_tables {
 };
 
 static struct dynamic_tables
-dynamic_tables_of(const struct object *object)
+dynamic_tables_of(const struct loaded_object *object)
 {
     struct dynamic_tables tables = {.rela.entry = sizeof(ElfW(Rela)),
                                     .rel.entry = sizeof(ElfW(Rel)),
@@ -126,7 +126,7 @@ dynamic_tables_of(const struct object *object)
 
 /* The address that the loader wrote for `name` into this object's table, or NULL. */
 static void *
-bound_address(const struct object *object, const char *name)
+bound_address(const struct loaded_object *object, const char *name)
 {
     const struct dynamic_tables tables = dynamic_tables_of(object);
     if (tables.symbols == NULL || tables.strings == NULL) {
@@ -150,7 +150,7 @@ bound_address(const struct object *object, const char *name)
 
 /* A handle for an object that is already loaded, or NULL. */
 static void *
-open_object(const struct object *object)
+open_object(const struct loaded_object *object)
 {
     return dlopen(object->is_program ? NULL : object->path,
                   RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
@@ -159,7 +159,7 @@ open_object(const struct object *object)
 enum ku_located
 ku_locate(struct ku_image *image, void *anchor, const char *imported)
 {
-    struct object caller, owner;
+    struct loaded_object caller, owner;
     if (!object_at(&caller, anchor)) {
         return KU_LOCATED_NOT_LOADED;
     }
@@ -188,7 +188,7 @@ ku_locate_function(const struct ku_image *image, const char *name)
 {
     /* A handle's scope includes its dependencies (and that of dlopen(NULL) the whole
        program): accept only a function in the object itself. */
-    struct object owner;
+    struct loaded_object owner;
     void *function = dlsym(image->handle, name);
     if (function == NULL || !object_at(&owner, function)
         || (void *)owner.base != image->base) {

@@ -12,22 +12,22 @@
 #include "openssl/libssl.h"
 
 /* clang-format off */
-#define KU_STATE_OBJECTS(X)                                                     \
-    X(PyTypeObject, sslobject_type) /* _ssl._SSLSocket of this interpreter */   \
-    X(PyObject, sslobj_name)        /* the string "_sslobj" */                  \
-    X(PyObject, ssl)                /* module ssl, as it was at import */       \
-    X(PyObject, errors)             /* module pykeyupdate._errors */             \
-    X(PyObject, find)               /* pykeyupdate._finding.find_connection */          \
-    X(PyObject, stored)             /* pykeyupdate._static_lookup.stored_attribute */            \
-    X(PyTypeObject, socket_type)    /* ssl.SSLSocket, as ssl came with it */    \
-    X(PyTypeObject, object_type)    /* ssl.SSLObject, likewise */               \
-    X(PyObject, partial)            /* functools.partial */                     \
-    X(PyObject, fileno)             /* _socket.socket.fileno */                 \
-    X(PyObject, gettimeout)         /* _socket.socket.gettimeout */             \
-    X(PyObject, detach)             /* _socket.socket.detach */                 \
-    X(PyObject, impossible)         /* pykeyupdate._policy.act_on_impossible */         \
-    X(PyObject, happened)           /* pykeyupdate._events.tell_events */           \
-    X(PyObject, read_length)        /* 1024 */                                  \
+#define KU_STATE_OBJECTS(X)                                                           \
+    X(PyTypeObject, sslobject_type) /* _ssl._SSLSocket of this interpreter */         \
+    X(PyObject, sslobj_name)        /* the string "_sslobj" */                        \
+    X(PyObject, ssl)                /* module ssl, as it was at import */             \
+    X(PyObject, errors)             /* module pykeyupdate._errors */                  \
+    X(PyObject, find_connection)    /* pykeyupdate._finding.find_connection */        \
+    X(PyObject, stored)             /* pykeyupdate._static_lookup.stored_attribute */ \
+    X(PyTypeObject, socket_type)    /* ssl.SSLSocket, as ssl came with it */          \
+    X(PyTypeObject, object_type)    /* ssl.SSLObject, likewise */                     \
+    X(PyObject, partial)            /* functools.partial */                           \
+    X(PyObject, fileno)             /* _socket.socket.fileno */                       \
+    X(PyObject, gettimeout)         /* _socket.socket.gettimeout */                   \
+    X(PyObject, detach)             /* _socket.socket.detach */                       \
+    X(PyObject, act_on_impossible)  /* pykeyupdate._policy.act_on_impossible */       \
+    X(PyObject, tell_events)        /* pykeyupdate._events.tell_events */             \
+    X(PyObject, read_length)        /* 1024 */                                        \
     X(PyTypeObject, duplex_type)    /* Duplex */
 /* clang-format on */
 

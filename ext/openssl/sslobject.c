@@ -28,7 +28,7 @@
 
 #include <stdint.h>
 
-struct prefix {
+struct sslsocket_prefix {
     PyObject *socket;
     SSL *ssl;
     PyObject *ctx;
@@ -38,10 +38,10 @@ struct prefix {
     PyObject *server_hostname;
 };
 
-static const struct prefix *
+static const struct sslsocket_prefix *
 prefix_of(const ku_state *state, PyObject *sslobj)
 {
-    return (const struct prefix *)((const char *)sslobj + state->head);
+    return (const struct sslsocket_prefix *)((const char *)sslobj + state->head);
 }
 
 /* Does this word point to the very object that `object.attribute` is? */
@@ -58,7 +58,7 @@ is_attribute(PyObject *object, const char *attribute, PyObject *word)
 static int
 layout_holds(const ku_state *state, PyObject *sslobj)
 {
-    const struct prefix *prefix = prefix_of(state, sslobj);
+    const struct sslsocket_prefix *prefix = prefix_of(state, sslobj);
     return prefix->socket == NULL && prefix->ssl != NULL
            && (uintptr_t)prefix->ssl % sizeof(void *) == 0
            && is_attribute(sslobj, "context", prefix->ctx)
@@ -134,7 +134,7 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
     state->head = basic_size((PyObject *)&PyBaseObject_Type);
     Py_ssize_t size = basic_size(type);
     if (!PyType_Check(type) || (PyObject *)Py_TYPE(probe) != type || state->head < 0
-        || size < state->head + (Py_ssize_t)sizeof(struct prefix)
+        || size < state->head + (Py_ssize_t)sizeof(struct sslsocket_prefix)
         || !layout_holds(state, probe)) {
         PyErr_SetString(
             PyExc_ImportError,
@@ -208,7 +208,8 @@ ku_sslobject_search(ku_state *state, const char *function, PyObject *conn,
         return inner;
     }
     Py_DECREF(inner);
-    PyObject *found = PyObject_CallFunction(state->find, "Os", conn, function);
+    PyObject *found =
+        PyObject_CallFunction(state->find_connection, "Os", conn, function);
     *holder = found != NULL ? PyObject_GetAttrString(found, "tls") : NULL;
     Py_XDECREF(found);
     return *holder != NULL ? ku_sslobject_inside(state, *holder) : NULL;
@@ -223,7 +224,7 @@ ku_sslobject_is_bio(const ku_state *state, PyObject *sslobj)
 SSL *
 ku_sslobject_ssl(const ku_state *state, PyObject *sslobj)
 {
-    const struct prefix *prefix = prefix_of(state, sslobj);
+    const struct sslsocket_prefix *prefix = prefix_of(state, sslobj);
     /* An _ssl._SSLSocket() made by hand (possible up to 3.13.0) holds only NULLs. */
     if (prefix->ssl == NULL || prefix->ctx == NULL
         || state->libssl.SSL_get_ex_data(prefix->ssl, 0) != (void *)sslobj) {

@@ -11,8 +11,8 @@ ku_asyncio_hold(struct ku_io *io, const char *data, size_t n)
     struct ku_buffer *held = &ku_io_object(io)->held;
     size_t there = ku_buffer_length(held);
     ManagedObject *self = ku_io_object(io);
-    self->refused = there > 0 && there + n > MAX_HELD && !self->closing;
-    if (self->refused) {
+    self->write_refused = there > 0 && there + n > MAX_HELD && !self->closing;
+    if (self->write_refused) {
         return 0;
     }
     if (ku_buffer_append(held, data, n) < 0) {
@@ -43,10 +43,10 @@ int
 ku_asyncio_take_backlog(struct ku_io *io)
 {
     ManagedObject *self = ku_io_object(io);
-    if (!self->refused) {
+    if (!self->write_refused) {
         return 0;
     }
-    self->refused = 0;
+    self->write_refused = 0;
     PyObject *written = PyObject_CallMethod(io->self, "_write_backlog", NULL);
     Py_XDECREF(written);
     return written != NULL ? 0 : -1;
@@ -57,7 +57,7 @@ static int
 write_refused_again(struct ku_io *io)
 {
     int closing = ku_io_ask_object(io, "_is_closing");
-    ku_io_object(io)->refused = 0;
+    ku_io_object(io)->write_refused = 0;
     ku_io_object(io)->closing |= closing > 0;
     return closing < 0 ? -1 : ku_io_reads_again_soon(io);
 }
@@ -72,7 +72,7 @@ ku_asyncio_release_held(struct ku_io *io)
     }
     PyErr_Fetch(&type, &value, &traceback);
     int done = ku_io_try(io, ku_asyncio_encrypt_held, NULL, 0, &ignored);
-    if (done > 0 && ku_io_object(io)->refused
+    if (done > 0 && ku_io_object(io)->write_refused
         && ku_buffer_length(&ku_io_object(io)->held) == 0) {
         done = write_refused_again(io);
     }

@@ -25,7 +25,7 @@ ku_has_callbacks(PyObject *sslobj)
 }
 
 int
-ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
+ku_raise_callback_exception(ku_state *state, PyObject *sslobj, int of_data)
 {
     struct ku_tls tls;
     if (!ku_ledger_tls(state, sslobj, &tls)) {
@@ -34,13 +34,13 @@ ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data)
     struct ku_ledger *ledger = tls.ledger;
     if (!state->libssl.SSL_is_init_finished(tls.ssl) || ku_renegotiates(&tls)) {
         if (ledger != NULL) {
-            ledger->keeps_older = 1;
+            ledger->older_exception = 1;
         }
         return 0;
     }
-    int may_be_older = ledger != NULL && ledger->keeps_older;
+    int may_be_older = ledger != NULL && ledger->older_exception;
     if (ledger != NULL) {
-        ledger->keeps_older = 0;
+        ledger->older_exception = 0;
     }
     PyObject *done = PyObject_CallMethod(sslobj, "do_handshake", NULL);
     if (done == NULL && may_be_older && of_data) {

@@ -18,6 +18,6 @@ int ku_has_callbacks(PyObject *sslobj);
    stays there for a later call.  A later call that has data to return (`of_data`) drops
    it, because raising it would lose the data: _ssl itself mostly raises it beneath an
    SSLWantReadError. */
-int ku_raise_kept(ku_state *state, PyObject *sslobj, int of_data);
+int ku_raise_callback_exception(ku_state *state, PyObject *sslobj, int of_data);
 
 #endif

@@ -26,13 +26,13 @@
    0, or -1 if an exception is set then: the call's own if it has one, with the
    callback's as its context. */
 static int
-raise_kept(ku_state *state, Duplex *self, int of_data)
+raise_callback_exception(ku_state *state, Duplex *self, int of_data)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     int begun = ku_call_begin_look(state, self, "do_handshake");
     if (begun > 0) {
-        (void)ku_raise_kept(state, self->inner, of_data);
+        (void)ku_raise_callback_exception(state, self->inner, of_data);
     }
     ku_call_end_look(self, begun);
     ku_restore_exception(type, value, traceback);
@@ -46,7 +46,7 @@ static int
 raise_of_callbacks(ku_state *state, Duplex *self)
 {
     int has = ku_has_callbacks(self->inner);
-    return has > 0 ? raise_kept(state, self, 0) : has;
+    return has > 0 ? raise_callback_exception(state, self, 0) : has;
 }
 
 /* End a read, a write or a shutdown as _ssl does: if a callback has raised, raise that,
@@ -57,7 +57,7 @@ unless_callbacks_raised(Duplex *self, PyObject *result, int reads)
     struct ku_ledger *ledger = self->pump.ledger;
     int of_data = reads && result != NULL;
     if (ledger != NULL && ledger->has_callbacks
-        && raise_kept(ku_state_of(self), self, of_data) < 0) {
+        && raise_callback_exception(ku_state_of(self), self, of_data) < 0) {
         Py_CLEAR(result);
     }
     return result;
@@ -321,8 +321,7 @@ static int
 drains_on_close(Duplex *self, struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->tls.libssl;
-    return self->forks_of_parent == ku_forks_of_parent
-           && !libssl->SSL_is_server(call->tls.ssl)
+    return self->forks_made == ku_forks_made && !libssl->SSL_is_server(call->tls.ssl)
            && libssl->SSL_version(call->tls.ssl) == TLS1_3_VERSION;
 }
 
@@ -527,7 +526,7 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Py_INCREF(inner);
     self->inner = inner;
     self->forks = ku_forks;
-    self->forks_of_parent = ku_forks_of_parent;
+    self->forks_made = ku_forks_made;
     self->owner = PyWeakref_NewRef(owner, NULL);
     if (self->owner == NULL) {
         Py_DECREF(self);

@@ -210,7 +210,7 @@ run_handlers_or_ask(Duplex *self, struct ku_call *call, enum ku_progress progres
     }
     PyObject *owner = ku_owner_of(self);
     int result = ku_ask_on_impossible(ku_state_of(self), owner, "write", &call->outcome,
-                                      call->pump->ledger, &call->news);
+                                      call->pump->ledger, &call->report);
     Py_DECREF(owner);
     return result;
 }
@@ -322,9 +322,9 @@ run_and_tell(ku_state *state, Duplex *self, struct ku_call *call, const char *wh
                      ? Py_None
                      : raise_progress(state, self, progress, call, what);
     }
-    if (call->news.events != 0) {
+    if (call->report.events != 0) {
         PyObject *owner = ku_owner_of(self);
-        result = ku_tell_events(state, owner, &call->news) == 0 ? result : NULL;
+        result = ku_tell_events(state, owner, &call->report) == 0 ? result : NULL;
         Py_DECREF(owner);
     }
     return result;

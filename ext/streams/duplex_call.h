@@ -12,7 +12,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *inner; /* the _ssl._SSLSocket */
     PyObject *owner; /* weak reference to the socket */
-    unsigned long forks, forks_of_parent;
+    unsigned long forks, forks_made;
     struct ku_pump pump;
 } Duplex;
 

@@ -32,7 +32,7 @@ struct reading {
 };
 
 static int
-decrypt_some(struct ku_io *io, void *argument, struct ku_outcome *outcome)
+object_decrypt(struct ku_io *io, void *argument, struct ku_outcome *outcome)
 {
     struct reading *reading = argument;
     *outcome = ku_counted_read(&io->tls, reading->memory, reading->room, &reading->got);
@@ -62,7 +62,8 @@ fill_from_object(void *argument, char *memory, size_t room, size_t *got)
     struct ku_outcome outcome = {.refusal = KU_OK};
     BIO *bio = libssl->SSL_get_rbio(io->tls.ssl);
     long waiting = libssl->BIO_ctrl(bio, BIO_CTRL_PENDING, 0, NULL);
-    int done = ku_io_try(io, decrypt_some, &reading, waiting <= LITTLE_DATA, &outcome);
+    int done =
+        ku_io_try(io, object_decrypt, &reading, waiting <= LITTLE_DATA, &outcome);
     *got = reading.got;
     return done > 0 ? 0 : done < 0 ? -1 : raise_read(io, &outcome);
 }
@@ -123,7 +124,7 @@ managed_read(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 /* --- writing ---------------------------------------------------------------------- */
 
 static struct ku_outcome
-may_write(struct ku_io *io, size_t n, size_t *room)
+admit_write(struct ku_io *io, size_t n, size_t *room)
 {
     struct ku_ledger *ledger = io->tls.ledger;
     struct ku_outcome outcome = ku_ledger_occupy(ledger);
@@ -148,11 +149,11 @@ is_of_policy(const struct ku_outcome *outcome)
 /* Set `room` to how many of n bytes may be written now.  Returns 0, or -1 with an
    exception if none may. */
 static int
-admit_bytes(struct ku_io *io, size_t n, size_t *room)
+object_admit(struct ku_io *io, size_t n, size_t *room)
 {
     struct ku_outcome outcome;
     KU_LOCK_OBJECT(io->inner);
-    outcome = may_write(io, n, room);
+    outcome = admit_write(io, n, room);
     KU_UNLOCK_OBJECT();
     if (outcome.refusal == KU_OK) {
         return 0;
@@ -163,7 +164,7 @@ admit_bytes(struct ku_io *io, size_t n, size_t *room)
     }
     *room = n;
     if (ku_ask_on_impossible(io->state, io->self, io->function, &outcome,
-                             io->tls.ledger, &io->news)
+                             io->tls.ledger, &io->report)
         < 0) {
         return -1;
     }
@@ -193,7 +194,7 @@ end_renegotiation(struct ku_io *io, struct ku_outcome *outcome)
 }
 
 static int
-encrypt_some(struct ku_io *io, void *argument, struct ku_outcome *outcome)
+object_encrypt(struct ku_io *io, void *argument, struct ku_outcome *outcome)
 {
     const struct writing *writing = argument;
     size_t written;
@@ -214,7 +215,7 @@ static int
 write_part(struct ku_io *io, struct writing *writing, int has_little_to_do)
 {
     struct ku_outcome outcome = {.refusal = KU_OK};
-    int done = ku_io_try(io, encrypt_some, writing, has_little_to_do, &outcome);
+    int done = ku_io_try(io, object_encrypt, writing, has_little_to_do, &outcome);
     if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && ku_io_is_of_asyncio(io)
         && ku_io_is_renegotiating(io)) {
         done = ku_asyncio_hold(io, writing->data, writing->n);
@@ -229,7 +230,7 @@ write_all(struct ku_io *io, const char *data, size_t n)
     size_t room;
     int has_little_to_do = n <= LITTLE_DATA; /* of all parts together */
     do {
-        if (admit_bytes(io, n, &room) < 0) {
+        if (object_admit(io, n, &room) < 0) {
             return -1;
         }
         struct writing writing = {data, room};

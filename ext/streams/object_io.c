@@ -169,7 +169,7 @@ ku_io_unless_callbacks_raised(struct ku_io *io, PyObject *result)
     PyErr_Fetch(&type, &value, &traceback);
     KU_LOCK_OBJECT(io->inner);
     if (ku_ledger_occupy(io->tls.ledger).refusal == KU_OK) {
-        (void)ku_raise_kept(io->state, io->inner, of_data);
+        (void)ku_raise_callback_exception(io->state, io->inner, of_data);
         ku_ledger_vacate(io->tls.ledger);
     }
     KU_UNLOCK_OBJECT();
@@ -183,16 +183,16 @@ ku_io_unless_callbacks_raised(struct ku_io *io, PyObject *result)
 PyObject *
 ku_io_finish(struct ku_io *io, PyObject *result)
 {
-    io->news.events |= ku_ledger_take_events(io->tls.ledger);
-    io->news.why_cut = io->tls.ledger->why_cut;
-    if (io->news.events == 0) {
+    io->report.events |= ku_ledger_take_events(io->tls.ledger);
+    io->report.why_cut = io->tls.ledger->why_cut;
+    if (io->report.events == 0) {
         return result;
     }
     unsigned long asking = io->tls.ledger->asking_thread;
     if (ku_io_is_of_asyncio(io)) {
         io->tls.ledger->asking_thread = PyThread_get_thread_ident();
     }
-    if (ku_tell_events(io->state, io->self, &io->news) < 0) {
+    if (ku_tell_events(io->state, io->self, &io->report) < 0) {
         Py_CLEAR(result);
     }
     io->tls.ledger->asking_thread = asking;

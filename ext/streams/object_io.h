@@ -17,8 +17,8 @@ typedef struct {
     PyObject *transport; /* in Python `_transport`: weakref to asyncio's, or None */
     struct ku_buffer held;
     unsigned char waits_with_cut;
-    unsigned char refused; /* data that would have been too much to hold */
-    unsigned char closing; /* nothing is too much to hold, as the transport has it
+    unsigned char write_refused; /* data that would have been too much to hold */
+    unsigned char closing;       /* nothing is too much to hold, as the transport has it
                               anyway; and nothing begins that the peer would find half
                               done at the end, such as a renegotiation */
 } ManagedObject;
@@ -28,7 +28,7 @@ struct ku_io {
     PyObject *self, *inner;
     struct ku_tls tls;
     const char *function;
-    struct ku_news news;
+    struct ku_report report;
 };
 
 /* What to do in OpenSSL.  Returns 1, or 0 with the outcome.  The GIL may or may not be

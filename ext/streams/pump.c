@@ -116,7 +116,7 @@ progress_unless_cut(struct ku_call *call, enum ku_progress progress)
 
 /* One SSL_read_ex(). */
 static enum ku_progress
-decrypt_some(struct ku_call *call, char *data, size_t room, size_t *got)
+pump_decrypt(struct ku_call *call, char *data, size_t room, size_t *got)
 {
     *got = 0;
     enum ku_progress progress = check_not_ended(call);
@@ -140,7 +140,7 @@ ku_pump_settle(struct ku_call *call)
         if (room == NULL) {
             return KU_NO_MEMORY;
         }
-        progress = decrypt_some(call, room, TLS_MAX_PLAINTEXT, &got);
+        progress = pump_decrypt(call, room, TLS_MAX_PLAINTEXT, &got);
         stash->end += got;
         ku_buffer_drop(stash, 0);
     }
@@ -317,7 +317,7 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
         return *got > 0 ? KU_DONE : KU_WANT_READ;
     }
     while (*got < room && progress == KU_DONE) {
-        progress = decrypt_some(call, data + *got, room - *got, &more);
+        progress = pump_decrypt(call, data + *got, room - *got, &more);
         *got += more;
         if (call->bio->whole_bytes == 0
             && call->tls.libssl->SSL_pending(call->tls.ssl) == 0) {
@@ -489,7 +489,7 @@ encrypt_chunk(struct ku_call *call, const char *data, size_t length)
    now scheduled: a key update goes out ahead of the data, a renegotiation is waited
    for. */
 static enum ku_progress
-admit_bytes(struct ku_call *call, size_t *n)
+pump_admit(struct ku_call *call, size_t *n)
 {
     struct ku_ledger *ledger = call->pump->ledger;
     *n = *n < STEP_BYTES ? *n : STEP_BYTES;
@@ -502,11 +502,11 @@ admit_bytes(struct ku_call *call, size_t *n)
 
 /* A write wants to read while it completes the first handshake. */
 static enum ku_progress
-encrypt_some(struct ku_call *call, const char *data, size_t n)
+pump_encrypt(struct ku_call *call, const char *data, size_t n)
 {
     for (;;) {
         size_t length = n;
-        enum ku_progress progress = admit_bytes(call, &length);
+        enum ku_progress progress = pump_admit(call, &length);
         if (progress == KU_DONE) {
             progress = wait_out_renegotiation(call);
         }
@@ -557,7 +557,7 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
         if (progress != KU_DONE || (pump->accepted == n && (n > 0 || encrypted))) {
             break;
         }
-        progress = encrypt_some(call, data + pump->accepted, n - pump->accepted);
+        progress = pump_encrypt(call, data + pump->accepted, n - pump->accepted);
         encrypted = 1;
     }
     if (progress == KU_DONE) {

@@ -42,8 +42,8 @@ ku_threads_exit(struct ku_call *call)
     ku_threads_give_up_role(pump, &pump->sending, &call->sends);
     ku_threads_give_up_role(pump, &pump->writing, &call->writes);
     if (pump->ledger != NULL) {
-        call->news.events |= ku_ledger_take_events(pump->ledger);
-        call->news.why_cut = pump->ledger->why_cut;
+        call->report.events |= ku_ledger_take_events(pump->ledger);
+        call->report.why_cut = pump->ledger->why_cut;
     }
     pump->users -= pump->users > 0; /* it is 0 already after a fork() */
     ku_threads_leave(pump, call->drains);

@@ -68,7 +68,7 @@ struct ku_call {
     int signals_just_seen;       /* and whether the call has not waited since */
     int error;                   /* KU_SYSTEM */
     struct ku_outcome outcome;   /* KU_ENDED, KU_NO_NEW_KEYS, KU_REFUSED, or a step's */
-    struct ku_news news;         /* of the ledger, at the end of the call */
+    struct ku_report report;     /* of the ledger, at the end of the call */
 };
 
 /* Enter the monitor.  Returns 0, or -1 if this thread is in a step of another

@@ -4,19 +4,19 @@
 
 #include <stddef.h>
 
-unsigned long ku_forks, ku_forks_of_parent;
+unsigned long ku_forks, ku_forks_made;
 
 static void
-count_fork_of_parent(void)
+count_fork_made(void)
 {
-    ku_forks_of_parent++;
+    ku_forks_made++;
 }
 
 static void
 count_fork_in_child(void)
 {
     ku_forks++;
-    ku_forks_of_parent++;
+    ku_forks_made++;
 }
 
 int
@@ -26,7 +26,7 @@ ku_forks_count(void)
     static int counting;
     ku_mutex_lock(&once);
     if (!counting) {
-        counting = ku_at_fork(NULL, count_fork_of_parent, count_fork_in_child) == 0;
+        counting = ku_at_fork(NULL, count_fork_made, count_fork_in_child) == 0;
     }
     int result = counting ? 0 : -1;
     ku_mutex_unlock(&once);

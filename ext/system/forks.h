@@ -4,9 +4,9 @@
 #define PYKEYUPDATE_FORKS_H
 
 /* Counted since the first ku_forks_count(): `ku_forks` is how many forks led to this
-   process, `ku_forks_of_parent` how many fork() calls this process and its ancestors
+   process, `ku_forks_made` how many fork() calls this process and its ancestors
    have made.  All interpreters share them. */
-extern unsigned long ku_forks, ku_forks_of_parent;
+extern unsigned long ku_forks, ku_forks_made;
 
 /* Start counting; later calls do nothing.  Returns 0, or -1 if out of memory. */
 int ku_forks_count(void);

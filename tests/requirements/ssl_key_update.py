@@ -65,7 +65,7 @@ REQUIREMENTS = [
         "SSL_key_update() must only be called after the initial handshake has been "
         "completed and TLSv1.3 or QUIC has been negotiated, at the same time, the "
         "application needs to ensure that the writing of data has been completed.",
-        met_by=("may_key_update", "ku_was_connected", "data_pending"),
+        met_by=("check_key_update", "ku_was_connected", "data_pending"),
         tests=(
             "test_key_update.py::test_key_update_before_the_handshake_is_refused",
             "test_key_update.py::test_key_update_inside_the_handshake_is_refused",
@@ -122,7 +122,7 @@ REQUIREMENTS = [
         "DESCRIPTION",
         "SSL_renegotiate() and SSL_renegotiate_abbreviated() should only be called for "
         "connections that have negotiated TLSv1.2 or less.",
-        met_by=("ku_may_renegotiate",),
+        met_by=("ku_check_renegotiation",),
         tests=(
             "test_renegotiation.py::test_tls13_is_refused",
             "test_renegotiation.py::"
@@ -132,7 +132,7 @@ REQUIREMENTS = [
     Requirement(
         "DESCRIPTION",
         "Calling them on any other connection will result in an error.",
-        met_by=("ku_may_renegotiate",),
+        met_by=("ku_check_renegotiation",),
         tests=("test_renegotiation.py::test_tls13_is_refused",),
     ),
     Requirement(
