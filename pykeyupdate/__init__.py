@@ -9,6 +9,7 @@ own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. 
 import typing as _typing
 from importlib import import_module as _import_module
 from importlib.util import find_spec as _find_spec
+from types import FunctionType as _FunctionType
 
 try:
     from ._constants import (
@@ -153,6 +154,10 @@ def _claim_public_names() -> None:
         value = globals().get(name)
         if hasattr(value, "__module__"):
             value.__module__ = __name__
+        if isinstance(value, type):  # help() names the modules of methods, too
+            for method in vars(value).values():
+                if isinstance(method, _FunctionType):
+                    method.__module__ = __name__
 
 
 _claim_public_names()

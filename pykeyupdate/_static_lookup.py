@@ -34,6 +34,7 @@ _DESCRIBED = names_of(_Probe)["__dict__"].__doc__
 _WITH_A_DICT = BaseException, *bases_of(io.IOBase)
 """Types written in C that others are derived from, and take their dict from."""
 
+_BUFFER = names_of(io.TextIOWrapper)["buffer"]
 _items: Any = dict.items
 _SEQUENCES: tuple[Any, ...] = (list, tuple, deque)
 _LARGEST = 100  # items of a container to look at: one or two pools of connections
@@ -102,7 +103,7 @@ def stored_attribute(value: object, name: str) -> Any:
     if held is not NOTHING:
         return held
     found = type_attribute(value, name)[1]
-    if type(found) is MemberDescriptorType:
+    if _is_slot(found):
         return _in_slot(value, found)
     return NOTHING if has_attribute(found, "__get__") else found
 
@@ -140,7 +141,7 @@ def _start_of(iterable: Iterable[Any]) -> list[Any]:
 def _slots(value: object) -> Iterator[tuple[str, Any]]:
     for cls in bases_of(type(value)):
         for name, found in names_of(cls).items():
-            if type(found) is MemberDescriptorType:
+            if _is_slot(found):
                 yield name, _in_slot(value, found)
 
 
@@ -156,6 +157,14 @@ def _instance_dict(value: object) -> dict[str, Any]:
     )
     held = slot.__get__(value) if is_pythons else {}
     return held if type(held) is dict else {}  # a class has none
+
+
+def _is_slot(found: Any) -> bool:
+    """Return whether a descriptor only gives what the object stores.
+
+    From Python 3.14 on a text file's ``buffer`` comes from a function of its type's.
+    """
+    return type(found) is MemberDescriptorType or found is _BUFFER
 
 
 def _in_slot(value: object, slot: Any) -> Any:

@@ -176,10 +176,10 @@ py_want_all(PyObject *module, PyObject *args)
 }
 
 static PyObject *
-counts_tuple(const uint64_t counts[KU_COUNTS])
+counts_tuple(const uint64_t counts[KU_COUNT_END])
 {
-    PyObject *tuple = PyTuple_New(KU_COUNTS);
-    for (int i = 0; tuple != NULL && i < KU_COUNTS; i++) {
+    PyObject *tuple = PyTuple_New(KU_COUNT_END);
+    for (int i = 0; tuple != NULL && i < KU_COUNT_END; i++) {
         PyObject *number = PyLong_FromUnsignedLongLong(counts[i]);
         if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
             Py_CLEAR(tuple);
@@ -206,7 +206,7 @@ static PyObject *
 py_totals(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
-    uint64_t counts[KU_COUNTS], open, opened;
+    uint64_t counts[KU_COUNT_END], open, opened;
     ku_ledger_totals(counts, &open, &opened);
     return Py_BuildValue("NKK", counts_tuple(counts), (unsigned long long)open,
                          (unsigned long long)opened);
@@ -241,14 +241,14 @@ static PyObject *
 py_usage(PyObject *module, PyObject *conn)
 {
     struct ku_ledger ledger;
-    uint64_t counts[KU_COUNTS];
+    uint64_t counts[KU_COUNT_END];
     int owed;
     if (ku_take_step_anytime(PyModule_GetState(module), "stats", conn, copy_step,
                              (intptr_t)&ledger, &owed)
         < 0) {
         return NULL;
     }
-    for (int i = 0; i < KU_COUNTS; i++) {
+    for (int i = 0; i < KU_COUNT_END; i++) {
         counts[i] = ledger.counts[i];
     }
     return Py_BuildValue(

@@ -62,7 +62,7 @@ to_send_step(const struct ku_tls *tls)
     }
     if (!tls->libssl->SSL_is_init_finished(tls->ssl)) {
         return ku_ok(tls->libssl->SSL_want(tls->ssl) == SSL_WRITING
-                         ? SENDS_RENEGOTIATION_REST
+                         ? SENDS_RENEGOTIATION_UNSENT
                          : SENDS_RENEGOTIATION);
     }
     return ku_ok(ku_renegotiates(tls) ? SENDS_RENEGOTIATION : SENDS_NOTHING);
@@ -261,7 +261,7 @@ flush_step(const struct ku_tls *tls)
     if (kind.refusal != KU_OK || kind.value == SENDS_NOTHING) {
         return kind;
     }
-    if (kind.value == SENDS_RENEGOTIATION || kind.value == SENDS_RENEGOTIATION_REST) {
+    if (kind.value == SENDS_RENEGOTIATION || kind.value == SENDS_RENEGOTIATION_UNSENT) {
         return advance_step(tls);
     }
     if (kind.value == SENDS_ANSWER) {

@@ -12,7 +12,7 @@
     X(SENDS_KEY_UPDATE, KEY_UPDATE)         /* scheduled, or half sent */ \
     X(SENDS_ANSWER, ANSWER)                 /* to the peer's request */ \
     X(SENDS_RENEGOTIATION, RENEGOTIATION)                \
-    X(SENDS_RENEGOTIATION_REST, RENEGOTIATION_UNSENT)    /* a message is half sent */ \
+    X(SENDS_RENEGOTIATION_UNSENT, RENEGOTIATION_UNSENT)    /* a message is half sent */ \
     X(SENDS_OTHER_MESSAGE, OTHER_MESSAGE)   /* post-handshake, half sent */
 /* clang-format on */
 

@@ -75,7 +75,8 @@ perform_step(ku_state *state, const char *function, PyObject *conn, ku_step step
         result = ku_duplex_take_step(found, function, step, argument, sent, value);
     }
     else if (sent && !ku_sslobject_is_bio(state, found)) {
-        ku_refuse(state, KU_CLOSED, function, conn); /* its managed socket is gone */
+        ku_raise_refusal(state, KU_CLOSED, function,
+                         conn); /* its managed socket is gone */
     }
     else {
         struct ku_outcome outcome = held_step(state, found, step, argument, 0);

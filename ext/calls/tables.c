@@ -54,7 +54,7 @@ ku_tables_add(PyObject *module)
     PyObject *tables = Py_BuildValue(
         "{s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules", list_of(RULES),
         "events", list_of(EVENTS), "counters", list_of(COUNTERS), "to_send",
-        list_of(TO_SEND), "refusals", ku_refusals());
+        list_of(TO_SEND), "refusals", ku_list_refusals());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);
     return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SSL_CB_NO_RENEGOTIATION 0x0164
-
 /* RFC 9846 section 5.5 gives AES-GCM "up to 2^24.5 full-size records".  AES-CCM gets
    2^23 from RFC 9147 section 4.5.3 (DTLS 1.3; RFC 9846 gives no number, and says that
    its bound is lower).  ChaCha20-Poly1305's sequence number wraps first. */
@@ -28,7 +26,7 @@ static int ex_data_index = -1;
    GIL. */
 static ku_mutex ledgers_lock = KU_MUTEX_INITIALIZER;
 static struct ku_ledger *oldest_ledger, *newest_ledger;
-static uint64_t process_counts[KU_COUNTS];
+static uint64_t process_counts[KU_COUNT_END];
 static uint64_t ledgers_opened, ledgers_open;
 static ku_atomic clock_offset; /* seconds: 32 bits hold 68 years */
 
@@ -93,7 +91,7 @@ ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted)
 }
 
 void
-ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened)
+ku_ledger_totals(uint64_t counts[KU_COUNT_END], uint64_t *open, uint64_t *opened)
 {
     ku_mutex_lock(&ledgers_lock);
     memcpy(counts, process_counts, sizeof(process_counts));
@@ -103,7 +101,7 @@ ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened)
 }
 
 static void
-count_event(struct ku_ledger *ledger, enum ku_count what)
+add_to_count(struct ku_ledger *ledger, enum ku_count what)
 {
     ledger->counts[what]++;
     ku_mutex_lock(&ledgers_lock);
@@ -298,8 +296,8 @@ ku_ledger_note_deferral(struct ku_ledger *ledger)
 {
     if (!ledger->deferring) {
         ledger->deferring = 1;
-        count_event(ledger, KU_DEFERRALS);
-        ledger->events |= KU_DEFERRED;
+        add_to_count(ledger, KU_COUNT_DEFERRED);
+        ledger->events |= KU_EVENT_DEFERRED;
     }
 }
 
@@ -329,7 +327,7 @@ ku_ledger_note_impossible(struct ku_ledger *ledger)
     int is_first = !ledger->impossible;
     if (is_first) {
         ledger->impossible = 1;
-        count_event(ledger, KU_IMPOSSIBLES);
+        add_to_count(ledger, KU_COUNT_IMPOSSIBLE);
     }
     return is_first;
 }
@@ -374,8 +372,8 @@ cut_off_peer(const struct ku_tls *tls, const char *why)
                                                 | SSL_RECEIVED_SHUTDOWN);
     if (ledger->why_cut == NULL) {
         ledger->why_cut = why;
-        ledger->events |= KU_CUT;
-        count_event(ledger, KU_CUTS);
+        ledger->events |= KU_EVENT_CUT_OFF;
+        add_to_count(ledger, KU_COUNT_CUT_OFF);
     }
 }
 
@@ -383,15 +381,15 @@ static void
 note_update_sent(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    count_event(ledger, KU_UPDATES_SENT);
+    add_to_count(ledger, KU_COUNT_UPDATES_SENT);
     if (ledger->requesting) {
-        count_event(ledger, KU_REQUESTS_SENT);
+        add_to_count(ledger, KU_COUNT_REQUESTS_SENT);
         ledger->request_outstanding = 1;
         ledger->answers_due++;
         ledger->requesting = 0;
     }
     start_sent_keys(tls);
-    ledger->events |= KU_SENT_UPDATE;
+    ledger->events |= KU_EVENT_UPDATE_SENT;
 }
 
 /* The answer to a request of ours is not held against the peer.  A KeyUpdate that
@@ -403,11 +401,11 @@ note_update_received(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
     int requests = ku_pending_key_update(tls) == SSL_KEY_UPDATE_NOT_REQUESTED;
-    count_event(ledger, KU_UPDATES_RECEIVED);
+    add_to_count(ledger, KU_COUNT_UPDATES_RECEIVED);
     start_received_keys(tls);
-    ledger->events |= KU_RECEIVED_UPDATE;
+    ledger->events |= KU_EVENT_UPDATE_RECEIVED;
     if (requests) {
-        count_event(ledger, KU_REQUESTS_RECEIVED);
+        add_to_count(ledger, KU_COUNT_REQUESTS_RECEIVED);
     }
     else if (ledger->answers_due > 0) {
         ledger->answers_due--;
@@ -503,19 +501,20 @@ note_handshake_done(const struct ku_tls *tls)
     }
     ledger->renegotiates = 0;
     note_connected(tls);
-    count_event(ledger, ledger->by_peer ? KU_PEER_RENEGOTIATIONS : KU_RENEGOTIATIONS);
+    add_to_count(ledger, ledger->by_peer ? KU_COUNT_PEER_RENEGOTIATIONS
+                                         : KU_COUNT_RENEGOTIATIONS);
     if (ledger->by_peer && ledger->rules.mode == KU_ONCE && !ledger->allowed) {
         forbid_renegotiation(tls);
     }
     ledger->by_peer = 0;
-    ledger->events |= KU_RENEGOTIATED;
+    ledger->events |= KU_EVENT_RENEGOTIATED;
 }
 
 static void
 note_refused_renegotiation(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    count_event(ledger, KU_REFUSALS);
+    add_to_count(ledger, KU_COUNT_REFUSED);
     ledger->renegotiates = 0;
     if (ledger->by_peer) {
         ledger->by_peer = 0; /* it was counted when it began */
@@ -524,7 +523,7 @@ note_refused_renegotiation(const struct ku_tls *tls)
         count_peer_renegotiation(tls);
     }
     if (ledger->why_cut == NULL) {
-        ledger->events |= KU_REFUSED_PEER; /* a cut-off says more */
+        ledger->events |= KU_EVENT_PEER_REFUSED; /* a cut-off says more */
     }
 }
 

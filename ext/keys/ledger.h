@@ -68,27 +68,27 @@ typedef unsigned char ku_rule_BYTE;
 
 /* Events, as bits: the members of EventKind (pykeyupdate/_events.py). */
 #define KU_EVENTS(X)                                  \
-    X(KU_SENT_UPDATE, 1 << 0, KEY_UPDATE_SENT)        \
-    X(KU_RECEIVED_UPDATE, 1 << 1, KEY_UPDATE_RECEIVED) \
-    X(KU_RENEGOTIATED, 1 << 2, RENEGOTIATED)          \
-    X(KU_REFUSED_PEER, 1 << 3, RENEGOTIATION_REFUSED) \
-    X(KU_DEFERRED, 1 << 4, DEFERRED)                  \
-    X(KU_CUT, 1 << 5, CUT_OFF)                        \
-    X(KU_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
+    X(KU_EVENT_UPDATE_SENT, 1 << 0, KEY_UPDATE_SENT)        \
+    X(KU_EVENT_UPDATE_RECEIVED, 1 << 1, KEY_UPDATE_RECEIVED) \
+    X(KU_EVENT_RENEGOTIATED, 1 << 2, RENEGOTIATED)          \
+    X(KU_EVENT_PEER_REFUSED, 1 << 3, RENEGOTIATION_REFUSED) \
+    X(KU_EVENT_DEFERRED, 1 << 4, DEFERRED)                  \
+    X(KU_EVENT_CUT_OFF, 1 << 5, CUT_OFF)                        \
+    X(KU_EVENT_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
 
 /* What we count, for each connection and for the process: the fields of Counts
    (pykeyupdate/_stats.py), where each is described. */
 #define KU_COUNTERS(X)                            \
-    X(KU_UPDATES_SENT, key_updates_sent)          \
-    X(KU_UPDATES_RECEIVED, key_updates_received)  \
-    X(KU_REQUESTS_SENT, requests_sent)            \
-    X(KU_REQUESTS_RECEIVED, requests_received)    \
-    X(KU_RENEGOTIATIONS, renegotiations)          \
-    X(KU_PEER_RENEGOTIATIONS, peer_renegotiations) \
-    X(KU_REFUSALS, refused)                       \
-    X(KU_DEFERRALS, deferred)                     \
-    X(KU_CUTS, cut_off)                           \
-    X(KU_IMPOSSIBLES, impossible)
+    X(KU_COUNT_UPDATES_SENT, key_updates_sent)          \
+    X(KU_COUNT_UPDATES_RECEIVED, key_updates_received)  \
+    X(KU_COUNT_REQUESTS_SENT, requests_sent)            \
+    X(KU_COUNT_REQUESTS_RECEIVED, requests_received)    \
+    X(KU_COUNT_RENEGOTIATIONS, renegotiations)          \
+    X(KU_COUNT_PEER_RENEGOTIATIONS, peer_renegotiations) \
+    X(KU_COUNT_REFUSED, refused)                       \
+    X(KU_COUNT_DEFERRED, deferred)                     \
+    X(KU_COUNT_CUT_OFF, cut_off)                           \
+    X(KU_COUNT_IMPOSSIBLE, impossible)
 
 /* clang-format on */
 
@@ -102,7 +102,7 @@ struct ku_rules {
     KU_RULES(KU_RULE)
 };
 enum ku_event { KU_EVENTS(KU_EVENT) };
-enum ku_count { KU_COUNTERS(KU_COUNTER) KU_COUNTS };
+enum ku_count { KU_COUNTERS(KU_COUNTER) KU_COUNT_END };
 
 #undef KU_MODE
 #undef KU_RULE
@@ -130,7 +130,7 @@ struct ku_ledger {
     uint64_t options_before;
     const char *why_cut;   /* what the peer did too often, or NULL */
     ku_atomic wanted_keys; /* KU_WANTED*; set by other threads */
-    uint32_t counts[KU_COUNTS];
+    uint32_t counts[KU_COUNT_END];
     uint32_t in_a_row;          /* the peer's key updates, no data between */
     uint32_t answers_due;       /* to our requests; they may still come */
     uint32_t max_fragment;      /* most plaintext in one record */
@@ -216,6 +216,6 @@ size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
 
 /* The totals of the process: what was counted, and how many ledgers are open and have
    ever been opened. */
-void ku_ledger_totals(uint64_t counts[KU_COUNTS], uint64_t *open, uint64_t *opened);
+void ku_ledger_totals(uint64_t counts[KU_COUNT_END], uint64_t *open, uint64_t *opened);
 
 #endif

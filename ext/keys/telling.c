@@ -13,7 +13,7 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
     PyObject *reason = ku_reason(state, outcome);
     PyObject *answer = NULL;
     if (ku_ledger_note_impossible(ledger)) {
-        report->events |= KU_IMPOSSIBLE;
+        report->events |= KU_EVENT_IMPOSSIBLE;
         report->impossible = *outcome;
     }
     if (reason != NULL && state->act_on_impossible == NULL) {
@@ -34,7 +34,7 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
 static PyObject *
 call_events_happened(ku_state *state, PyObject *conn, const struct ku_report *report)
 {
-    PyObject *impossible = report->events & KU_IMPOSSIBLE
+    PyObject *impossible = report->events & KU_EVENT_IMPOSSIBLE
                                ? ku_reason(state, &report->impossible)
                                : PyUnicode_FromString("");
     PyObject *told = NULL;

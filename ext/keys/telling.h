@@ -9,13 +9,13 @@
 /* What to report at the end of a call. */
 struct ku_report {
     int events;                   /* bits of enum ku_event */
-    const char *why_cut;          /* for KU_CUT */
-    struct ku_outcome impossible; /* for KU_IMPOSSIBLE */
+    const char *why_cut;          /* for KU_EVENT_CUT_OFF */
+    struct ku_outcome impossible; /* for KU_EVENT_IMPOSSIBLE */
 };
 
 /* The keys of `conn` must change and cannot, for the reason in `outcome`: ask
    on_impossible whether data may go on.  Returns 0 if it may, or -1 with an exception.
-   Adds KU_IMPOSSIBLE to `report` the first time.  Call it outside OpenSSL. */
+   Adds KU_EVENT_IMPOSSIBLE to `report` the first time.  Call it outside OpenSSL. */
 int ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                          const struct ku_outcome *outcome, struct ku_ledger *ledger,
                          struct ku_report *report);

@@ -14,7 +14,7 @@ int ku_is_for_good(const struct ku_outcome *outcome);
 
 /* A new list with a pair for each refusal: the exception's name, and whether the
    refusal is permanent.  NULL with an exception on failure. */
-PyObject *ku_refusals(void);
+PyObject *ku_list_refusals(void);
 
 /* A new reference to the text "reason; remedy", without the call and the connection. */
 PyObject *ku_reason(ku_state *state, const struct ku_outcome *outcome);
@@ -25,8 +25,8 @@ PyObject *ku_raise(ku_state *state, const struct ku_outcome *outcome,
                    const char *function, PyObject *conn);
 
 /* The same for a refusal that needs no detail. */
-PyObject *ku_refuse(ku_state *state, enum ku_refusal refusal, const char *function,
-                    PyObject *conn);
+PyObject *ku_raise_refusal(ku_state *state, enum ku_refusal refusal,
+                           const char *function, PyObject *conn);
 
 /* Raise InvalidKeyUpdateTypeError (a ValueError) for a key update type that cannot be
    scheduled.  Always returns NULL. */

@@ -14,8 +14,8 @@ refuse_without_sslobj(ku_state *state, const char *function, PyObject *conn)
     if (connected == NULL) {
         return;
     }
-    ku_refuse(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED, function,
-              conn);
+    ku_raise_refusal(state, connected == Py_False ? KU_NOT_CONNECTED : KU_CLOSED,
+                     function, conn);
     Py_DECREF(connected);
 }
 
@@ -24,7 +24,7 @@ ku_find_sslobject(ku_state *state, const char *function, PyObject *conn)
 {
     PyObject *holder = NULL;
     if (state->sslobj_name == NULL) { /* module_clear() (module.c) has run */
-        return ku_refuse(state, KU_CLOSED, function, conn);
+        return ku_raise_refusal(state, KU_CLOSED, function, conn);
     }
     PyObject *found = ku_sslobject_search(state, function, conn, &holder);
     int is_none = found == Py_None, is_other = found == Py_NotImplemented;
@@ -35,7 +35,7 @@ ku_find_sslobject(ku_state *state, const char *function, PyObject *conn)
         refuse_without_sslobj(state, function, holder);
     }
     else if (is_other) {
-        ku_refuse(state, KU_NO_POINTER, function, conn);
+        ku_raise_refusal(state, KU_NO_POINTER, function, conn);
     }
     Py_XDECREF(holder);
     return found;

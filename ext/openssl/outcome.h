@@ -6,52 +6,15 @@
 #include "openssl/tls.h"
 
 #include "openssl/constants.h"
+#include "openssl/refusals.h"
 
 enum ku_refusal {
     KU_OK = 0,
-    /* not a connection at all */
-    KU_NO_POINTER,
-    /* never on this connection */
-    KU_CLOSED,
-    KU_FAILED,
-    KU_CLOSE_SENT,
-    KU_CLOSE_RECEIVED,
-    KU_NEEDS_TLS13,
-    KU_NEEDS_TLS12,
-    KU_FORBIDDEN,
-    KU_INSECURE,
-    KU_KERNEL_TLS,
-    KU_NOT_SERVER,
-    KU_NO_PHA,
-    KU_MISSING,
-    KU_FORKED,
-    KU_UNMANAGED,
-    KU_NOT_ALLOWED,
-    KU_PEER_LIMIT,
-    /* not now; try again after the next I/O */
-    KU_NOT_CONNECTED,
-    KU_NO_HANDSHAKE,
-    KU_UPDATE_SCHEDULED,
-    KU_ANSWER_OWED,
-    KU_IN_MESSAGE,
-    KU_RENEGOTIATING,
-    KU_WRITE_PENDING,
-    KU_READ_PENDING,
-    KU_READ_PENDING_OLD,
-    KU_BEGINS_WITH_READ,
-    KU_UNREAD,
-    KU_CERTIFICATE_REQUESTED,
-    KU_DATA_IN_FRONT,
-    KU_TOO_SOON,
-    KU_UNANSWERED,
-    KU_IN_CALLBACK,
-    KU_IN_WRITE,
-    KU_BUSY,
-    KU_ELSEWHERE,
-    /* OpenSSL refused: see ku_outcome.error */
-    KU_OPENSSL,
-    /* I/O or a handshake step did not complete, or ended the connection */
-    KU_IO,
+#define KU_ENUMERATOR(refusal, duration, exception, text) refusal,
+    KU_REFUSALS(KU_ENUMERATOR)
+#undef KU_ENUMERATOR
+        KU_OPENSSL, /* OpenSSL refused: see ku_outcome.error */
+    KU_IO, /* I/O or a handshake step did not complete, or ended the connection */
 };
 
 struct ku_outcome {

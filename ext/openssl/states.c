@@ -19,13 +19,21 @@ static const struct {
     {"TRSKU", KU_STATE_READ_KEY_UPDATE}, /* read from a server */
 };
 
-/* Compare only the beginning: "SSLOK " ends with a blank. */
+/* Is it this name?  Names of five letters end in a blank ("SSLOK "), or did once. */
+static int
+is_named(const char *state, const char *name)
+{
+    size_t length = strlen(name);
+    return strncmp(state, name, length) == 0
+           && (state[length] == '\0' || strcmp(state + length, " ") == 0);
+}
+
 enum ku_tls_state
 ku_tls_state(const struct ku_tls *tls)
 {
     const char *name = tls->libssl->SSL_state_string(tls->ssl);
     for (size_t i = 0; i < sizeof(STATES) / sizeof(STATES[0]); i++) {
-        if (strncmp(name, STATES[i].name, strlen(STATES[i].name)) == 0) {
+        if (is_named(name, STATES[i].name)) {
             return STATES[i].state;
         }
     }

@@ -206,7 +206,7 @@ py_verify_client(PyObject *object, PyObject *ignored)
         result = PyObject_CallMethod(self->inner, name, NULL);
     }
     else {
-        ku_refuse(state, KU_ELSEWHERE, name, object);
+        ku_raise_refusal(state, KU_ELSEWHERE, name, object);
     }
     ku_call_end_look(self, begun);
     return result;

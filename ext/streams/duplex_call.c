@@ -46,7 +46,7 @@ raise_refusal(ku_state *state, enum ku_refusal refusal, const char *function,
               Duplex *self)
 {
     PyObject *owner = ku_owner_of(self);
-    ku_refuse(state, refusal, function, owner);
+    ku_raise_refusal(state, refusal, function, owner);
     Py_DECREF(owner);
 }
 

@@ -82,7 +82,7 @@ ku_io_begin(struct ku_io *io, PyTypeObject *defining, PyObject *self,
         (void)ku_ledger_tls(io->state, io->inner, &io->tls);
     }
     if (io->tls.ledger == NULL) {
-        ku_refuse(io->state, KU_UNMANAGED, function, self);
+        ku_raise_refusal(io->state, KU_UNMANAGED, function, self);
         return -1;
     }
     if (io->tls.ledger->why_cut != NULL) {

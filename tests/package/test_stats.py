@@ -9,7 +9,7 @@ from pykeyupdate import RekeyPolicy, testing
 def test_stats_are_what_the_wire_has_seen(make_wire):
     wire = make_wire(at_once(sent_records=3))
     before = pykeyupdate.stats(wire.end)
-    assert before.counts == (0,) * 10
+    assert before.counts == (0,) * len(pykeyupdate.Counts._fields)
     for piece in (b"a" * 10, b"b" * 40_000, b"c" * 20):
         wire.write(piece)
     for _ in range(4):

@@ -11,7 +11,6 @@ import threading
 import time
 
 import pytest
-import trio.testing
 from support.threads import DEADLOCK
 
 import pykeyupdate.aio
@@ -310,9 +309,11 @@ def test_a_close_that_was_interrupted_can_be_repeated(connect):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_a_stream_outlives_an_exception_between_any_two_bytecodes(make_contexts):
     """A stand-in that was left in the SSLObject took the next receive for its own."""
+    trio = pytest.importorskip("trio")
+    testing = pytest.importorskip("trio.testing")
 
     async def is_interrupted_at(at):
-        near, far = trio.testing.memory_stream_pair()
+        near, far = testing.memory_stream_pair()
         contexts = make_contexts("tls13")
         client = trio.SSLStream(near, contexts[0], server_hostname="localhost")
         server = trio.SSLStream(far, contexts[1], server_side=True)
