@@ -13,7 +13,7 @@ class _LibSSL(TypedDict):
     ktls_can_rekey: bool
 
 libssl: Final[_LibSSL]
-tables: Final[dict[str, list[Any]]]  # what C and Python must agree on
+tables: Final[dict[str, Any]]  # what C and Python must agree on
 WANTED: Final[int]
 WANTED_OF_BOTH: Final[int]
 UNLESS_INHERITED: Final[int]

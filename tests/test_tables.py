@@ -3,7 +3,7 @@
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _errors, _keyupdate, _policy, _rekeying
+from pykeyupdate import _errors, _events, _keyupdate, _policy, _rekeying
 
 TABLES = _keyupdate.tables
 
@@ -14,6 +14,14 @@ def test_counters_are_the_fields_of_counts():
 
 def test_events_are_the_members_of_event_kind():
     assert TABLES["events"] == [kind.name for kind in pykeyupdate.EventKind]
+
+
+def test_numbers_mean_the_same():
+    numbers = TABLES["numbers"]
+    assert numbers["event_bits"] == [*_events._BITS]
+    assert numbers["NO_LIMIT"] == _policy.NO_LIMIT
+    assert numbers["ANY_NUMBER"] == _policy._ANY_NUMBER
+    assert numbers["NEVER"] == _policy._OFF
 
 
 def test_modes_are_those_of_peer_limits():

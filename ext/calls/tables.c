@@ -48,13 +48,35 @@ list_of(const char *const names[])
     return list;
 }
 
+/* The numbers that Python has under the same names (_policy.py, _events.py). */
+static PyObject *
+numbers(void)
+{
+    PyObject *bits = PyList_New(0);
+#define KU_BIT(number, bit, name)                                                      \
+    if (bits != NULL) {                                                                \
+        PyObject *value = PyLong_FromLong(bit);                                        \
+        if (value == NULL || PyList_Append(bits, value) < 0) {                         \
+            Py_CLEAR(bits);                                                            \
+        }                                                                              \
+        Py_XDECREF(value);                                                             \
+    }
+    KU_EVENTS(KU_BIT)
+#undef KU_BIT
+    return Py_BuildValue("{s:N,s:K,s:K,s:L}", "event_bits", bits, "NO_LIMIT",
+                         (unsigned long long)KU_NO_LIMIT, "ANY_NUMBER",
+                         (unsigned long long)KU_ANY_NUMBER, "NEVER",
+                         (long long)KU_NEVER);
+}
+
 int
 ku_tables_add(PyObject *module)
 {
-    PyObject *tables = Py_BuildValue(
-        "{s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules", list_of(RULES),
-        "events", list_of(EVENTS), "counters", list_of(COUNTERS), "to_send",
-        list_of(TO_SEND), "refusals", ku_list_refusals());
+    PyObject *tables =
+        Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
+                      list_of(RULES), "events", list_of(EVENTS), "counters",
+                      list_of(COUNTERS), "to_send", list_of(TO_SEND), "refusals",
+                      ku_list_refusals(), "numbers", numbers());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);
     return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0

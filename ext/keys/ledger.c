@@ -429,9 +429,8 @@ note_update_received(const struct ku_tls *tls)
     }
 }
 
-/* Tell the states apart by name; their numbers differ between 3.0 and 3.2.  The type of
-   a KeyUpdate is set before the message is built, in state SSLOK, and is gone once the
-   message has been sent. */
+/* The type of a KeyUpdate is set before OpenSSL builds the message, while the state is
+   KU_STATE_READY, and is gone once the message is built. */
 static void
 note_state(const struct ku_tls *tls)
 {

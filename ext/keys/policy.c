@@ -293,7 +293,7 @@ ku_policy_renew_if_due(const struct ku_tls *tls)
         return ku_is_tls13(tls) || tls->libssl->SSL_is_server(tls->ssl);
     }
     if (ku_is_for_good(&outcome)) {
-        give_up_wish(ledger); /* a write will report it */
+        give_up_wish(ledger); /* a write reports it once a limit is reached */
     }
     else {
         ku_ledger_note_deferral(ledger);

@@ -1,8 +1,9 @@
 /* The states of OpenSSL's handshake state machine, by name: SSL_state_string().
 
    Their numbers (SSL_get_state()) differ between 3.0 and 3.2; their names have been the
-   same from 1.1.1 to 4.0 (ssl_stat.c).  Only states.c knows the names, and it proves
-   them when the module is imported. */
+   same from 1.1.1 to 4.0 (ssl_stat.c).  Of the extension only states.c knows the names,
+   and it proves them when the module is imported, wherever TLS 1.3 can be had.  (The
+   tests' own witness, tests/support/openssl_witness.py, knows one.) */
 #ifndef PYKEYUPDATE_STATES_H
 #define PYKEYUPDATE_STATES_H
 
