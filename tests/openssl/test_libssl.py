@@ -1,4 +1,4 @@
-"""ext/openssl/libssl.c, and the preconditions on other libraries than the one here."""
+"""ext/openssl/libssl.c, and the preconditions on other libraries than this one."""
 
 import contextlib
 import copy
