@@ -228,7 +228,7 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _of(package_name: str, *names: str) -> Callable[[object], bool]:
-    """Return a test for objects of a package whose type has these methods."""
+    """Return a predicate for objects of a package that have these methods."""
     return lambda value: (
         package_name in packages_of(value) and has_methods(value, *names)
     )

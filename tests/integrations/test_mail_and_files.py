@@ -1,6 +1,6 @@
 """smtplib, imaplib, poplib and ftplib against other projects' servers.
 
-Twisted and pyftpdlib use pyOpenSSL for TLS, so the peer is another OpenSSL than ours.
+Twisted and pyftpdlib use pyOpenSSL for TLS, so the peer has another OpenSSL.
 """
 
 import ftplib

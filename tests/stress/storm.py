@@ -2,9 +2,9 @@
 
     python tests/stress storm  (a minute)
 
-Every run is one connection. Each end has a reader thread, a writer thread and one more
-that changes keys, as the writers do too. Sockets block or have a timeout, over TCP or
-with small buffers. Runs use TLS 1.3 (key updates of both kinds) and TLS 1.2
+Every run is one connection. Each end has a reader thread and a writer thread, and one
+more thread changes keys, as the writers do too. Sockets block or have a timeout, over
+TCP or with small buffers. Runs use TLS 1.3 (key updates of both kinds) and TLS 1.2
 (renegotiations, from both ends), with the default policy and with one that changes keys
 every few records. The data received is compared with the data sent, byte for byte.
 OpenSSL's message callback counts the key changes.
