@@ -145,10 +145,10 @@ _SUBMODULES = ("aio", "prometheus", "testing")
 
 
 def _claim_public_names() -> None:
-    """Have classes and functions say ``pykeyupdate.X``, as users write them.
+    """Make the public classes and functions name ``pykeyupdate`` as their module.
 
-    That is what reprs, tracebacks and pickles have of them. None are there yet where
-    the import has failed, and ``python -m pykeyupdate doctor`` is to say why.
+    Reprs, tracebacks and pickles show it. If the import has failed, the names are
+    missing, and ``python -m pykeyupdate doctor`` must still run to say why.
     """
     for name in __all__:
         value = globals().get(name)

@@ -1,10 +1,11 @@
-"""Checks of arguments.
+"""Checks arguments.
 
-``TypeError`` for what is of another type and ``ValueError`` for what is out of range:
-both say which argument of what it is, what it must be and what it was.
+A value of the wrong type raises ``TypeError``, a value out of range ``ValueError``. The
+message names the function or class and the argument, and says what the argument must be
+and what it was.
 
-A subclass of ``int``, ``float`` or ``str`` may compare, convert and print as it likes:
-what is checked, and returned to be kept, is the plain value inside.
+A subclass of ``int``, ``float`` or ``str`` may redefine how it compares, converts and
+prints. So these functions check the plain value inside it, and return that.
 """
 
 import inspect
@@ -15,15 +16,15 @@ from ._finding import name_of
 from ._static_lookup import is_instance
 
 if TYPE_CHECKING:
-    # Not imported at run time: a caller that passes a timedelta has imported it, and
-    # three interpreters of CPython 3.13 that import it at once abort the process.
+    # Not imported at run time: a caller that passes a timedelta has imported datetime
+    # already, and CPython 3.13 aborts if three interpreters import it at once.
     from datetime import timedelta
 
 Seconds = Union[float, "timedelta"]
 
 
 class Span(NamedTuple):
-    """The range of a time, in seconds and in words."""
+    """The range that a time must be in, as numbers of seconds and in words."""
 
     least: float
     most: float
@@ -39,7 +40,7 @@ WAIT = Span(0, 24 * 86400, "seconds from 0 to 24 days, or a timedelta")
 def check_number(
     of: str, name: str, value: Any, wanted: str, fits: Callable[[float], bool]
 ) -> float:
-    """Return a number; ``True`` is none."""
+    """Check a number and return it. A ``bool`` is not a number."""
     if not is_instance(value, int, float) or is_instance(value, bool):
         _refuse(TypeError, of, name, value, wanted)
     plain: float = (int if is_instance(value, int) else float).__pos__(value)
@@ -78,7 +79,7 @@ def whole_seconds(of: str, name: str, value: Seconds) -> int:
 def check_count(
     of: str, name: str, value: Optional[int], *, least: int
 ) -> Optional[int]:
-    """Return a number of things; ``None`` is any number."""
+    """Check a count and return it. ``None`` means any number."""
     wanted = f"a whole number from {least} up, or None"
     if value is None:
         return None
@@ -88,13 +89,13 @@ def check_count(
 
 
 def check_flag(of: str, name: str, value: object) -> None:
-    """Check what is on or off; nobody who writes ``"no"`` means ``True``."""
+    """Check that a flag is a ``bool``; ``"no"`` would count as true."""
     if not is_instance(value, bool):
         _refuse(TypeError, of, name, value, "True or False")
 
 
 def is_function(value: Any) -> bool:
-    """Return whether it can be called, and has done it all when it returns."""
+    """Return whether a value is callable and not a coroutine function."""
     called = (value, getattr(type(value), "__call__", None))  # noqa: B004
     return callable(value) and not any(map(inspect.iscoroutinefunction, called))
 
@@ -102,7 +103,7 @@ def is_function(value: Any) -> bool:
 def check_word(
     of: str, name: str, value: Any, words: tuple[str, ...], or_else: str = ""
 ) -> str:
-    """Return one of these words."""
+    """Check that a value is one of these words, and return it."""
     wanted = f"one of {', '.join(map(repr, words))}{or_else}"
     if not is_instance(value, str):
         _refuse(TypeError, of, name, value, wanted)

@@ -1,21 +1,21 @@
-"""Which class a context makes connections of, and whether that can be a managed one.
+"""Finds out whether a context can make managed connections, and through which hook.
 
 Theory of operation. ``ssl`` documents two hooks: a context makes its sockets from its
 ``sslsocket_class`` and its objects from its ``sslobject_class``. Other projects replace
 ``ssl``'s classes with their own, and then a hook may have no effect:
 
 - gevent and eventlet replace ``ssl.SSLSocket``. ``ssl``'s own code looks the name up at
-  each call and then fails to make any other socket, whether its own or ours.
+  each call, and then cannot make any other socket, neither its own nor ours.
 - Their contexts, and others, have a ``wrap_socket()`` that ignores the hook.
-- A truststore context has a second context inside, with classes of its own in the
-  hooks, and the second one makes all connections.
+- A truststore context contains a second context, which has its own classes in the hooks
+  and makes all connections.
 
-A subclass in the place of ``ssl.SSLContext`` is no matter by itself: it inherits what
-``ssl``'s class has. So this goes by the classes that ``ssl`` came with, whatever stands
-in their place, and the rest is found out by asking. A context whose
-``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s own code is asked for one
-connection, on which nothing is sent. It tells its class, and the context that really
-made it.
+A subclass that replaces ``ssl.SSLContext`` does no harm by itself, because it inherits
+from ``ssl``'s class. So this module works with the classes that ``ssl`` came with,
+whatever has replaced them, and finds out the rest by asking. If a context's
+``wrap_socket()`` or ``wrap_bio()`` is not ``ssl``'s own code, it asks the context for
+one connection, on which it sends nothing. The connection shows its class, and the
+context that really made it.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class Maker(NamedTuple):
 def _sample_socket(wrap_socket: Callable[..., Any], **role: Any) -> Any:
     near, far = socket.socketpair()
     with near, far:
-        near.setblocking(False)  # one that insists on a handshake raises at once
+        near.setblocking(False)  # a handshake, if one is begun anyway, fails at once
         made = wrap_socket(near, do_handshake_on_connect=False, **role)
         made.close()
     return made
@@ -78,7 +78,7 @@ HOOKS = (
 def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
     """Return which class to put into which hook of which context.
 
-    This is the given context or the one inside it. Raises ``UnmanageableError``.
+    The context is the given one or one inside it. Raises ``UnmanageableError``.
     """
     _check_sockets()
     found = []
@@ -91,9 +91,9 @@ def managed_classes(context: ssl.SSLContext) -> list[tuple[Any, Hook, type]]:
 def check_all_contexts() -> None:
     """Raise ``UnmanageableError`` if the hooks of all contexts would have no effect.
 
-    They are where another class is there already, or where what is ``ssl.SSLContext``
-    now makes contexts that do not look at them: it is asked for one, as any program
-    would.
+    That is so if a hook holds another class already, or if the present
+    ``ssl.SSLContext`` makes contexts that ignore the hooks. To find out, this creates
+    one context, as any program would.
     """
     _check_sockets()
     for hook in HOOKS:
@@ -104,7 +104,7 @@ def check_all_contexts() -> None:
 
 
 def _check_made(make: Callable[[Any], Any]) -> None:
-    """Raise where what is ``ssl.SSLContext`` now does not look at the hooks."""
+    """Raise ``UnmanageableError`` if contexts that ``make`` makes ignore the hooks."""
     context = _asked(make, ssl.PROTOCOL_TLS_CLIENT)
     if not is_instance(context, CONTEXT):
         raise UnmanageableError(
@@ -123,10 +123,10 @@ _EACH = "manage() each of its contexts, which follows that or says why not"
 
 
 def unreached() -> list[str]:
-    """Describe the other classes of contexts that may not look at these hooks.
+    """Describe the other context classes that may ignore these hooks.
 
-    Of those that there are now, and by what they have of their own where connections
-    are made: no context of a stranger's class is made to find out.
+    These are the present subclasses that override a hook, or a method that makes
+    connections. No context of somebody else's class is created to find out.
     """
     found = []
     for cls in derived(CONTEXT):
@@ -137,7 +137,7 @@ def unreached() -> list[str]:
 
 
 def _own_ways(cls: type) -> list[str]:
-    """Return what a class has of its own where connections are made."""
+    """Return which hooks and which methods that use them a class overrides."""
     own = [*map(names_of, takewhile(lambda each: each is not CONTEXT, bases_of(cls)))]
     ways = []
     for hook in HOOKS:
@@ -159,7 +159,7 @@ def _check_sockets() -> None:
 
 
 def _as_it_is(cls: Any) -> str:
-    """Return the part of a message that says what does work."""
+    """Return the part of a message that says what works anyway."""
     return (
         f"rekey(), the other functions and install() without management work with "
         f"connections of {getattr(cls, '__module__', cls)} as they are; SSLObjects "
@@ -180,7 +180,10 @@ def _maker(context: Any, hook: Hook) -> Maker:
 
 
 def _is_ssls(method: Any, context: Any) -> bool:
-    """Return whether it is ssl's own code, which is replaced in ssl's class, too."""
+    """Return whether a method is ssl's own code.
+
+    Its class does not tell: programs also replace methods of ``ssl``'s own class.
+    """
     if not (is_instance(method, MethodType) and method.__self__ is context):
         return False
     function = method.__func__
@@ -188,7 +191,7 @@ def _is_ssls(method: Any, context: Any) -> bool:
 
 
 class _Asking(threading.local):
-    """The contexts that this thread is asking: one may call ``manage()`` on itself."""
+    """The contexts that this thread is asking; one may call ``manage()`` on itself."""
 
     contexts: tuple[Any, ...] = ()
 
@@ -211,7 +214,7 @@ _asking = _Asking()
 
 
 def _asked(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call code that is not ssl's, and turn its exceptions into a NoAnswerError."""
+    """Call code that is not ssl's, and turn its exceptions into UnmanageableError."""
     try:
         return function(*args, **kwargs)
     except RecursionError:
@@ -242,11 +245,10 @@ def _managed(context: ssl.SSLContext, maker: Maker, hook: Hook) -> type:
 
 
 def _derived(theirs: type, ours: type) -> type:
-    """Derive a class from ours and from the class of a context inside another.
+    """Derive a class from ours and from the class in an inner context's hook.
 
-    The inner context's class belongs to the outer context, and may do its checks
-    (truststore's verifies the certificate). So its methods come first, and their
-    ``super()`` is ours.
+    That class belongs to the outer context, and may do its checks (truststore's
+    verifies the certificate). So its methods come first, and their ``super()`` is ours.
     """
     space = {"__module__": theirs.__module__}
     return type(f"Managed{theirs.__name__}", (theirs, ours), space)
@@ -265,7 +267,7 @@ def _foreign(whose: str, hook: Hook, there: Any) -> str:
 
 
 def _is_reached(maker: Maker, hook: Hook) -> bool:
-    """Return whether the hook of all contexts decides, or our class is used anyway."""
+    """Return whether ``ssl.SSLContext``'s hook decides, or our class is used anyway."""
     mro = type(maker.context).__mro__
     return _derives(maker.made, hook.ours) or (
         maker.made is getattr(CONTEXT, hook.name)

@@ -6,7 +6,7 @@ and ``NotPossibleError`` (never on this connection). A refused call leaves the
 connection as it was. ``PeerLimitError`` is neither: the connection has ended.
 
 Most classes are deliberately not ``OSError`` (and so not ``ssl.SSLError``): code around
-sockets catches those and closes the connection, and here nothing is wrong with it. The
+sockets catches those and closes the connection, although nothing is wrong with it. The
 exceptions are ``RefusedByOpenSSLError``, where OpenSSL itself refused for good, and
 ``PeerLimitError`` and ``RekeyImpossibleError``, which end a managed connection: they
 are ``ssl.SSLError``.
@@ -68,7 +68,7 @@ class ConnectionFailedError(NotPossibleError):
 
 
 class CloseNotifyError(NotPossibleError):
-    """A close_notify was sent, or one was received and that forbids the call."""
+    """A close_notify was sent, or a received one forbids the call."""
 
 
 class WrongProtocolVersionError(NotPossibleError):

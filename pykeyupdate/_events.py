@@ -2,8 +2,8 @@
 
 The extension notes what OpenSSL does and calls ``tell_events()`` afterwards, in the
 thread that read or wrote, when the call is over. So a handler may use the connection.
-What a handler raises is logged, except ``SystemExit``, ``KeyboardInterrupt`` and what a
-signal handler raises meanwhile: these come out of the call.
+A handler's exceptions are logged, except ``SystemExit``, ``KeyboardInterrupt`` and the
+exceptions of signal handlers that run meanwhile: these come out of the call.
 """
 
 import enum
@@ -51,7 +51,7 @@ class Event(NamedTuple):
     connection: Any
     """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
-    """For ``CUT_OFF``: what the peer sent too much of, and the limit's name. For
+    """For ``CUT_OFF``: what the peer did too often, and the limit's name. For
     ``IMPOSSIBLE``: why keys cannot be changed."""
 
 
@@ -70,25 +70,25 @@ _lock = make_lock()
 
 
 def on_event(handler: Handler) -> Callable[[], None]:
-    """Call ``handler(Event)`` for what happens on managed connections.
+    """Call ``handler(Event)`` for each event on a managed connection.
 
     The handler gets the events of the whole process; each event names its connection.
     It is called in the thread that reads or writes the connection, when that call is
-    over: it may use the connection, and it delays that thread. (For an ``SSLObject``
+    over. So it may use the connection, and it delays that thread. (For an ``SSLObject``
     under uvloop, or anyio on asyncio, it is called in the loop's next turn, so that it
-    can use the transport as well.) What it raises is logged under ``pykeyupdate`` and
-    goes no further. Only ``SystemExit``, ``KeyboardInterrupt`` and what a signal
-    handler raises meanwhile come out of the call that read or wrote. Several handlers
-    are called in the order in which they were added; a handler that was added twice is
-    called twice.
+    can use the transport as well.) Its exceptions are logged under ``pykeyupdate`` and
+    go no further. Only ``SystemExit``, ``KeyboardInterrupt`` and the exceptions of
+    signal handlers that run meanwhile come out of the call that read or wrote. Several
+    handlers are called in the order in which they were added; a handler that was added
+    twice is called twice.
 
     An ``SSLObject`` does not know its peer's address, but its transport or stream does
     (on asyncio, ``get_extra_info("ssl_object")`` of the transport is the event's
     ``connection``).
 
-    Returns a function that takes this registration back, and no other; calling it again
-    changes nothing. Raises ``TypeError`` for what cannot be called, and for a coroutine
-    function, which nobody would await. On the wire: nothing. Thread-safe.
+    Returns a function that removes this registration and no other; calling it again
+    changes nothing. Raises ``TypeError`` if ``handler`` is not callable, or is a
+    coroutine function, which nobody would await. On the wire: nothing. Thread-safe.
     """
     if not is_function(handler):
         raise TypeError(
@@ -119,7 +119,7 @@ def tell_events(
 
     For an ``SSLObject`` in an event loop this happens in the loop's next turn, because
     its transport is in the middle of a read or write and cannot be used. (asyncio's
-    can: see ``ext/streams/object.c``.)
+    can: see ``ext/streams/asyncio_help.h``.)
     """
     details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
     news = [
@@ -168,10 +168,11 @@ def _call(handler: Handler, event: Event) -> None:
 def _note(
     level: int, text: str, *values: object, failure: Optional[Exception] = None
 ) -> None:
-    """Log a message; an exception of a logging handler goes no further.
+    """Log a message. Print the exception of a logging handler that raises.
 
-    It would come out of a read, whose data would then be lost. So it is printed, as
-    ``logging.Handler.handleError()`` prints the errors that handlers catch themselves.
+    The exception would otherwise come out of a read, whose data would then be lost.
+    ``logging.Handler.handleError()`` prints the errors that handlers catch themselves
+    in the same way.
     """
     try:
         _log.log(level, text, *values, exc_info=failure)

@@ -37,7 +37,7 @@ def find_connection(conn: object, function: str) -> Connection:
     """Return the connection inside ``conn``; errors name ``function``.
 
     Raises ``NotATLSConnectionError`` for an object without TLS, or with TLS that is not
-    Python's ``ssl``, and ``ConnectionClosedError`` for one without a connection now.
+    Python's ``ssl``, and ``ConnectionClosedError`` for one that has no connection now.
     """
     walk = Walk()
     found = walk.follow(conn)
@@ -82,7 +82,7 @@ def refuse_to_send(conn: object, connection: Connection, function: str) -> NoRet
     """Refuse a carrier that neither ``aio`` nor a blocking function can make send."""
     remedy = _WITH_ITS_OWN_IO
     for way, part in _private_parts(conn):
-        found = Walk().follow(part)  # same TLS object; looks for what sends for it
+        found = Walk().follow(part)  # does it send for the same TLS object?
         if found and found.tls is connection.tls and is_awaited(found.carrier):
             remedy = f"pass `{way}` to `pykeyupdate.aio.{function}()`"
             break
@@ -134,7 +134,7 @@ def _remedy(conn: object) -> str:
     )
 
 
-# Whose methods are asked for a hint; no stranger's is.
+# Only these packages' methods are called to find a hint, nobody else's.
 _STREAMS = {
     "_asyncio",
     "_io",
@@ -184,7 +184,7 @@ _NOT_ENTERED: tuple[type, ...] = (
     ModuleType,
     FunctionType,
 )
-_MOST_HINTED = 1000  # objects that are looked at, some milliseconds
+_MOST_HINTED = 1000  # objects to look at, which takes some milliseconds
 
 
 def _private_parts(conn: object) -> Iterator[tuple[str, object]]:

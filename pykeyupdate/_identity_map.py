@@ -9,10 +9,10 @@ Value = TypeVar("Value")
 class IdentityMap(Generic[Value]):
     """A ``weakref.WeakKeyDictionary`` that compares by identity and has no callbacks.
 
-    By identity, because a user's class may have an ``__eq__()`` and no ``__hash__()``.
-    Without callbacks, because a signal handler may run in the callback of a weak
-    reference, and its exception is then lost: dead entries are removed when more are
-    added. Thread-safe: every change is one operation on a dict.
+    It compares by identity because a user's class may define ``__eq__()`` and no
+    ``__hash__()``. It has no callbacks because a signal handler may run in the callback
+    of a weak reference, where its exception is lost. Instead, dead entries are removed
+    when more are added. Thread-safe: every change is one operation on a dict.
     """
 
     _FEW = 64

@@ -69,19 +69,19 @@ def install(
     replaced ``ssl``'s since (gevent's). An existing method of one of these names that
     is not pykeyupdate's stays, with a ``PatchWarning``.
 
-    Where connections cannot be managed because other classes are in the place of
-    ``ssl``'s (gevent, eventlet, truststore) or in its hooks, it does nothing at all and
-    says why in a ``PatchWarning``. (What is in the place of ``ssl.SSLContext`` is asked
-    for a context, and that for connections, on which nothing is sent.) Other classes of
-    contexts that have a ``wrap_socket()`` or the like of their own are named in one
-    each: they may make connections by themselves, and none of theirs is made to find
-    out. Those that come afterwards it cannot notice before the next ``install()``:
-    patch first, then install.
+    If connections cannot be managed because other classes have replaced ``ssl``'s
+    (gevent, eventlet, truststore) or are in its hooks, ``install()`` does nothing at
+    all, and a ``PatchWarning`` says why. (To find out, it asks the present
+    ``ssl.SSLContext`` for a context, and the context for connections, on which it sends
+    nothing.) Each other context class that overrides ``wrap_socket()`` or the like
+    gets a ``PatchWarning``, because it may make connections by itself; ``install()``
+    creates no context of such a class to find out. It cannot notice classes that arrive
+    later until the next ``install()``: patch first, then install.
 
     Raises ``TypeError`` for a ``policy`` that is not a ``RekeyPolicy``, ``limits`` that
     are not ``PeerLimits`` or a ``managed`` that is not a ``bool``, and if a class that
-    has replaced ``ssl``'s takes no attributes; nothing is done then. On the wire:
-    nothing now. Thread-safe.
+    has replaced ``ssl``'s does not accept attributes; nothing is changed then. On the
+    wire: nothing now. Thread-safe.
     """
     _arguments.check_flag("install()", "managed", managed)
     given = policy is not _UNSET or limits is not _UNSET
@@ -117,11 +117,11 @@ def uninstall() -> None:
     """Remove the methods, whoever installed them, and the managed classes.
 
     ``vars()`` of ``ssl.SSLSocket``, ``ssl.SSLObject`` and ``ssl.SSLContext`` are then
-    as before ``install()``. So are those of the classes that had replaced them at an
-    ``install()``, whatever is in their place now. A method or class that somebody put
-    in place of ours stays, and a ``PatchWarning`` names it. Contexts for which
-    ``manage()`` was called stay managed, and so do open connections. Calling it again
-    changes nothing. Thread-safe.
+    as before ``install()``. The same holds for classes that had replaced them when
+    ``install()`` was called, whatever is in their place now. A method or class that
+    somebody put in place of ours stays, and a ``PatchWarning`` names it. Contexts for
+    which ``manage()`` was called stay managed, and so do open connections. Calling it
+    again changes nothing. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
     with _lock:
@@ -176,11 +176,11 @@ def manage(
 
     Its sockets are then ``pykeyupdate.SSLSocket``, which any number of threads may use
     at the same time, and its objects (asyncio, uvloop, trio, anyio) are
-    ``pykeyupdate.SSLObject``.
-    Both look after their keys as ``policy`` says (``RekeyPolicy()``, because RFC 9846
-    section 5.5 demands that much; ``None`` for no policy), hold their peer to
-    ``limits`` (``PeerLimits()``; ``None`` for none), and have ``stats()``. In every
-    other way they are ``ssl.SSLSocket`` and ``ssl.SSLObject``.
+    ``pykeyupdate.SSLObject``. Both look after their keys as ``policy`` says
+    (``RekeyPolicy()``, because RFC 9846 section 5.5 demands that much; ``None`` for no
+    policy), hold their peer to ``limits`` (``PeerLimits()``; ``None`` for none), and
+    have ``stats()``. In every other way they are ``ssl.SSLSocket`` and
+    ``ssl.SSLObject``.
 
     Connections that the context made before stay as they are. Calling ``manage()``
     again gives new connections new rules. Libraries may call it for their own contexts.
@@ -195,13 +195,13 @@ def manage(
     ``del context.sslsocket_class, context.sslobject_class`` (not for a context that
     was followed).
 
-    Raises ``TypeError`` for what is no ``ssl.SSLContext``, no ``RekeyPolicy`` or no
-    ``PeerLimits``, for a context whose connections are made by another class than
-    ``ssl``'s (derive that one from ``pykeyupdate.SSLSocket`` or ``SSLObject``), and for
-    one that does not take the attributes that this sets. With
-    gevent or eventlet in ``ssl``'s place no sockets can be managed and every context is
-    refused; ``context.sslobject_class = pykeyupdate.SSLObject`` manages its objects.
-    The context is then as it was. Thread-safe.
+    Raises ``TypeError`` if an argument is not an ``ssl.SSLContext``, ``RekeyPolicy`` or
+    ``PeerLimits``, if the context makes connections of another class than ``ssl``'s
+    (derive that class from ``pykeyupdate.SSLSocket`` or ``SSLObject``), and if it does
+    not accept the attributes that this sets. The context is then as it was. Once gevent
+    or eventlet has replaced ``ssl``'s classes, no sockets can be managed and every
+    context is refused; ``context.sslobject_class = pykeyupdate.SSLObject`` manages its
+    objects. Thread-safe.
 
     Source: the documentation of ``ssl.SSLContext.sslsocket_class``.
     """
@@ -223,7 +223,7 @@ def manage(
 
 
 def _set(found: list[tuple[Any, _context_hooks.Hook, type]], wanted: Rules) -> None:
-    """Set attributes of contexts, whose classes may refuse it: all, or none."""
+    """Set all attributes on the contexts or, if a context refuses one, none."""
     before = []
     try:
         for context, hook, cls in found:
@@ -286,7 +286,7 @@ def _reset_hooks() -> list[str]:
 
 
 def _classes() -> list[Any]:
-    """Return ssl's own two, those in their place now, and those that were."""
+    """Return ssl's own two classes, the present ones, and those touched before."""
     return list(dict.fromkeys((*_originals.connections(), *_touched)))
 
 

@@ -14,8 +14,8 @@ Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` say
 reading, writing and waiting work together). All of that is in an object that replaces
 ``ssl``'s own in ``_sslobj``. So ``recv()``, ``sendall()``, ``makefile()``,
 ``do_handshake()`` and all other methods are ``ssl.SSLSocket``'s own code, of whatever
-Python this runs on. This file installs that object, and closes it while other threads
-are in it.
+Python this runs on. This module installs that object, and closes it even while other
+threads are in it.
 """
 
 import socket
@@ -78,7 +78,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
         made: Any = super()._create(*args, **kwargs)  # type: ignore[misc]
-        # where the reading and writing look, wherever a derived class has put it
+        # read() and write() look here, wherever a derived class keeps it
         _keyupdate.ManagedObject._sslobj.__set__(made, made._sslobj)
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
@@ -86,7 +86,7 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """Say which end it is: an address it does not have."""
+        """Name the end of the connection, as an ``SSLObject`` has no address."""
         if getattr(self, "_sslobj", None) is None:
             end = "of no connection"
         else:
@@ -99,11 +99,11 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     def _write_backlog(self) -> bool:
         """Have asyncio's closing transport write the data that was refused before.
 
-        It would not try again, and the close_notify would precede the data.
+        The transport would not try again, and the close_notify would precede the data.
         """
         transport = self._transport() if self._transport is not None else None
         write = getattr(transport, "_do_write", None)
-        if write is None:  # before Python 3.11 it closes after its backlog
+        if write is None:  # before Python 3.11, it closes after its backlog
             return False
         write()
         return True
@@ -111,8 +111,8 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
     def _is_closing(self) -> bool:
         """Return whether asyncio's transport, before Python 3.11, is closing.
 
-        It then writes what it has and a close_notify behind it, in one go. (Later ones
-        call unwrap() first.)
+        Such a transport writes its backlog and then a close_notify, in one go. (Later
+        versions call ``unwrap()`` first.)
         """
         transport = self._transport() if self._transport is not None else None
         return bool(getattr(transport, "_in_shutdown", False))
@@ -135,7 +135,8 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     """Return the asyncio SSL protocol that is creating an SSLObject, if one is.
 
     It calls ``wrap_bio()`` itself; before Python 3.11, its ``_SSLPipe`` does. Other
-    callers (uvloop, trio, anyio, programs) need no help: see ``ext/streams/object.c``.
+    callers (uvloop, trio, anyio, programs) need no help: see
+    ``ext/streams/asyncio_help.h``.
     """
     while frame is not None and frame.f_code.co_name == "wrap_bio":
         frame = frame.f_back
@@ -186,7 +187,10 @@ class SSLSocket(Methods, SOCKET):
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
-        """Refuse what ``ssl``'s own code, which looks the name up, cannot do."""
+        """Refuse to make a socket while ``ssl.SSLSocket`` is another class.
+
+        ``ssl``'s own code looks that name up, and cannot make ours then.
+        """
         if ssl.SSLSocket is not SOCKET:
             raise TypeError(
                 f"no {cls.__qualname__} can be made while ssl.SSLSocket is "
@@ -236,7 +240,7 @@ class SSLSocket(Methods, SOCKET):
 
     def _real_close(self) -> None:
         duplex = self._duplex
-        # A thread that Python stopped at exit may be in the middle of a step.
+        # At exit, Python may have stopped a thread in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
             duplex.close(self)
         super()._real_close()  # type: ignore[misc]

@@ -44,8 +44,8 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
     This is for an incident. A managed ``SSLSocket`` gets new keys here and now, idle or
     not, if its send buffer takes the message (27 bytes) at once. An ``SSLObject`` gets
     them with its owner's next read or write; ``request_rekey()`` has the details. The
-    call handles ``per_second`` connections a second (1000.0: their peers may be one
-    machine) and returns when all have been asked. Connections that are opened
+    call handles ``per_second`` connections a second (1000.0, because their peers may be
+    one machine) and returns when all have been asked. Connections that are opened
     meanwhile, or are in their first handshake, have new keys anyway.
 
     A connection that cannot have new keys (TLS 1.2 without ``renegotiate=True``) goes
@@ -96,11 +96,11 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 
 def _can_renew(sock: SSLSocket) -> bool:
-    """Return of a socket what ``ext/record.c`` knows of all: ``can_renew``."""
-    duplex: Any = sock._duplex  # not the methods of a class derived from SSLSocket
+    """Return whether a socket can have new keys: ``can_renew`` in ext/keys/ledger.h."""
+    duplex: Any = sock._duplex  # a derived class may override cipher()
     if duplex is None:
         return False
-    cipher = duplex.cipher()  # names the version in the middle of a handshake, too
+    cipher = duplex.cipher()  # has the version in the middle of a handshake, too
     policy = sock._rules.policy
     return cipher is not None and (
         cipher[1] == "TLSv1.3" or (policy is not None and policy.renegotiate)

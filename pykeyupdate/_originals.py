@@ -1,8 +1,8 @@
 """The classes that ``ssl`` came with, whatever others have put in their place.
 
-The names in ``ssl`` are anybody's to replace: by a class derived from it (eventlet,
-truststore), by one that is not (gevent), by a function. The class itself is still that
-of all connections made before, and the base of most others.
+Any program may replace the names in ``ssl``: with a class derived from the original
+(eventlet, truststore), with one that is not (gevent), or with a function. The original
+is still the class of all connections made before, and the base of most others.
 """
 
 import _socket
@@ -16,7 +16,7 @@ from ._static_lookup import bases_of, is_instance, kind_of
 
 
 def derived(cls: type) -> Iterator[type]:
-    """Give the classes derived from a class, its metaclass unasked."""
+    """Yield the classes derived from a class, without asking its metaclass."""
     children: list[type] = type.__subclasses__(cls)
     for each in children:
         yield each
@@ -24,7 +24,10 @@ def derived(cls: type) -> Iterator[type]:
 
 
 def _original(name: str, base: type) -> Any:
-    """Return the class that ssl came with: a base of what has its name, or any's."""
+    """Return the class that ssl came with.
+
+    It is a base of the class that has the name now, or else derived from ``base``.
+    """
     there = vars(ssl).get(name)
     near = bases_of(there) if is_instance(there, type) else ()
     named = "ssl", name
@@ -42,10 +45,10 @@ else:
 
 
 def now() -> list[type]:
-    """Return the classes of connections that ``ssl`` has now: a function is none."""
+    """Return the connection classes that ``ssl`` has now, if they are classes."""
     return [cls for cls in (ssl.SSLSocket, ssl.SSLObject) if is_instance(cls, type)]
 
 
 def connections() -> list[type]:
-    """Return ssl's own classes of connections, and those in their place now."""
+    """Return ssl's own connection classes, and those in their place now."""
     return [SOCKET, OBJECT, *now()]

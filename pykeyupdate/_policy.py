@@ -61,7 +61,7 @@ class RekeyPolicy:
     min_interval_seconds
         The shortest time between two updates of ours (1.0, because peers are fragile:
         GnuTLS ends a connection on more than 8 in a second, BoringSSL and rustls on
-        more than 32 in a row). Until it is over, data goes on under the present key.
+        more than 32 in a row). Until then, data is sent under the present key.
     request_peer
         Ask for the peer's new key with each update (``False``: in RFC 9846 each side
         keeps its own limits). After a request, no update is sent until the peer has
@@ -87,10 +87,10 @@ class RekeyPolicy:
         for a renegotiation and goes on sending meanwhile; a client ``SSLObject`` begins
         with its next read; and no write of an ``SSLObject`` is split. An unmanaged
         ``ssl`` client that follows and writes while our data is on its way to it loses
-        the connection (UNEXPECTED_RECORD; a managed one does not). A write of an
-        ``SSLObject`` meanwhile raises ``ssl.SSLWantReadError`` until the data that came
-        first has been read: let another task read. Below TLS 1.3 the AEAD's limit
-        counts only with ``renegotiate=True``.
+        the connection (UNEXPECTED_RECORD; a managed one does not). During a
+        renegotiation, a write of an ``SSLObject`` raises ``ssl.SSLWantReadError`` until
+        the data that came first has been read: let another task read. Below TLS 1.3 the
+        AEAD's limit counts only with ``renegotiate=True``.
     on_impossible
         What to do when a limit is reached and keys cannot be changed (TLS 1.2 without
         ``renegotiate``, a peer without RFC 5746, ``OP_NO_RENEGOTIATION``).
@@ -112,7 +112,7 @@ class RekeyPolicy:
     On the wire: KeyUpdate messages (27 bytes), HelloRequest or ClientHello messages,
     before the data that would exceed a limit, or after data has been read.
 
-    Raises ``TypeError`` for a value of another type, ``ValueError`` for one out of
+    Raises ``TypeError`` for a value of the wrong type, ``ValueError`` for one out of
     range. A policy is immutable: any thread may use it, for any number of contexts.
 
     Source: RFC 9846 sections 4.7.3 and 5.5, SSL_key_update(3).
@@ -186,8 +186,8 @@ class RekeyPolicy:
     def anssi(cls, **others: Any) -> "RekeyPolicy":
         """Return "every hour and every 100 GB" (ANSSI, DAT-NT-003, on IPsec).
 
-        What it does not give: ANSSI wants new keys from a new key exchange, and a
-        KeyUpdate derives them from the old ones. Whoever has an old secret has the
+        It does not give all that ANSSI wants: new keys from a new key exchange. A
+        KeyUpdate derives them from the old ones, so whoever has an old secret has the
         later ones, too. Only new connections give forward secrecy.
         """
         return cls._hourly(100 * 10**9, others)
@@ -196,9 +196,9 @@ class RekeyPolicy:
     def niap(cls, **others: Any) -> "RekeyPolicy":
         """Return "one hour and one gigabyte", NIAP's thresholds for SSH (TD0281).
 
-        What it does not give: NIAP has no such threshold for TLS, so this meets no NIAP
-        requirement. It is the same rotation, for those who want one rule everywhere. As
-        in ``anssi()``, keys are derived and not exchanged.
+        It meets no NIAP requirement, because NIAP has no such threshold for TLS. It is
+        the same rotation, for those who want one rule everywhere. As in ``anssi()``,
+        keys are derived and not exchanged.
         """
         return cls._hourly(10**9, others)
 
@@ -246,9 +246,9 @@ class PeerLimits:
         to the limit is never cut off, and after a pause that many may arrive at once.
         Answers to our own requests do not count.
     key_updates_in_a_row
-        How many of these may arrive in the same window without data in between, theirs
-        or ours (32: BoringSSL, AWS-LC and rustls have the same limit, but only the
-        peer's data resets it).
+        How many of these may arrive in the same window without data, the peer's or
+        ours, in between (32: BoringSSL, AWS-LC and rustls have the same limit, but only
+        the peer's data resets it).
     renegotiations, renegotiation_window_seconds
         How many renegotiations (TLS 1.2 and below) the peer may begin in the window,
         refused ones included (3 in 600 s: Node.js's defaults).
@@ -260,7 +260,7 @@ class PeerLimits:
         refused gets the warning alert no_renegotiation, and an OpenSSL peer then closes
         the connection. ``allow_renegotiation()`` makes an exception.
 
-    On the wire: nothing but those alerts. Raises ``TypeError`` for a value of another
+    On the wire: nothing but those alerts. Raises ``TypeError`` for a value of the wrong
     type, ``ValueError`` for one out of range (a window is at least a second, and may be
     a ``datetime.timedelta``). It is immutable: any thread may use it.
 
@@ -303,7 +303,7 @@ class Rules(NamedTuple):
     policy: Optional[RekeyPolicy]
     limits: Optional[PeerLimits]
     numbers: dict[str, float]
-    """Both in the form that the extension takes (``parse_rules()``, managed.c)."""
+    """Both, in the form that ``parse_rules()`` in ext/calls/managed.c takes."""
 
 
 def make_rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> Rules:
@@ -318,7 +318,7 @@ def make_rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> R
 
 
 def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
-    """Return what KU_RULES in ext/keys/ledger.h names."""
+    """Return the numbers that KU_RULES in ext/keys/ledger.h lists, by name."""
     return {
         "sent_records": _count(policy.sent_records),
         "sent_bytes": _count(policy.sent_bytes),

@@ -188,8 +188,9 @@ def request_certificate(
     """
     under_way = _requests.get(tls)
     if under_way is None:
-        finished = _keyupdate.peer_finished(conn, function)  # is there a connection?
-        # In the middle of a handshake there is none to see; it is refused below.
+        # This raises if there is no connection. In the middle of a handshake there is
+        # no certificate to compare with, and ask() refuses.
+        finished = _keyupdate.peer_finished(conn, function)
         before = tls.getpeercert(True) if tls.version() else None
         request = Request(before, finished)
     elif is_answered(conn, tls, under_way, function):

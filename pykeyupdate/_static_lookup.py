@@ -4,8 +4,8 @@ Theory of operation. ``getattr()`` may run any code: a property that connects, a
 ``__getattr__`` that calls another machine (xmlrpc's proxies), a mock that has every
 attribute. ``isinstance()`` reads ``__class__``, and a lazy object creates itself to
 answer that. This module looks an attribute up where it is stored, as
-``inspect.getattr_static()`` does: on the classes of the type, and in the dict or the
-slot of the object. It takes out only what Python itself keeps there.
+``inspect.getattr_static()`` does: on the object's type and its bases, and in the
+object's dict or slot. It returns only what Python itself stores there.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 NOTHING = object()
 
-# what a metaclass may have put in their place is passed over
+# These ignore what a metaclass may have put in their place.
 bases_of = type.__dict__["__mro__"].__get__
 names_of = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
@@ -30,9 +30,9 @@ class _Probe:
 
 
 _DESCRIBED = names_of(_Probe)["__dict__"].__doc__
-"""How Python describes the dict of a class that is written in it."""
+"""The docstring of ``__dict__`` in a class that is written in Python."""
 _WITH_A_DICT = BaseException, *bases_of(io.IOBase)
-"""Types written in C that others are derived from, and take their dict from."""
+"""Types written in C from which derived classes inherit their dict."""
 
 _BUFFER = names_of(io.TextIOWrapper)["buffer"]
 _items: Any = dict.items
@@ -41,7 +41,7 @@ _LARGEST = 100  # items of a container to look at: one or two pools of connectio
 
 
 def type_attribute(value: object, name: str) -> tuple[Optional[type], Any]:
-    """Return the class that gives an object an attribute, and what stands there."""
+    """Return the class that gives an object an attribute, and the value there."""
     for cls in bases_of(type(value)):
         if name in names_of(cls):
             return cls, names_of(cls)[name]
@@ -61,7 +61,7 @@ def has_methods(value: object, *names: str) -> bool:
 
 
 def is_instance(value: object, *classes: type) -> bool:
-    """Do what ``isinstance()`` does, by the type alone."""
+    """Do what ``isinstance()`` does, but ignore the object's ``__class__``."""
     return issubclass(type(value), classes)
 
 
@@ -76,16 +76,16 @@ def kind_of(cls: type) -> tuple[str, str]:
 
 
 def module_of(cls: type) -> str:
-    """Return the module that a class says it is of, "" where it names none."""
+    """Return the module that a class says it is in, or "" if it names none."""
     try:
         module = _module(cls)
     except AttributeError:  # deleted
         return ""
-    return module if type(module) is str else ""  # anything may stand there
+    return module if type(module) is str else ""  # it may be any object
 
 
 def package_of(cls: type) -> str:
-    """Return the name of the top-level package that a class says it is of."""
+    """Return the name of the top-level package that a class says it is in."""
     return module_of(cls).partition(".")[0]
 
 
@@ -148,8 +148,8 @@ def _slots(value: object) -> Iterator[tuple[str, Any]]:
 def _instance_dict(value: object) -> dict[str, Any]:
     """Return an object's dict, if Python itself keeps it.
 
-    A type of somebody's that is written in C may make what it gives for one: wrapt's
-    proxies give another object's, and the lazy ones make that object first.
+    Other types written in C may compute their ``__dict__``: wrapt's proxies return
+    another object's, and the lazy proxies create that object first.
     """
     slot = type_attribute(value, "__dict__")[1]
     is_pythons = type(slot) is GetSetDescriptorType and (

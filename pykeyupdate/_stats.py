@@ -71,8 +71,8 @@ class Totals(NamedTuple):
 def stats(conn: Any, /) -> ConnectionStats:
     """Return the statistics of a managed connection.
 
-    conn is a connection made managed by ``manage()`` or ``install()``, or an object
-    that holds one (see ``rekey()``). On the wire: nothing.
+    conn is a managed connection (see ``manage()`` and ``install()``), or an object that
+    holds one (see ``rekey()``). On the wire: nothing.
 
     Raises ``NotManagedError`` for other connections, ``ConnectionClosedError``,
     ``NotATLSConnectionError`` (a ``TypeError``). Threads: any for an ``SSLSocket``; for

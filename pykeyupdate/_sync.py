@@ -54,15 +54,16 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
     server refuses its clients' renegotiations by default.
 
-    Not on a connection that the peer is about to close (a response with ``Connection:
-    close``): where it has closed already, TCP answers what is sent with a reset, and
-    what the peer had sent and was not yet read is lost.
+    Do not call it on a connection that the peer is about to close (a response with
+    ``Connection: close``). If the peer has closed already, TCP answers the message with
+    a reset, and data from the peer that has not been read is lost.
 
-    How often: sparingly, and not before the peer has answered a request (``stats()`` of
-    a managed connection has ``request_outstanding``). RFC 9846 4.7.3 forbids a second
-    request until then, and an OpenSSL peer whose non-blocking write is half-way ends
-    its own connection (``BAD_LENGTH``) over any update that follows a request; be it
-    our answer to one of its own that crossed it, which nobody can hold back.
+    How often: sparingly, and not while a request waits for the peer's answer
+    (``request_outstanding`` in the ``stats()`` of a managed connection). RFC 9846 4.7.3
+    forbids a second request until then. And an OpenSSL peer in the middle of a
+    non-blocking write ends its own connection (``BAD_LENGTH``) when any update follows
+    a request. That may even be our answer to a request of the peer's that crossed ours;
+    OpenSSL sends this answer by itself, and nothing can hold it back.
 
     Threads: call it from the thread that does this connection's I/O; for a managed
     ``SSLSocket``, from any thread. On a managed socket, neither received data (no
@@ -117,10 +118,10 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> N
     ``ssl.SSLWantReadError`` or ``SSLWantWriteError`` instead of waiting, unless a
     timeout is given; an ``ssl.SSLObject`` always does.
 
-    Only reading survives application data that is still on its way. This call does not
-    consume the data; it stays for the next ``recv()``. ``ReadPendingError`` means that
-    data came before the peer's handshake message, which cannot be reached without
-    reading the data: ``recv()`` it and call again.
+    It reads because only reading gets past application data that is still on its way.
+    It does not consume the data, which stays for the next ``recv()``.
+    ``ReadPendingError`` means that data came before the peer's handshake message, which
+    cannot be reached without reading the data: ``recv()`` it and call again.
 
     On a server, give a timeout, because the client may ignore the HelloRequest for
     ever. After a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the
@@ -267,7 +268,7 @@ def _drive_duplex(
     is_done: Callable[[], bool],
     deadline: Optional[float],
 ) -> None:
-    """Have received data processed, by this thread or another, until ``is_done()``.
+    """Process received data, in this thread or another, until ``is_done()``.
 
     Application data that arrives is kept for ``recv()``.
     """

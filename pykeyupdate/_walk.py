@@ -4,7 +4,7 @@ Theory of operation. Hardly any program holds an ``ssl.SSLSocket``: it holds a s
 response, a protocol client. All of these expose what they wrap, by a few attributes and
 methods that their projects document, and many projects use the same few. So this module
 imports none of them. A walk checks whether an object has one of these attributes or
-methods, takes that step inwards and repeats, until it reaches an object of ``ssl``.
+methods, follows it inwards and repeats, until it reaches an object of ``ssl``.
 
 Attributes are looked up on an object's type and in its dict (``_static_lookup.py``), so
 that no code of a proxy, a lazy object or a mock runs. A method is called only if the
@@ -59,11 +59,11 @@ class Connection(NamedTuple):
 
 
 def holds_tls(value: object) -> bool:
-    """Return whether an object is ssl's, or holds one as ssl's do (gevent's)."""
+    """Return whether an object is ssl's, or has an ``_sslobj`` like one (gevent's)."""
     return (
         is_instance(value, *connections())
         or _is_inner(value)
-        or _is_inner(stored_attribute(value, "_sslobj"))  # as sslobject.c
+        or _is_inner(stored_attribute(value, "_sslobj"))  # as ext/openssl/sslobject.c
     )
 
 
@@ -97,9 +97,9 @@ class _Inside(NamedTuple):
     is_sent_for: bool = False
     """Whether the object around ``value`` sends for it, if it is an SSLObject."""
     or_no_tls: bool = False
-    """Whether nothing (None) means that there is no TLS, not no connection."""
+    """Whether None means that there is no TLS, rather than no connection."""
     error: Optional[Exception] = None
-    """What it raised instead."""
+    """What the step raised instead."""
 
 
 class DeadEnd(NamedTuple):
@@ -120,7 +120,7 @@ class Walk:
         self.seen: dict[int, object] = {}
 
     def follow(self, value: object) -> Optional[Connection]:
-        """Return the connection inside an object, by the first way that leads to it."""
+        """Return the connection inside an object, on the first path that has one."""
         if holds_tls(value):
             return Connection(_owner(value), None, read_elsewhere=False)
         if id(value) in self.seen or len(self.seen) == _MOST:
@@ -139,11 +139,11 @@ class Walk:
 
 
 def _end(value: object, inside: _Inside) -> Optional[DeadEnd]:
-    """Return the end that a step from an object has come to, if it is one."""
+    """Return a dead end if a step from an object leads no further."""
     if inside.error is not None:
         return DeadEnd(value, error=inside.error)
     if type(inside.value) is CoroutineType:
-        inside.value.close()  # or it would be said that nobody awaits it
+        inside.value.close()  # or Python would warn that it was never awaited
         return DeadEnd(value, is_async=True)
     if inside.value is None:
         return DeadEnd(value, not inside.or_no_tls, inside.or_no_tls)
@@ -181,19 +181,19 @@ def _insides(value: Any) -> Iterator[_Inside]:
 # -- the steps -------------------------------------------------------------------------
 
 # The attributes in which libraries keep what they wrap. They are read only if that runs
-# no code. The packages below have names of their own.
+# no code. For the packages below, other names replace these.
 _KEPT = ("transport", "raw", "connection", "sock", "socket", "stream", "writer")
 
 _KEPT_UNDER = {
-    "_io": ("raw", "buffer"),  # what makefile() makes, of a SocketIO
+    "_io": ("raw", "buffer"),  # makefile() returns these, around a SocketIO
     "aiohttp": ("transport", "connection"),
     "aioimaplib": ("protocol", "transport"),
     "amqp": ("_transport", "connection", "sock"),  # `transport` would connect
-    "cheroot": ("rfile", "_raw"),  # of a WSGI application's input, a file of _pyio's
-    "http": ("sock", "connection", "fp"),  # fp: of a response
+    "cheroot": ("rfile", "_raw"),  # a WSGI application's input, around a _pyio file
+    "http": ("sock", "connection", "fp"),  # fp: a response's
     "hypercorn": ("send", "writer", "stream"),
     "kombu": ("_connection",),  # `connection` would connect
-    "redis": (),  # a client's `connection` is None, as it has a pool
+    "redis": (),  # a client has a pool, and its `connection` is None
     "valkey": (),  # likewise
     "socket": ("_sock",),  # SocketIO, which makefile() makes
     "socketserver": ("request",),
@@ -228,14 +228,14 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _of(package_name: str, *names: str) -> Callable[[object], bool]:
-    """Return a test for objects of a package whose type has these methods."""
+    """Return a predicate for objects of a package that have these methods."""
     return lambda value: (
         package_name in packages_of(value) and has_methods(value, *names)
     )
 
 
 def _extra_info(value: Any) -> _Inside:
-    """Ask for it; a stranger's method of that name may be another."""
+    """Call ``get_extra_info()``, which may be anything in an unknown class."""
     try:
         found = value.get_extra_info("ssl_object")
     except Exception as error:
@@ -281,14 +281,14 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
         lambda value: is_instance(stored_attribute(value, "extensions"), dict),
         _network_stream,
     ),
-    # the Client of paho-mqtt, IMAPClient
+    # paho-mqtt's Client, IMAPClient
     (
         lambda value: (
             _of("paho", "socket")(value) or _of("imapclient", "socket")(value)
         ),
         lambda client: _Inside(client.socket()),
     ),
-    # ASGI's `send`, of uvicorn and others
+    # ASGI's `send` in uvicorn and other servers
     (
         lambda value: is_instance(value, MethodType, BuiltinMethodType),
         lambda method: _Inside(method.__self__),
@@ -301,7 +301,7 @@ _STEPS: list[tuple[Callable[[Any], bool], Callable[[Any], _Inside]]] = [
 
 # Libraries that read in their own thread, and the attribute that holds the thread.
 _READERS = {
-    "paho": "_thread",  # of loop_start()
+    "paho": "_thread",  # loop_start() creates it
     "stomp": "create_thread_fc",
     "websockets": "recv_events_thread",
 }
@@ -346,14 +346,14 @@ _STREAMS = (
 
 
 def is_asyncio(carrier: object) -> bool:
-    """Return whether it is a transport or StreamWriter, of any loop."""
+    """Return whether a carrier is a transport or StreamWriter, of any loop."""
     if not has_methods(carrier, "writelines", "is_closing"):
         return False
     return is_stream_writer(carrier) or has_methods(carrier, "get_protocol")
 
 
 def is_stream_writer(carrier: object) -> bool:
-    """Return whether it is asyncio's StreamWriter, which has a transport."""
+    """Return whether a carrier is asyncio's StreamWriter, which has a transport."""
     cls, _ = type_attribute(carrier, "transport")
     return cls is not None and package_of(cls) == "asyncio"
 

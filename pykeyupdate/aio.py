@@ -51,7 +51,7 @@ __all__ = [
 
 _Call = Coroutine[Any, Any, None]
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two looks
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two polls
 
 
 async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
@@ -70,13 +70,13 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     write that meets application data in the middle of a renegotiation ends the
     connection, and asyncio before 3.11 holds a write back until the next one.
 
-    It is a send: no other task may be in one on the same connection where the stream
-    does not allow that (trio, anyio). Cancelling it is like cancelling a send: on
-    asyncio the update takes place all the same; a trio or anyio stream is broken
-    afterwards, as by every send that is cancelled, whether or not part of the message
-    had gone out (and anyio's by a call in a scope that had been cancelled before, which
-    trio's survives). So prefer to let it end. For a timeout use ``asyncio.timeout()``,
-    ``trio.fail_after()``, ``anyio.fail_after()``.
+    It is a send: where the stream allows only one at a time (trio, anyio), no other
+    task may be sending on the same connection. Cancelling it is like cancelling a send.
+    On asyncio the update takes place all the same. A trio or anyio stream is broken
+    afterwards, as after every cancelled send, whether or not part of the message had
+    gone out. (A call in a scope that was cancelled before breaks anyio's stream, too;
+    trio's survives it.) So prefer to let it finish. For a timeout use
+    ``asyncio.timeout()``, ``trio.fail_after()``, ``anyio.fail_after()``.
 
     Raises what ``pykeyupdate.rekey()`` raises; ``WrongLoopError`` (a ``RuntimeError``)
     in a thread or loop that is not the connection's; ``ConnectionClosedError`` if the
@@ -185,7 +185,7 @@ def _transport(carrier: Any) -> Any:
 
 
 def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
-    """Return a stream's first method of these names."""
+    """Return the first of these methods that a stream has."""
     name = next(name for name in names if has_attribute(carrier, name))
     method: Callable[[Any], Any] = getattr(carrier, name)
     return method
@@ -216,7 +216,7 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
 
 
 def _is_lost(transport: Any) -> bool:
-    """Return whether a transport was lost; asyncio before 3.11 does not say so."""
+    """Return whether a transport was lost; asyncio before 3.11 does not report it."""
     return sys.version_info < (3, 11) and transport.get_extra_info("socket") is None
 
 
@@ -248,11 +248,11 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     else:
         transport.writelines([])
     if is_stream_writer(carrier) and sys.version_info >= (3, 11):
-        await carrier.drain()  # before, no two tasks may be in it at once
+        await carrier.drain()  # before 3.11, two tasks may not be in it at once
 
 
 async def _send_through(connection: Connection, take: Callable[[], object]) -> bool:
-    """Take a step in the carrier's send; return whether that has come to it."""
+    """Take a step inside the carrier's send; return whether it was taken."""
     failed: Optional[Exception] = None
     is_taken = False
 
@@ -275,7 +275,7 @@ async def _send_through(connection: Connection, take: Callable[[], object]) -> b
 async def _stand_in(
     tls: Any, step: Callable[[], bytes], method: Callable[[Any], Any], argument: Any
 ) -> None:
-    """Call a stream's method; in it a step is taken for SSL_write() or SSL_read()."""
+    """Call a stream's method, with a step in place of SSL_write() and SSL_read()."""
 
     async def call() -> None:
         await method(argument)
@@ -289,11 +289,12 @@ async def _stand_in(
 def _standing_in(
     tls: Any, coroutine: _Call, step: Callable[[], bytes]
 ) -> Iterator[None]:
-    """Let ``tls.write()`` of nothing, and ``read()``, take a step in a coroutine.
+    """Make ``tls.read()`` and an empty ``tls.write()`` in a coroutine take a step.
 
-    Two tasks may be in here with one connection: the first in changes it, the last out
-    changes it back, and each takes its own step. A signal handler's exception may come
-    between any two lines: what then stays does nothing, and goes with the next.
+    Two tasks may use this on one connection at the same time. The first to enter
+    replaces the two methods, the last to leave restores them, and each task takes its
+    own step. A signal handler's exception may come between any two lines. Replacements
+    that it leaves behind have no effect, and the next call removes them.
     """
     attributes = vars(tls)
     inside = attributes.get("write")
@@ -307,18 +308,18 @@ def _standing_in(
         coroutine.close()
         if inside.is_over():
             attributes.pop("read", None)
-            attributes.pop("write", None)  # last, as it tells that there is one
+            attributes.pop("write", None)  # last: its presence marks the replacement
 
 
 class _StandIn:
-    """``write()`` and ``read()`` of an SSLObject, for as long as steps are taken."""
+    """Replaces an SSLObject's ``write()`` and ``read()`` while steps are taken."""
 
     def __init__(self, tls: Any) -> None:
         self._write, self._read = tls.write, tls.read
         self.steps: dict[_Call, Optional[Callable[[], bytes]]] = {}
 
     def is_over(self) -> bool:
-        """Return whether all coroutines that take steps have come to their ends."""
+        """Return whether all coroutines that take steps have ended."""
         return all(getcoroutinestate(call) == CORO_CLOSED for call in self.steps)
 
     def __call__(self, data: Any) -> Any:
@@ -330,14 +331,14 @@ class _StandIn:
         return self._read(*arguments) if taker is None else self._take(taker)
 
     def _taker(self) -> Optional[_Call]:
-        """Return the coroutine that this is called in, if it takes a step."""
+        """Return the running coroutine if it takes a step."""
         for coroutine, step in self.steps.items():
             if step is not None and getcoroutinestate(coroutine) == CORO_RUNNING:
                 return coroutine
         return None
 
     def _take(self, taker: _Call) -> bytes:
-        """Take a step; what a callback reads in the middle of it is a read again."""
+        """Take a step; a callback's read in the middle of it is an ordinary read."""
         step = self.steps[taker]
         assert step is not None  # noqa: S101
         self.steps[taker] = None

@@ -1,4 +1,4 @@
-"""Certificates, connections and the state every test must leave behind."""
+"""Certificates, connections, and the state that every test must leave behind."""
 
 import contextlib
 import socket

@@ -1,9 +1,9 @@
 """Arrows point down: who includes, calls and imports whom, in ext/ and pykeyupdate/.
 
-A file of ext/ is a ``.c`` with the ``.h`` of its name. Each lies in a storey, a folder,
-and may use its own storey and those below. Of the Python modules each may import, when
-it is itself imported, what stands below it in ``MODULES``; what it imports later, in a
-function, it does for a reason of its own.
+A file of ext/ is a ``.c`` with the ``.h`` of the same name. Each is in a storey (a
+folder) and may use its own storey and those below. While a Python module is being
+imported, it may import only modules below it in ``MODULES``. Imports inside functions
+are not checked: each has its own reason.
 """
 
 import ast

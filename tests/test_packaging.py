@@ -1,4 +1,4 @@
-"""The built extension: what it needs, what it exports, what is shipped."""
+"""The built extension: what it needs, what it exports, and what is shipped."""
 
 import sys
 from importlib import metadata

@@ -1,4 +1,4 @@
-"""README.md: its code is run, its outputs compared, its commands and tables checked."""
+"""README.md: runs its code, compares its outputs, checks its commands and tables."""
 
 import ast
 import asyncio

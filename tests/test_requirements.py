@@ -1,4 +1,4 @@
-"""The entries of ``requirements/`` against the tests and the sources as they are."""
+"""Checks the entries of ``requirements/`` against the present tests and sources."""
 
 import ast
 import functools

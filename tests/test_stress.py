@@ -1,4 +1,4 @@
-"""tests/stress/__main__.py: what lists the stress programs and runs them."""
+"""tests/stress/__main__.py, which lists the stress programs and runs them."""
 
 import os
 import runpy

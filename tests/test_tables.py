@@ -1,4 +1,4 @@
-"""What stands in C and in Python, or twice in Python, and must agree."""
+"""Tables that exist in both C and Python, or twice in Python, and must agree."""
 
 import pytest
 

@@ -144,7 +144,7 @@ def _give(conn: ssl.SSLSocket, amount: int) -> None:
 
 
 def _both(conn: ssl.SSLSocket, size: int, _: int) -> None:
-    """Give and take at once; an error of the thread that gives comes out here."""
+    """Give and take at once; raise an error of the thread that gives."""
     with ThreadPoolExecutor(1) as pool:
         giving = pool.submit(_give, conn, size)
         _take(conn, size)
@@ -297,7 +297,7 @@ def serve(pem: str, kind: str) -> None:
 
 
 def _end_with_near_end() -> None:
-    """Exit when standard input ends, whose other end the near end's process holds."""
+    """Exit when standard input ends: the near end's process holds the other end."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(0)
 

@@ -31,7 +31,7 @@ _ROUNDS = 20  # on each connection; an even number
 _BULK = 1 << 20  # bytes per round
 _TURNS = 100  # turns of a ping-pong per round
 _OPEN = 2000  # connections, of two ends each
-_MOST_MEMORY = 512  # bytes that a managed one may take more
+_MOST_MEMORY = 512  # bytes more that a managed one may take
 _NAMES = {"managed": "ours", "stock": "ssl.SSLObject"}
 
 Ends = tuple[ssl.SSLObject, ssl.SSLObject]
@@ -88,7 +88,7 @@ def _contexts(kind: str, client: ssl.SSLContext, server: ssl.SSLContext) -> Cont
 def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
     """Measure in turns and print.
 
-    A connection's place in memory can make a tenth of its speed. So many connections
+    A connection's place in memory can change its speed by a tenth. So many connections
     are made, and each kind is made first equally often.
     """
     times: dict[str, list[float]] = {kind: [] for kind in _NAMES}

@@ -22,7 +22,7 @@ class _OutputError(Exception):
 
 
 class _Output:
-    """Standard output whose errors cannot be taken for those of a command's sockets."""
+    """Standard output whose errors cannot be mistaken for a socket's."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

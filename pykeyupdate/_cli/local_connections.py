@@ -14,7 +14,7 @@ from .._constants import OP_ALLOW_CLIENT_RENEGOTIATION
 from .exit_codes import CannotRun
 
 NAME = "localhost"
-_TIMEOUT = 30.0  # seconds; on loopback nothing takes even one
+_TIMEOUT = 30.0  # seconds; on loopback nothing takes even one second
 
 
 def trustme() -> Any:

@@ -1,5 +1,6 @@
-"""Every call in the callbacks that are easiest to get wrong: tests/stress/callbacks.py
-crosses all of them with all.
+"""Every call in the callbacks that are easiest to get wrong.
+
+tests/stress/callbacks.py crosses all calls with all callbacks.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""request_client_certificate(): asked in mid-connection, on TLS 1.3 and below."""
+"""request_client_certificate() in mid-connection, on TLS 1.3 and below."""
 
 import contextlib
 import socket

@@ -1,7 +1,7 @@
-"""Which keys a record is under, around a KeyUpdate (RFC 9846 4.7.3).
+"""Which keys protect a record, around a KeyUpdate (RFC 9846 4.7.3).
 
-The peer's records are the test's own, and the test opens what the connection has sent
-(``sealed``), so that no word of OpenSSL's is taken for it.
+The test makes the peer's records itself, and decrypts what the connection sends
+(``sealed``), so that it does not rely on what OpenSSL says.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """ext/calls/controls.c, key update: SSL_key_update(3), statement by statement.
 
-Renegotiation is in test_renegotiation.py. Each test names the statement that it holds
-us to; the witness is always OpenSSL's message callback or the key log, never our own
-return value alone.
+Renegotiation is in test_renegotiation.py. Each test names the statement that it checks.
+The witness is always OpenSSL's message callback or the key log, never our own return
+value alone.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Each script in isolated/ runs in a process of its own and measures itself."""
+"""Run each script in isolated/ in its own process, where it measures itself."""
 
 import subprocess
 import sys

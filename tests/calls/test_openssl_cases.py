@@ -1,7 +1,7 @@
-"""The cases that OpenSSL holds its own functions to, held here through Python.
+"""OpenSSL's own test cases for these functions, repeated through Python.
 
-Each test names the one it follows in OpenSSL 4.0's test/ (sslapitest.c unless said
-otherwise). What its renegotiation tests check is in test_renegotiation.py.
+Each test names its model in OpenSSL 4.0's test/ (in sslapitest.c unless it says
+otherwise). The cases of OpenSSL's renegotiation tests are in test_renegotiation.py.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""A call in the middle of a call: refused before anything is touched, or answered."""
+"""A call in the middle of a call is answered, or refused before anything is touched."""
 
 import os
 import ssl

@@ -1,7 +1,7 @@
-"""RFC 5746 on the wire: what the hellos carry, and what each end does of wrong ones.
+"""RFC 5746 on the wire: what the hellos contain, and how each end reacts to wrong ones.
 
-Hellos are altered on their way (``sealed``). Both ends are OpenSSL's; that it verifies
-what renegotiate() relies on is not taken for granted.
+The tests alter hellos on their way (``sealed``). Both ends are OpenSSL's: these tests
+show that it verifies what renegotiate() relies on.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Real libraries, as they are on PyPI, against real servers."""
+"""Real libraries, as released on PyPI, against real servers."""
 
 import importlib
 import os

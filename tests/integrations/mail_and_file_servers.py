@@ -1,7 +1,7 @@
 """Run one server: python mail_and_file_servers.py smtp|imap|pop|ftp PEM
 
-Prints its port; ends when its standard input does. TLS is pyOpenSSL's; clients may
-begin a renegotiation.
+It prints its port, and ends when its standard input does. Its TLS is pyOpenSSL's, and
+clients may begin a renegotiation.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""TLS that is not Python's own says whose it is, and is not touched."""
+"""The refusal of another library's TLS names the library, and nothing is touched."""
 
 import asyncio
 

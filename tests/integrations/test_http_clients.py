@@ -1,4 +1,4 @@
-"""HTTP clients rekey in the middle of a response, and use the connection again."""
+"""HTTP clients rekey in the middle of a response, then use the connection again."""
 
 import asyncio
 import http.client

@@ -1,6 +1,6 @@
-"""smtplib, imaplib, poplib and ftplib against the servers of other projects.
+"""smtplib, imaplib, poplib and ftplib against other projects' servers.
 
-Twisted's and pyftpdlib's TLS is pyOpenSSL's: another OpenSSL than ours, as a peer.
+Twisted and pyftpdlib use pyOpenSSL for TLS, so the peer has another OpenSSL.
 """
 
 import ftplib

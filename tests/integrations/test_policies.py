@@ -1,13 +1,13 @@
-"""Policies in front of libraries that know nothing of them.
+"""Policies under libraries that know nothing of them.
 
-``install(policy=...)`` is all that is done. A library then sends pieces of data over
+Each test only calls ``install(policy=...)``. A library then sends pieces of data over
 one connection to a server that sends them back. Both ends are in this process, so both
-are managed: each one's keys are counted at both, by what OpenSSL says of its records.
-After ``uninstall()`` the same is done again, and no key changes.
+are managed, and both count each end's keys by what OpenSSL says of its records. After
+``uninstall()`` the test repeats this, and no key changes.
 
-The clock is put forward between two pieces: keys change when the next request comes,
-and not before, as a client's pool takes a connection on which something arrives
-meanwhile for dead.
+The test advances the clock between two pieces. Keys change with the next request and
+not before, because a client's pool takes a connection for dead if something arrives on
+it while it is idle.
 """
 
 import contextlib

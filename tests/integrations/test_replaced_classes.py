@@ -1,6 +1,7 @@
-"""gevent, eventlet and truststore, which put classes of theirs in the place of ssl's.
+"""gevent, eventlet and truststore, which replace ssl's classes with their own.
 
-Each case is a program of its own, as that is for a whole process; its peer is here.
+Each case is a program of its own, because replacing affects a whole process. Its peer
+runs here.
 """
 
 import importlib.util

@@ -1,9 +1,9 @@
 """Libraries that use one connection in several threads, on managed sockets.
 
-Each has a thread of its own that reads, against a real broker or server that sends back
-what comes. While messages go both ways, one more thread changes keys every few
-milliseconds, on every end that is in this process. PYKEYUPDATE_TRAFFIC_SECONDS says how
-long; ``python tests/stress traffic`` is the long run.
+Each client has its own reader thread, and talks to a real broker or server that sends
+everything back. While messages go both ways, one more thread changes keys every few
+milliseconds, on every end that is in this process. PYKEYUPDATE_TRAFFIC_SECONDS sets the
+duration; ``python tests/stress traffic`` is the long run.
 """
 
 import contextlib

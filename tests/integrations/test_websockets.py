@@ -1,8 +1,8 @@
-"""WebSockets of websockets, sync and asyncio, and of aiohttp, both ends.
+"""WebSockets of websockets (sync and asyncio) and of aiohttp, at both ends.
 
-A sync connection has a thread that sits in recv(): on a stock socket a key update there
-is as safe as its own send() is, and a renegotiation is refused. On managed sockets both
-are as good as anywhere (test_threaded_clients.py).
+A sync connection has a thread that waits in recv(). On a stock socket, a key update is
+as safe there as the connection's own send(), and a renegotiation is refused. On managed
+sockets both are as safe as anywhere (test_threaded_clients.py).
 """
 
 import re

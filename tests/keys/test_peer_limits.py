@@ -1,8 +1,8 @@
-"""``PeerLimits``: what a peer may make a managed connection do, and where it is cut.
+"""``PeerLimits``: how much a peer may make a managed connection do, and the cut-off.
 
-The peer is a connection of ``ssl`` that nobody manages. How many of its messages were
-taken is what the victim's OpenSSL told its message callback (``Link``), and not what
-``stats()`` says.
+The peer is an unmanaged connection of ``ssl``. The number of its messages that the
+victim processed comes from the victim's OpenSSL, which reports each to its message
+callback (``Link``), not from ``stats()``.
 """
 
 import contextlib

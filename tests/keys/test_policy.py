@@ -1,6 +1,6 @@
-"""ext/keys and _policy.py: keys change when they must, to the record.
+"""ext/keys and _policy.py: keys change when they must, exact to the record.
 
-What is claimed of TLS 1.3 is counted on the wire (tests/support/wire.py).
+Claims about TLS 1.3 are checked by counting on the wire (tests/support/wire.py).
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What the extension proves at import, on `_ssl` modules of another make."""
+"""What the extension proves at import, on `_ssl` modules that are built differently."""
 
 import _ssl
 import importlib.util

@@ -1,4 +1,4 @@
-"""ext/openssl/libssl.c, and the preconditions on other libraries than the one here."""
+"""ext/openssl/libssl.c, and the preconditions with other TLS libraries."""
 
 import contextlib
 import copy

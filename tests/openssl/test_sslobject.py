@@ -1,4 +1,4 @@
-"""ext/openssl/sslobject.c: what is taken for a connection, and what is refused."""
+"""ext/openssl/sslobject.c: what it accepts as a connection, and what it refuses."""
 
 import gc
 import ssl

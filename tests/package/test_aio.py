@@ -1,4 +1,4 @@
-"""pykeyupdate/aio.py: asyncio and uvloop, trio and anyio, all in the same way."""
+"""pykeyupdate/aio.py: the same tests on asyncio, uvloop, trio and anyio."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""_arguments.py: what numbers, times and flags may be given."""
+"""_arguments.py: which numbers, times and flags are accepted."""
 
 import ssl
 from datetime import timedelta

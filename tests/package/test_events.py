@@ -1,4 +1,4 @@
-"""_events.py: what a program is told, and the log."""
+"""_events.py: what is reported to the program and to the log."""
 
 import functools
 import logging

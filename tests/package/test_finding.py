@@ -1,4 +1,4 @@
-"""_finding.py, _walk.py: what leads to a connection, and what does not."""
+"""_finding.py, _walk.py: which objects lead to a connection, and which do not."""
 
 import asyncio
 import collections

@@ -1,4 +1,4 @@
-"""pykeyupdate/_import_error.py and the import of the extension: what a user is told."""
+"""pykeyupdate/_import_error.py, and what a failed import tells the user."""
 
 import importlib.util
 import inspect

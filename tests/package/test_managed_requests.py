@@ -1,4 +1,4 @@
-"""_managed_requests.py: new keys that a program asks for, of one end and of all."""
+"""_managed_requests.py: new keys that a program requests, for one connection or all."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""What is public: names, and that all of them say ``pykeyupdate.X`` of themselves."""
+"""The public names, and that all of them give ``pykeyupdate`` as their module."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""_stats.py: what has been counted, of one connection and of all."""
+"""_stats.py: the counts of one connection, and of all."""
 
 from support.wire import Wire, at_once
 

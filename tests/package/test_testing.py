@@ -1,4 +1,4 @@
-"""pykeyupdate/testing.py: the clock that tests put forward."""
+"""pykeyupdate/testing.py: the clock that tests can advance."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Real programs as peers: how to start one, and how to be one's peer."""
+"""Real programs as peers: how to start one, and how to be the peer of one."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
-"""gnutls-serv and gnutls-cli as peers: another TLS implementation altogether.
+"""gnutls-serv and gnutls-cli as peers: a different TLS implementation.
 
-gnutls-serv --echo sends back what it gets. gnutls-cli --inline-commands takes
+gnutls-serv --echo sends back what it receives. gnutls-cli --inline-commands accepts
 ^rekey^ (an update that requests one), ^rekey1^ (one that does not) and ^renegotiate^.
 """
 

@@ -1,8 +1,8 @@
-"""``PeerLimits`` and ``RekeyPolicy`` with peers of other makes: honest ones stay.
+"""``PeerLimits`` and ``RekeyPolicy`` with other TLS implementations: honest peers stay.
 
-What was sent and received is what OpenSSL's message callback saw (``Witness``) and what
-the other program says. All connections here are managed, with the default rules unless
-a test has rules of its own.
+The counts of messages sent and received come from OpenSSL's message callback
+(``Witness``) and from the other program's output. All connections here are managed,
+with the default rules unless a test sets its own.
 """
 
 import contextlib

@@ -1,9 +1,10 @@
-"""openssl s_server and s_client as peers, their interactive commands included.
+"""openssl s_server and s_client as peers, including their interactive commands.
 
-s_server -rev sends back each line; without it, lines typed into either program go to
-the other side, but for single letters: k and K send a key update (K: requested), r and
-R ask for or begin a renegotiation. A program that finds two lines waiting takes them as
-one, so a test waits for the effect of a letter before it types on.
+s_server -rev sends back each line, reversed; without it, a line typed into either
+program goes to the other side, except for single letters: k and K send a key update (K:
+requested), r and R request or begin a renegotiation. A program that finds two lines
+waiting reads them as one, so a test waits for the effect of a letter before it types
+the next line.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""tests/peers/conftest.py: what a program says in its last moment is heard."""
+"""tests/peers/conftest.py: a program's last output is not lost."""
 
 import os
 import sys

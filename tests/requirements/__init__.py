@@ -1,10 +1,10 @@
-"""What others require of a change of keys, sentence by sentence.
+"""What standards and manuals require of a key change, sentence by sentence.
 
-One module a source: ``ssl_key_update`` (OpenSSL's manual page), ``rfc9846`` (TLS 1.3)
-and ``rfc5746`` (renegotiation). Each entry says who meets it and which test shows it.
-``test_requirements.py`` holds them to the code: a test or a function that is named here
-and is there no more, a sentence that has gone, and an entry without a test or a reason
-are failures.
+There is one module per source: ``ssl_key_update`` (OpenSSL's manual page), ``rfc9846``
+(TLS 1.3) and ``rfc5746`` (renegotiation). Each entry says which code meets it and which
+test shows that. ``test_requirements.py`` checks the entries against the code. It fails
+if an entry names a test or function that does not exist, if a sentence is missing, or
+if an entry has neither a test nor a reason.
 """
 
 import importlib

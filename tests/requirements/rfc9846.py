@@ -1,8 +1,8 @@
 """RFC 9846 (TLS 1.3, which replaced RFC 8446): KeyUpdate, and the limits of keys.
 
-Section 4.7.3: every sentence with a keyword, and those without one that say what goes
-on the wire. Section 5.5: the same, and its numbers. The text is the RFC's of July 2026,
-as plain text.
+From section 4.7.3: every sentence with a keyword, and those without one that say what
+goes on the wire. From section 5.5: the same, and its numbers. The text is that of the
+RFC's plain-text version of July 2026.
 """
 
 from . import NOT_APPLICABLE, NOT_MET, OPENSSL, Requirement

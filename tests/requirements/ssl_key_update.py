@@ -1,6 +1,7 @@
 """SSL_key_update(3) of OpenSSL: every sentence.
 
-Source: doc/man3/SSL_key_update.pod, the same in 3.5, 3.6 and 4.0, misprints and all.
+Source: doc/man3/SSL_key_update.pod. It is the same in 3.5, 3.6 and 4.0, and its
+misprints are kept.
 """
 
 from . import NOT_APPLICABLE, OPENSSL, Requirement

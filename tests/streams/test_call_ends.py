@@ -1,6 +1,7 @@
-"""How a call ends: with ``ssl``'s own exceptions, in every way that it can.
+"""How calls end: with ``ssl``'s own exceptions, in every way in which they can.
 
-Each way is taken with ``ssl``'s own connections and with managed ones, and compared.
+Each test ends a call in one way, on ``ssl``'s own connections and on managed ones, and
+compares the two.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Managed objects under asyncio and uvloop: what their transports do not expect.
+"""Managed objects under asyncio and uvloop: events that their transports do not expect.
 
-``asyncio``'s transports are made for ``ssl``'s objects, which change no keys, meet no
-limits and call nobody.
+``asyncio``'s transports are written for ``ssl``'s objects, which change no keys, have
+no limits and call no handlers.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""``SSLSocket``: as the standard library's, and for any number of threads."""
+"""``SSLSocket``: like the standard library's, but for any number of threads."""
 
 import contextlib
 import errno

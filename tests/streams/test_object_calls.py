@@ -1,4 +1,4 @@
-"""``SSLObject``: its read() and write(), and calls that meet in one."""
+"""``SSLObject``: its read() and write(), and calls that collide on one object."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""ext/streams/reading.c: what a managed connection reads into, beside ``ssl``'s own."""
+"""ext/streams/reading.c: the buffers that a managed connection and ``ssl`` accept."""
 
 import pytest
 from support.buffers import BUFFERS

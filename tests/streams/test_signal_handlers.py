@@ -1,4 +1,4 @@
-"""Signal handlers: they run when ``ssl``'s would, and nothing keeps what they raise."""
+"""Signal handlers run when ``ssl``'s would, and their exceptions are never lost."""
 
 import contextlib
 import inspect

@@ -1,16 +1,16 @@
 """The stress programs: list them, run one, or run all that can run here.
 
-    python tests/stress                 what there is
-    python tests/stress NAME [ARGS]     run one (most take --help)
+    python tests/stress                 list the programs
+    python tests/stress NAME [ARGS]     run one (most accept --help)
     python tests/stress all             run all that can run here
 
-They run from the checkout, built in place or installed with ``pip install -e .``, on
-the interpreter that runs this, which needs trustme. What PYTHONPATH names comes before
-the checkout. The exit status of one is its own: 0 where nothing was found, 77 where it
-cannot run here. That of all is 1 where one that could run has found anything.
+They run from the checkout (built in place, or installed with ``pip install -e .``) on
+the present interpreter, which needs trustme. Paths in PYTHONPATH precede the checkout.
+The exit status of one program is its own: 0 if it found nothing, 77 if it cannot run
+here. The exit status of ``all`` is 1 if any program that could run found something.
 
-The table is what stands at the head of each program: its first line, and how it is run
-and for how long.
+The list comes from the head of each program: its first line, its command and its
+duration.
 """
 
 import ast

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""RFC 9846's limit of AES-GCM, reached for real: some 60 million records.
+"""RFC 9846's limit for AES-GCM, reached for real: some 60 million records.
 
     python tests/stress aead  (two minutes)
 
-Nobody's test waits for 2^24.5 records; this does (two minutes). The witness is
-the number of bytes on the wire: each record of data is as long as the other, and a
-KeyUpdate message is longer. Three ends are looked at: one that sends under the default
-policy (new keys at 3/4 of the limit), one that may not update before a year has gone
-(new keys all the same before the limit), and one that receives from a peer that never
-changes its keys (which is asked at 7/8).
+No test waits for 2^24.5 records; this program does (two minutes). The witness is the
+number of bytes on the wire: all records of data have the same length, and a KeyUpdate
+message is longer. The program watches three ends: one sends under the default policy
+(new keys at 3/4 of the limit); one may not update for a year (and still gets new keys
+before the limit); and one receives from a peer that never changes its keys (and is
+asked to at 7/8).
 """
 
 import argparse

@@ -2,35 +2,36 @@
 
     python tests/stress callbacks  (five minutes; --seconds 3600 plays all cases)
 
-A case is one connection (and another one beside it, of the same process), a callback
-that runs in the middle of something, and a call that it makes there, on its own
-connection or on the other one. What is crossed, in both roles, TLS 1.3 and 1.2:
+A case is a connection (and another one beside it, in the same process), a callback that
+runs in the middle of something, and a call that the callback makes on its own
+connection or on the other one. The program crosses these, in both roles, on TLS 1.3 and
+1.2:
 
-- connections: sockets and SSLObjects, managed and not; under asyncio, uvloop, trio and
-  anyio (those that are installed), managed;
+- connections: sockets and SSLObjects, managed and not; managed ones under asyncio,
+  uvloop, trio and anyio (those that are installed);
 - callbacks: OpenSSL's messages (written, read, in a handshake, in a rekey(), in an
   unwrap(), with a key log), SNI, PSK (Python 3.13), handlers of events and of the log,
   on_impossible functions, finalizers (``__del__``, weakref, the garbage collector's) in
-  a message, signal handlers that interrupt what waits, or come between; some return,
-  some raise, and of the signal handlers some fork, and the child goes on;
+  a message, and signal handlers that interrupt a wait or run in between; some callbacks
+  return, some raise, and some signal handlers fork, and the child goes on;
 - calls: all functions of pykeyupdate and pykeyupdate.aio, and all methods of SSLSocket
-  and SSLObject (``tests/support/crossing``). Of connections that are not managed the
-  functions alone: ssl's own methods may crash OpenSSL there.
+  and SSLObject (``tests/support/crossing``). On unmanaged connections, only the
+  functions: ssl's own methods may crash OpenSSL there.
 
-What is held to:
+It checks that:
 
 - the call returns, or raises PyKeyUpdateError, OSError, ValueError or
   NotImplementedError;
-- one that says that nothing was done has done nothing: no message of new keys has come
-  to the peer, and one that says nothing of the kind has sent its own (TLS 1.3);
+- a call that says that it did nothing has done nothing (no message with new keys has
+  reached the peer), and a call that does not say so has sent its message (TLS 1.3);
 - data arrives complete and in order on both connections, and no operation fails that
-  did not without the call, unless the call itself was to end the connection;
-- what a callback raises comes out where it does with ssl's own connections.
+  succeeds without the call, unless the call itself was to end the connection;
+- a callback's exception comes out where it does with ssl's own connections.
 
-Cases are played in other processes, many in each, so that a crash names its case; a
-case that takes longer than ``--case-seconds`` is a hang, and shows its stacks. They are
-drawn at random (``--seed``) until the time is over, or all have been played. The exit
-status is 1 where one of these does not hold.
+Other processes play the cases, many in each, so that a crash names its case. A case
+that takes longer than ``--case-seconds`` is a hang, and its stacks are printed. Cases
+are drawn at random (``--seed``) until the time is over or all have been played. The
+exit status is 1 if any check fails.
 """
 
 import argparse

@@ -2,15 +2,15 @@
 
     python tests/stress cpython [SUITE...]  (five minutes)
 
-Each suite is run twice, with ``ssl.SSLContext.sslsocket_class`` and
-``sslobject_class`` as they are and as ``pykeyupdate.SSLSocket`` and ``SSLObject``, set
-before a test is loaded, in processes of their own. A
-test that fails with ours and not with the standard library's is printed with what it
-says, and makes the exit status 1. None is skipped but what CPython skips itself; the
-tests that need the internet are, as ``python -m test`` does by default.
+Each suite runs twice, each time in a process of its own: once with
+``ssl.SSLContext.sslsocket_class`` and ``sslobject_class`` as they are, and once with
+``pykeyupdate.SSLSocket`` and ``SSLObject``, set before a test is loaded. A test that
+fails only with ours is printed with its output, and makes the exit status 1. Only tests
+that CPython skips itself are skipped. They include those that need the internet, as
+with ``python -m test`` by default.
 
-A failure is looked at twice: one that does not come again when its test is run alone
-is printed as unsteady (CPython's own runner has ``--rerun`` for these).
+A failing test is run again alone. If it then passes, it is printed as unsteady
+(CPython's own runner has ``--rerun`` for such tests).
 """
 
 import argparse

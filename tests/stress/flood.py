@@ -2,10 +2,10 @@
 
     python tests/stress flood  (a minute)
 
-The server has a thread that reads and one that writes; its client sends KeyUpdate
-messages without a pause (TLS 1.3), or renegotiates without one (TLS 1.2), with data in
-between, and compares what it gets. The server's socket is a managed one; the same with
-``ssl.SSLSocket`` is printed beside it. The exit status is 1 where ours fails.
+The server has a reader thread and a writer thread. Its client sends KeyUpdate messages
+without a pause (TLS 1.3), or renegotiates without a pause (TLS 1.2), with data in
+between, and compares what it receives. The server's socket is a managed one; the result
+with ``ssl.SSLSocket`` is printed beside it. The exit status is 1 if ours fails.
 """
 
 import argparse

@@ -2,19 +2,20 @@
 
     python tests/stress fuzz  (a minute)
 
-Hostile arguments and wrong signatures, between random operations on real connections of
-every state. What is held to, at every call:
+The program passes hostile arguments and wrong signatures, between random operations on
+real connections in every state. It checks at every call that:
 
-- it returns what it promises, or raises a PyKeyUpdateError with a message, a plain
-  TypeError for a wrong signature, or what the argument's own code raised;
+- the call returns what it promises, or raises a PyKeyUpdateError with a message, a
+  plain TypeError for a wrong signature, or what the argument's own code raised;
 - OpenSSL's error queue is empty afterwards;
-- a refused call changes nothing of what OpenSSL says of the connection, and no byte is
-  written by any call;
+- a refused call changes nothing of what OpenSSL says of the connection, and no call
+  writes a byte;
 - a call is accepted only where the manual and the RFCs allow it.
 
-And at times: two connected ends, after such calls, still talk to each other; and no
-data has gone over a wire in plaintext. The exit status is 1 where one of these does not
-hold, with the seed and the number of the call; a crash is Python's faulthandler's.
+From time to time it checks that two connected ends still talk to each other after such
+calls, and that no data went over a wire in plaintext. The exit status is 1 if a check
+fails; the seed and the number of the call are then printed. Python's faulthandler
+reports a crash.
 """
 
 import argparse

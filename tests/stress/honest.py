@@ -2,37 +2,37 @@
 
     python tests/stress honest  (a minute and a half)
 
-Three parts, each alone with ``--part``:
+There are three parts; ``--part`` selects one:
 
 honest
     100 connections with the default ``PeerLimits``, managed at both ends or at one, on
     TLS 1.3 and 1.2. Both sides send all the time and ask for the other's keys as often
-    as these limits allow (on TLS 1.2 they renegotiate). A managed side has a thread
-    that reads and one that writes; half of those with a managed peer ask again before
-    they are answered, which RFC 9846 forbids and the limits allow. ``ssl``'s own has
-    one thread that does not block, as two are not safe in it; that leaves alone what
-    OpenSSL itself does not survive: to read a KeyUpdate behind a requesting one while a
-    write is half-way, and to write in the middle of a renegotiation. What is received
-    is compared with what was sent.
+    as these limits allow (on TLS 1.2 they renegotiate). A managed side has a reader
+    thread and a writer thread; half of those with a managed peer ask again before they
+    are answered, which RFC 9846 forbids and the limits allow. A side of ``ssl``'s own
+    has one thread that does not block, because two are not safe in it. It avoids what
+    OpenSSL itself does not survive: to read a KeyUpdate that follows a requesting one
+    while a write is half-way, and to write in the middle of a renegotiation. The data
+    received is compared with the data sent.
 
 mosquitto
     paho-mqtt, managed, has Debian's mosquitto send messages of 5 MB back to it: 50 with
     ``RekeyPolicy.tiny()``, 10 with each other policy that changes keys all the time.
     The broker reads while its own writes are half-way. Each message must come back, and
-    the connection live. (Passed over where either of the two is missing, unless
+    the connection must live. (Skipped if either of the two is missing, unless
     ``PYKEYUPDATE_REQUIRE_PEERS`` is set.)
 
 signals
-    How long after a signal its handler's exception has come out of a call, on a managed
-    socket and on ``ssl``'s in the same place: in ``sendall()`` of a gigabyte, in
-    ``recv()`` under KeyUpdate messages without end, in calls on a renegotiation that
-    does not end, and in ``rekey_all()``; without a timeout and with one. At most 0.2 s
-    more than ``ssl``'s is well, by the medians of five: on a busy machine any one may
-    be late.
+    How long after a signal the exception of its handler comes out of a call, on a
+    managed socket and on ``ssl``'s in the same place: in ``sendall()`` of a gigabyte,
+    in ``recv()`` under an endless series of KeyUpdate messages, in calls on a
+    renegotiation that does not end, and in ``rekey_all()``; without a timeout and with
+    one. The median of five may exceed ``ssl``'s by 0.2 s at most: on a busy machine any
+    single one may be late.
 
-How many keys were changed is what OpenSSL's message callback saw. The exit status is 1
-where a connection is lost, data is wrong or a handler is late; what makes no progress
-for long is a deadlock, and shows where its threads are.
+OpenSSL's message callback counts the key changes. The exit status is 1 if a connection
+is lost, data is wrong or a handler is late. A part that makes no progress for long is a
+deadlock, and the stacks of its threads are printed.
 """
 
 import argparse

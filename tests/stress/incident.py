@@ -2,16 +2,16 @@
 
     python tests/stress incident  (half a minute, 3 GB of memory)
 
-A server has half of them in asyncio (managed ``SSLObject``), and half as managed
-``SSLSocket`` that do not block, in a loop of ``selectors``. The peers are sockets of
-``ssl``'s own, in this process. When all have talked and are idle, the server's main
-thread calls ``rekey_all()``.
+A server has half of them in asyncio (managed ``SSLObject``), and half as managed,
+non-blocking ``SSLSocket`` in a loop of ``selectors``. The peers are ``ssl``'s own
+sockets, in this process. When all have talked and are idle, the server's main thread
+calls ``rekey_all()``.
 
-What counts is what the message callback of each peer sees: one KeyUpdate message from
-the server. The peers of an ``SSLSocket`` must have it before they say another word,
-and those of an ``SSLObject`` with the answer to their next one. Every peer then still
-talks, both ways. Time and memory are printed. The exit status is 1 where a single peer
-misses any of that, or if it all takes longer than ``LIMIT``.
+The message callback of each peer is the witness: it must see one KeyUpdate message from
+the server. The peer of an ``SSLSocket`` must have it before the peer sends anything
+more, the peer of an ``SSLObject`` with the answer to its next message. Every peer must
+then still talk, both ways. Time and memory are printed. The exit status is 1 if a
+single peer misses any of that, or if it all takes longer than ``LIMIT``.
 """
 
 import argparse

@@ -2,20 +2,21 @@
 
     python tests/stress peer_flood  (a minute)
 
-The victim is a server in a process of its own, with a thread or a task of asyncio for
-each connection, that sends back what it gets; its connections are managed, with the
-default limits, and beside it the same is done to ``ssl``'s own. The attacker is a third
-process, which makes 100,000 KeyUpdate messages before it sends them as fast as it can:
-each in a segment of its own, many in one, each with a request for an answer, and with a
-byte of data after every 31, so that none are too many in a row. On TLS 1.2 it
+The victim is a server in its own process, with a thread or an asyncio task for each
+connection, that sends back what it receives. Its connections are managed, with the
+default limits; the same is done to ``ssl``'s own for comparison. The attacker is a
+third process. It prepares 100,000 KeyUpdate messages and then sends them as fast as it
+can: each in its own segment, many in one, each with a request for an answer, and with a
+byte of data after every 31, so that never too many are in a row. On TLS 1.2 it
 renegotiates again and again.
 
-For each the victim tells what it took, what its application got, what the log has and
-how much CPU time it used, from the end of the handshake to the end of the connection.
-What a managed one took is what OpenSSL's message callback saw (so a little of its time
-is this witness'); that ``ssl``'s took all is seen by the data that comes last. The exit
-status is 1 where a managed victim did not cut the peer at the limit with a
-``PeerLimitError`` and one warning.
+For each connection the victim reports how many messages it processed, what its
+application received, what the log contains and how much CPU time it used, from the end
+of the handshake to the end of the connection. For a managed connection, OpenSSL's
+message callback counts the messages (so a little of the time is the witness's); that
+``ssl``'s processed all is shown by the data that comes last. The exit status is 1 if a
+managed victim did not cut the peer off at the limit, with a ``PeerLimitError`` and one
+warning.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python tests/stress refleaks  (a minute, on a debug build of Python)
 
-Each way in which a call can end is repeated in batches; what an empty batch gains (the
-ssl module and this script leak too) is subtracted. The exit status is 1 where a batch
-of 1000 calls goes on gaining references.
+The program repeats, in batches, each way in which a call can end, and subtracts what an
+empty batch gains (the ssl module and this script leak too). The exit status is 1 if a
+batch of 1000 calls keeps gaining references.
 """
 
 import contextlib

@@ -2,16 +2,17 @@
 
     python tests/stress storm  (a minute)
 
-Every run is one connection: a reader and a writer thread at each end, and one more
-that changes keys, as the writers do too; blocking sockets and such with a timeout, TCP
-and small buffers, TLS 1.3 (key updates of both kinds) and TLS 1.2 (renegotiations, from
-both ends), the default policy and one that changes keys every few records. What is
-received is compared with what was sent, byte for byte. How many keys were changed is
-what OpenSSL's message callback saw.
+Every run is one connection. Each end has a reader thread and a writer thread, and one
+more thread changes keys, as the writers do too. Sockets block or have a timeout, over
+TCP or with small buffers. Runs use TLS 1.3 (key updates of both kinds) and TLS 1.2
+(renegotiations, from both ends), with the default policy and with one that changes keys
+every few records. The data received is compared with the data sent, byte for byte.
+OpenSSL's message callback counts the key changes.
 
 The same is done with the standard library's own sockets, each run in a process of its
-own, and printed beside it. The exit status is 1 where a run of ours fails; a run that
-makes no progress for a minute counts as a deadlock and shows where its threads are.
+own, and printed beside it. The exit status is 1 if a run of ours fails. A run that
+makes no progress for a minute counts as a deadlock, and the stacks of its threads are
+printed.
 """
 
 import argparse

@@ -2,24 +2,24 @@
 
     python tests/stress suites [--mode MODE] [LIBRARY...]  (forty minutes)
 
-Each library's own tests, at the version named below, are fetched by pip from its
-source distribution (websockets' by git, as its distribution has none) and run in an
-environment of their own: with ``ssl`` as it is, and with ``pykeyupdate.install()``
-called before anything else, in each of three modes. ``limits`` is what
-``install(managed=True)`` gives, the default policy and limits; ``free`` has the same
-policy and no limits, so that what fails in the first alone is what they cut; ``tiny``
-changes keys with every record.
+pip fetches each library's own tests, at the version named below, from its source
+distribution (git fetches websockets', whose distribution has none). They run in their
+own environment: with ``ssl`` as it is, and with ``pykeyupdate.install()`` called before
+anything else, in each of three modes. ``limits`` is what ``install(managed=True)``
+gives: the default policy and limits. ``free`` has the same policy and no limits, so
+that a test that fails only with ``limits`` was cut off by them. ``tiny`` changes keys
+with every record.
 
-Where a test fails in a mode and not with ``ssl``, the suite is run again both ways, up
-to four times and whole, as one test may spoil others. One that passes then, or fails
-with ``ssl`` too, is printed as unsteady; one that is in CUT is what the default limits
-are for; any other is printed with what it says, and makes the exit status 1. How many
-managed connections a run had, and their changes of keys, is printed as well, as a
+If a test fails in a mode and not with ``ssl``, the whole suite is run again both ways,
+up to four times, because one test may spoil others. A test that then passes, or fails
+with ``ssl`` too, is printed as unsteady. A test in CUT is what the default limits are
+for. Any other is printed with its output, and makes the exit status 1. Each run's
+numbers of managed connections and of their key changes are printed as well, because a
 comparison of nothing would pass.
 
-What is fetched stays in FOLDER (``build/suites``) for the next time; a library's
-unpacked source that is there already is taken as it is. One to five minutes a library
-and mode.
+What is fetched stays in FOLDER (``build/suites``) for the next time; the unpacked
+source of a library that is there already is used as it is. One to five minutes per
+library and mode.
 """
 
 import argparse

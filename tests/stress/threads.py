@@ -2,9 +2,9 @@
 
     python tests/stress threads  (a minute)
 
-What is not done here is SSL I/O on one connection from two threads: OpenSSL forbids it,
-with pykeyupdate or without. Each part ends after ``--seconds``; the exit status is 1
-where a call ends in anything but its value or a PyKeyUpdateError, a child fails, or the
+It does no SSL I/O on one connection from two threads: OpenSSL forbids that, with
+pykeyupdate or without. Each part ends after ``--seconds``. The exit status is 1 if a
+call ends in anything but its value or a PyKeyUpdateError, if a child fails, or if the
 connections do not talk to each other afterwards.
 """
 

@@ -2,8 +2,8 @@
 
     python tests/stress traffic  (eight minutes)
 
-It is ``tests/integrations/test_threaded_clients.py`` with a minute for each client,
-where two seconds will do for a test. Arguments are pytest's.
+It runs ``tests/integrations/test_threaded_clients.py`` with a minute for each client;
+as a test, two seconds are enough. Arguments are pytest's.
 """
 
 import os

@@ -1,1 +1,1 @@
-"""What tests and stress programs need in more than one place."""
+"""What several tests or stress programs need."""

@@ -1,4 +1,4 @@
-"""Buffers of many kinds, by what is special about them."""
+"""Buffers of many kinds, by what is special about each."""
 
 import array
 import ctypes

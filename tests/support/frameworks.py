@@ -1,6 +1,6 @@
-"""asyncio, uvloop, trio and anyio behind one face, for tests that are for all of them.
+"""One interface to asyncio, uvloop, trio and anyio, for tests that cover all of them.
 
-``conn`` is what a user of the framework holds; the rest is there to make traffic.
+``conn`` is what a user of the framework holds; the rest makes traffic.
 """
 
 import asyncio

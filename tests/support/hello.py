@@ -1,4 +1,4 @@
-"""ClientHello and ServerHello, taken apart and put together again (RFC 5246 7.4.1)."""
+"""Parses ClientHello and ServerHello, and builds them again (RFC 5246 7.4.1)."""
 
 from support.link import CLIENT_HELLO
 

@@ -1,4 +1,4 @@
-"""Arguments that nobody should pass, and objects that strike back when looked at."""
+"""Arguments that nobody should pass, and objects that strike back when inspected."""
 
 import _ssl
 import gc

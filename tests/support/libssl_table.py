@@ -1,7 +1,7 @@
-"""Another libssl than the one that is here: the extension's function table, edited.
+"""Simulates another libssl: edits the extension's table of functions.
 
-The table lies in the state of the module `_keyupdate` (struct ku_libssl). An entry is
-found by its value, the address of the function, and put back afterwards.
+The table is in the state of the module `_keyupdate` (struct ku_libssl). An entry is
+found by its value, the function's address, and restored afterwards.
 """
 
 import contextlib

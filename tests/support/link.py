@@ -1,7 +1,8 @@
-"""Two TLS ends in one process, and a witness of what goes between them.
+"""Two TLS ends in one process, and a witness of the messages between them.
 
-Both ends never block, so that a test decides who does I/O when. Over memory BIOs there
-is no operating system at all; over a socketpair there is a real one, with real buffers.
+Neither end ever blocks, so a test decides which end does I/O, and when. Over memory
+BIOs no operating system is involved; over a socketpair there is a real one, with real
+buffers.
 """
 
 import contextlib

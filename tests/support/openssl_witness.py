@@ -1,7 +1,7 @@
-"""What OpenSSL says of a connection, asked by another way than pykeyupdate's.
+"""Asks OpenSSL about a connection in another way than pykeyupdate does.
 
-The pointer is read with ctypes and the library is opened by its path, so a mistake of
-the extension's own cannot hide itself here. Nothing of this changes a connection.
+It reads the pointer with ctypes and opens the library by its path, so that a mistake in
+the extension cannot hide itself here. Nothing here changes a connection.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
-"""Records made and opened without OpenSSL's record layer: the keys are the key log's.
+"""Makes and opens records without OpenSSL's record layer, with keys from the key log.
 
-``Keys`` are one direction's of one generation of TLS 1.3 (RFC 9846 7.3), for SUITE;
-``Keys.next()`` are those behind its KeyUpdate (7.2). ``Tls12Keys`` are for TLS12_SUITE.
+``Keys`` belong to one direction and one generation of TLS 1.3 (RFC 9846 7.3), for
+SUITE. ``Keys.next()`` returns the keys after a KeyUpdate (7.2). ``Tls12Keys`` are for
+TLS12_SUITE.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""TLS servers in threads: the standard library's, and what they saw, and others."""
+"""TLS servers in threads: the standard library's, with what they saw, and others."""
 
 import contextlib
 import select

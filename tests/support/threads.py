@@ -1,4 +1,4 @@
-"""Threads of tests."""
+"""Threads for tests."""
 
 import threading
 

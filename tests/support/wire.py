@@ -1,4 +1,4 @@
-"""Who sees each record: a peer of the standard library, and OpenSSL's own callback."""
+"""Watches each record: a peer of the standard library, and OpenSSL's own callback."""
 
 import collections
 import contextlib

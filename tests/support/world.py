@@ -1,8 +1,8 @@
-"""Real connections in every state there is, and what can be done to them.
+"""Real connections in every possible state, and the operations on them.
 
-Nothing blocks: memory BIOs whose bytes are carried by hand, in pieces, and socket pairs
-with small send buffers. Certificates are made in another process, so that under a
-sanitizer or valgrind nothing but the ssl module and pykeyupdate is examined.
+Nothing blocks: there are memory BIOs, whose bytes the test moves in pieces, and socket
+pairs with small send buffers. Another process makes the certificates, so that a
+sanitizer or valgrind examines only the ssl module and pykeyupdate.
 """
 
 import contextlib

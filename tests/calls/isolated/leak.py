@@ -1,7 +1,7 @@
-"""Call one function often, as it succeeds and as it is refused; exit 1 on a leak.
+"""Call one function often, both accepted and refused; exit 1 on a leak.
 
-Usage: leak.py FUNCTION. Two measures: blocks that Python has allocated
-(a lost reference keeps one), and the process's memory (a lost malloc in C or OpenSSL).
+Usage: leak.py FUNCTION. Two measures: the blocks that Python has allocated (a lost
+reference keeps one), and the process's memory (for a lost malloc() in C or OpenSSL).
 """
 
 import ssl

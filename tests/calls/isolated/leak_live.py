@@ -1,4 +1,4 @@
-"""Whole cycles on live connections, and their making and dropping; exit 1 on a leak."""
+"""Repeat whole cycles on live connections, and their creation; exit 1 on a leak."""
 
 import contextlib
 import ssl

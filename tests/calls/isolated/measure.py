@@ -1,4 +1,4 @@
-"""What a process gains by repeating something."""
+"""Measures how much memory a process gains by repeating something."""
 
 import gc
 import sys

@@ -1,8 +1,8 @@
-"""Every call that there is on a connection, by name, with arguments.
+"""Every call on a connection, by name, with arguments.
 
-The names come from pykeyupdate and from the classes themselves, so that a new one is
-missed here (``LookupError``) until somebody says what it is called with. A word behind
-a name tells two calls of one name apart.
+The names come from pykeyupdate and from the classes themselves. So a new name raises
+``LookupError`` here until somebody adds its arguments. A word after a name
+distinguishes two calls of the same name.
 """
 
 import contextlib

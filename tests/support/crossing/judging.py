@@ -1,4 +1,4 @@
-"""Which cases there are, and what is right of each."""
+"""Which cases there are, and the right result of each."""
 
 import functools
 import os

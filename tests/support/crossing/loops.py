@@ -1,7 +1,7 @@
-"""A case under asyncio, uvloop, trio or anyio.
+"""Plays a case under asyncio, uvloop, trio or anyio.
 
-Each end is a stream of that library, with a task that always receives. A coroutine of
-``pykeyupdate.aio`` is begun by the callback as a task, which is how a program does it.
+Each end is a stream of that library, with a task that always receives. If the call is a
+coroutine of ``pykeyupdate.aio``, the callback starts it as a task, as a program would.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A case of sockets or SSLObjects, where a waiting end has a thread for its peer."""
+"""Plays a case with sockets or SSLObjects; while an end waits, a thread is its peer."""
 
 import contextlib
 import socket

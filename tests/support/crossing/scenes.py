@@ -1,7 +1,8 @@
-"""One case: two connections, and a callback that makes a call in the middle of one.
+"""One case: two connections, and a callback that makes a call in the middle of another.
 
-A ``Case`` says all of it, a ``Trap`` makes the call where the case has it, and ``Seen``
-and ``Result`` are what was seen. Ends are numbered: 0 is the client, 1 the server.
+A ``Case`` describes it completely, a ``Trap`` makes the call at the right moment, and
+``Seen`` and ``Result`` hold what was observed. Ends are numbered: 0 is the client, 1
+the server.
 """
 
 import contextlib
