@@ -32,7 +32,7 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
 }
 
 static PyObject *
-call_events_happened(ku_state *state, PyObject *conn, const struct ku_report *report)
+call_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report)
 {
     PyObject *impossible = report->events & KU_EVENT_IMPOSSIBLE
                                ? ku_reason(state, &report->impossible)
@@ -59,7 +59,7 @@ ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report)
         (void)PyErr_CheckSignals();
     }
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *told = call_events_happened(state, conn, report);
+    PyObject *told = call_tell_events(state, conn, report);
     Py_XDECREF(told);
     if (told != NULL) {
         PyErr_Restore(type, value, traceback);

@@ -42,8 +42,8 @@ ku_owner_of(Duplex *self)
 }
 
 static void
-raise_refusal(ku_state *state, enum ku_refusal refusal, const char *function,
-              Duplex *self)
+refuse_owner(ku_state *state, enum ku_refusal refusal, const char *function,
+             Duplex *self)
 {
     PyObject *owner = ku_owner_of(self);
     ku_raise_refusal(state, refusal, function, owner);
@@ -60,8 +60,8 @@ check_usable(ku_state *state, Duplex *self, const char *function)
         ku_pump_forked(&self->pump);
     }
     if (self->inner == NULL || self->pump.broken_by_fork) {
-        raise_refusal(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function,
-                      self);
+        refuse_owner(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function,
+                     self);
         return -1;
     }
     return 0;
@@ -76,7 +76,7 @@ ku_call_refuse_reentry(ku_state *state, Duplex *self, const char *function)
     if (!ku_monitor_is_mine(&self->pump.monitor)) {
         return 0;
     }
-    raise_refusal(state, KU_IN_CALLBACK, function, self);
+    refuse_owner(state, KU_IN_CALLBACK, function, self);
     return -1;
 }
 
@@ -162,7 +162,7 @@ prepare_tls(ku_state *state, Duplex *self, const char *function, struct ku_call 
 {
     call->pump = &self->pump;
     if (!ku_ledger_tls(state, self->inner, &call->tls)) {
-        raise_refusal(state, KU_NO_POINTER, function, self);
+        refuse_owner(state, KU_NO_POINTER, function, self);
         return -1;
     }
     return 0;

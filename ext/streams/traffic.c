@@ -7,7 +7,7 @@
 
 #define MAX_OUTPUT (256 * 1024) /* bytes for a peer that asks and does not read */
 #define SEEN_INTERVAL 20000     /* microseconds; by then select() has returned */
-#define LOOK_INTERVAL 0.002     /* seconds */
+#define LOOK_SECONDS 0.002      /* seconds */
 #define SIGNAL_GRACE 100        /* microseconds */
 
 /* --- sending, in the role of the sender ------------------------------------------- */
@@ -207,7 +207,7 @@ let_kept_byte_be_seen(struct ku_call *call)
         if (call->deadline == KU_AT_ONCE) {
             return KU_WANT_READ;
         }
-        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_INTERVAL)) == KU_SIGNAL) {
+        if (ku_monitor_wait(&pump->monitor, ku_deadline(LOOK_SECONDS)) == KU_SIGNAL) {
             return KU_INTERRUPTED;
         }
         if (ku_threads_are_closed(call)) {
