@@ -478,8 +478,9 @@ note_connected(const struct ku_tls *tls)
     ledger->max_fragment = max_fragment_length(tls);
     start_sent_keys(tls);
     start_received_keys(tls);
+    int tls13 = ku_is_tls13(tls);
     ku_mutex_lock(&ledgers_lock);
-    ledger->can_renew = ku_is_tls13(tls) || ledger->rules.renegotiate;
+    ledger->can_renew = tls13 || ledger->rules.renegotiate;
     ku_mutex_unlock(&ledgers_lock);
 }
 
