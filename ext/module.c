@@ -11,12 +11,12 @@
      openssl/  which libssl _ssl uses (libssl.c; locate_*.c ask the loader); where an
                object has its SSL*, and the proof (sslobject.c; streams and responses
                are searched by pykeyupdate/_finding.py); what OpenSSL says of a
-               connection (questions.c, states.c); refusals (outcome.h, errors.c).
+               connection (questions.c, states.c); refusals (refusals.h, errors.c).
      keys/     when keys may change (scheduling.c) and when they must (policy.c); the
                ledger beside a managed connection, which counts and limits (ledger.c).
      streams/  managed connections.  A socket: duplex.c stands in for ssl's object,
-               pump.c lets threads share it, traffic.c moves bytes.  An SSLObject:
-               object.c.
+               pump.c drives OpenSSL, threads.c shares it, traffic.c moves bytes.
+               An SSLObject: object.c.
      calls/    what Python calls: controls.c, rekeying.c for rekey() and its like, and
                managed.c.  step.h shows a call's way to OpenSSL: begin there.
 

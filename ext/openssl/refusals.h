@@ -1,6 +1,7 @@
-/* Every refusal that the extension makes: its name in C, whether it holds for good on
-   this connection (a policy then gives up), its exception (pykeyupdate/_errors.py), and
-   the reason and the remedy.  A text with %s needs ku_outcome.detail. */
+/* The refusals of a connection: each one's name in C, whether it holds for good on this
+   connection (a policy then gives up), its exception (pykeyupdate/_errors.py), and the
+   reason and the remedy.  A text with %s needs ku_outcome.detail.  (A wrong type of key
+   update is no connection's: ku_refuse_type(), errors.c.) */
 #ifndef PYKEYUPDATE_REFUSALS_H
 #define PYKEYUPDATE_REFUSALS_H
 
