@@ -54,5 +54,7 @@ def test_every_refusal_has_one_duration():
 
 
 def test_every_count_has_its_words_for_prometheus():
-    prometheus = pytest.importorskip("pykeyupdate.prometheus")
+    pytest.importorskip("prometheus_client")
+    from pykeyupdate import prometheus
+
     assert [*prometheus._HELP] == list(pykeyupdate.Counts._fields)

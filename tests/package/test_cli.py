@@ -158,8 +158,17 @@ def ends(process, exit_code, said):
     assert process.returncode == exit_code
 
 
+@pytest.fixture
+def interruptible():
+    """A shell has background commands ignore SIGINT, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
 @pytest.mark.parametrize("behind", ["Median", "bulk, sending"])
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_takes_all_its_processes_along(behind):
     """Its threads, too: the second is where another thread sends."""
     process = start("bench", "duplex", stdout=subprocess.PIPE, start_new_session=True)
