@@ -116,8 +116,8 @@ def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
             raise AlreadyPendingError(
                 f"{call_text(function, conn)}: refused, and nothing was done: it was "
                 "called from a callback, or a signal handler, in the middle of "
-                "another call of this thread on this connection; do it when that has "
-                "returned"
+                "another call of this thread on this connection; call it after that "
+                "one has returned"
             )
         frame = frame.f_back
 

@@ -31,8 +31,8 @@
       "use key_update()")                                                              \
     X(KU_FORBIDDEN, NEVER, RenegotiationForbiddenError,                                \
       "OP_NO_RENEGOTIATION is set (kernel TLS and PeerLimits set it too); clear it "   \
-      "in the context's options before connecting, or, of a managed connection, "      \
-      "change PeerLimits.renegotiation or use allow_renegotiation()")                  \
+      "in the context's options before connecting; on a managed connection, change "   \
+      "PeerLimits.renegotiation or call allow_renegotiation()")                        \
     X(KU_INSECURE, NEVER, InsecureRenegotiationError,                                  \
       "the peer does not support secure renegotiation (RFC 5746); open a new "         \
       "connection to get new keys")                                                    \
@@ -54,18 +54,18 @@
       "another thread was in this connection when the process forked, so it is "       \
       "the parent's; close it and open a new one")                                     \
     X(KU_UNMANAGED, NEVER, NotManagedError,                                            \
-      "it is not a managed connection; have its context make them with manage() "      \
-      "or install() before connecting")                                                \
+      "not a managed connection; call manage() on its context, or install(), "         \
+      "before connecting")                                                             \
     X(KU_NOT_ALLOWED, NEVER, WrongProtocolVersionError,                                \
-      "it is %s, where new keys take a renegotiation, which its RekeyPolicy does "     \
-      "not allow (renegotiate=True does); or connect with TLS 1.3")                    \
+      "new keys in %s need a renegotiation, which its RekeyPolicy does not allow; "    \
+      "pass renegotiate=True, or connect with TLS 1.3")                                \
     X(KU_PEER_LIMIT, NEVER, PeerLimitError,                                            \
-      "the peer began more %s than it may and was cut off; close it (or, if this "     \
-      "peer is to be trusted, raise that limit)")                                      \
+      "the peer began more %s than it may and was cut off; close it (or, if you "      \
+      "trust this peer, raise that limit)")                                            \
     /* --- not now; try again after the next I/O */                                    \
     X(KU_NOT_CONNECTED, NOT_NOW, HandshakeNotDoneError,                                \
-      "the socket is not connected; connect() it, and of a listening one pass what "   \
-      "its accept() returns")                                                          \
+      "the socket is not connected; connect() it first (of a listening socket, "       \
+      "pass what accept() returns)")                                                   \
     X(KU_NO_HANDSHAKE, NOT_NOW, HandshakeNotDoneError,                                 \
       "handshake not done yet; complete do_handshake() first")                         \
     X(KU_UPDATE_SCHEDULED, NOT_NOW, AlreadyPendingError,                               \
@@ -75,13 +75,12 @@
       "the peer has asked for a key update and its answer comes first; send "          \
       "something, or call key_update(NOT_REQUESTED) and do_handshake()")               \
     X(KU_IN_MESSAGE, NOT_NOW, AlreadyPendingError,                                     \
-      "a post-handshake message is on its way in or out; do_handshake(), or "          \
-      "recv() until it is through")                                                    \
+      "a post-handshake message is partly sent or received; call do_handshake(), "     \
+      "or recv() until it is complete")                                                \
     X(KU_RENEGOTIATING, NOT_NOW, AlreadyPendingError,                                  \
-      "a renegotiation is pending; recv() drives it to its end, and "                  \
-      "renegotiate_pending() then says False")                                         \
+      "a renegotiation is pending; recv() until renegotiate_pending() is False")       \
     X(KU_WRITE_PENDING, NOT_NOW, WritePendingError,                                    \
-      "a write is half-way (SSLWantWriteError); repeat that same write until "         \
+      "a write stopped half-way (SSLWantWriteError); repeat the same write until "     \
       "it is complete")                                                                \
     X(KU_READ_PENDING, NOT_NOW, ReadPendingError,                                      \
       "received data is waiting, and a client that renegotiates over it may "          \
@@ -90,8 +89,8 @@
       "received data is waiting, and OpenSSL before 1.1.1l cannot change keys "        \
       "with a record half read; recv() it first")                                      \
     X(KU_BEGINS_WITH_READ, NOT_NOW, ReadPendingError,                                  \
-      "a client's renegotiation begins with its next read, because a write may meet "  \
-      "data on its way; read() first")                                                 \
+      "a client's renegotiation begins with its next read, because data may be on "    \
+      "its way to it; read() first")                                                   \
     X(KU_UNREAD, NOT_NOW, ReadPendingError,                                            \
       "received data is waiting, and a server's request for new keys or for a "        \
       "certificate does not go out before it has been read; recv() it first")          \
@@ -103,24 +102,24 @@
       "handshake message; recv() it, then call again to go on (nothing has been "      \
       "lost)")                                                                         \
     X(KU_TOO_SOON, NOT_NOW, AlreadyPendingError,                                       \
-      "the last key update is not long enough ago (min_interval_seconds)")             \
+      "the last key update is too recent (min_interval_seconds)")                      \
     X(KU_UNANSWERED, NOT_NOW, AlreadyPendingError,                                     \
-      "the peer has not answered the last request for its key update")                 \
+      "the peer has not answered the last request for a key update")                   \
     X(KU_IN_CALLBACK, NOT_NOW, AlreadyPendingError,                                    \
       "refused, and nothing was done: it was called from a callback (or from what "    \
       "runs in one, a signal handler or a finalizer) in the middle of another call "   \
-      "of this thread on this connection; do it when that has returned")               \
+      "of this thread on this connection; call it after that one has returned")        \
     X(KU_IN_WRITE, NOT_NOW, AlreadyPendingError,                                       \
       "refused, and nothing was done: it was called from a signal handler or an "      \
-      "on_impossible function that interrupts a send of this thread half-way, whose "  \
-      "data it would be mixed with; do it when that has returned")                     \
+      "on_impossible function that interrupted a send of this thread half-way, and "   \
+      "would mix its data with that send's; call it after the send has returned")      \
     X(KU_BUSY, NOT_NOW, AlreadyPendingError,                                           \
       "refused, and nothing was done: another thread is using it; use an SSLObject "   \
       "in one thread at a time")                                                       \
     X(KU_ELSEWHERE, NOT_NOW, AlreadyPendingError,                                      \
-      "refused, and nothing was done: another thread is in a call of this "            \
-      "connection, for which a callback of another connection cannot wait; do it "     \
-      "outside of the callback")
+      "refused, and nothing was done: another thread is using this connection, and "   \
+      "a callback of another connection cannot wait for it; call it outside the "      \
+      "callback")
 /* clang-format on */
 
 #endif
