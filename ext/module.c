@@ -90,8 +90,11 @@ import_managed_names(ku_state *state)
     if (state->act_on_impossible != NULL) {
         state->tell_events = import_from("pykeyupdate._events", "tell_events");
     }
+    if (state->tell_events != NULL) {
+        state->event_handlers = import_from("pykeyupdate._events", "registered");
+    }
     state->read_length = PyLong_FromLong(1024);
-    return state->tell_events != NULL && state->read_length != NULL ? 0 : -1;
+    return state->event_handlers != NULL && state->read_length != NULL ? 0 : -1;
 }
 
 static int

@@ -7,9 +7,7 @@ exceptions of signal handlers that run meanwhile: these come out of the call.
 """
 
 import enum
-import logging
 import sys
-import traceback
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
@@ -18,8 +16,6 @@ from ._fork_lock import make_lock
 from ._originals import SOCKET
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import is_instance
-
-_log = logging.getLogger("pykeyupdate")
 
 
 class EventKind(enum.Enum):
@@ -59,12 +55,14 @@ Handler = Callable[[Event], object]
 
 _BITS = {1 << bit: kind for bit, kind in enumerate(EventKind)}  # enum ku_event
 _LEVELS = {
-    EventKind.RENEGOTIATED: logging.INFO,
-    EventKind.RENEGOTIATION_REFUSED: logging.WARNING,
-    EventKind.CUT_OFF: logging.WARNING,
-    EventKind.IMPOSSIBLE: logging.WARNING,
-}
-_registered: dict[object, Handler] = {}
+    EventKind.RENEGOTIATED: "INFO",
+    EventKind.RENEGOTIATION_REFUSED: "WARNING",
+    EventKind.CUT_OFF: "WARNING",
+    EventKind.IMPOSSIBLE: "WARNING",
+}  # all others: DEBUG
+registered: dict[object, Handler] = {}
+"""The handlers. While there are none, the extension tells of nothing that is logged at
+a level that is off."""
 _handlers: tuple[Handler, ...] = ()  # the same, read without the lock
 _lock = make_lock()
 
@@ -98,18 +96,18 @@ def on_event(handler: Handler) -> Callable[[], None]:
 
     def remove() -> None:
         with _lock:
-            _registered.pop(registration, None)
+            registered.pop(registration, None)
             _publish()
 
     with _lock:
-        _registered[registration] = handler
+        registered[registration] = handler
         _publish()
     return remove
 
 
 def _publish() -> None:
     global _handlers  # noqa: PLW0603
-    _handlers = tuple(_registered.values())
+    _handlers = tuple(registered.values())
 
 
 def tell_events(
@@ -147,12 +145,28 @@ def _running_loop() -> Any:
 
 def _tell(news: list[Event]) -> None:
     for event in news:
-        level = _LEVELS.get(event.kind, logging.DEBUG)
-        if _log.isEnabledFor(level):
-            text = event.kind.value + (f": {event.detail}" if event.detail else "")
-            _note(level, "%s %s", name_of(event.connection), text)
+        _log(event)
         for handler in _handlers:
             _call(handler, event)
+
+
+def _log(event: Event) -> None:
+    level = _LEVELS.get(event.kind, "DEBUG")
+    if _is_logged(level):
+        text = event.kind.value + (f": {event.detail}" if event.detail else "")
+        _note(level, "%s %s", name_of(event.connection), text)
+
+
+def _is_logged(level: str) -> bool:
+    logging = _import_logging()
+    return bool(logging.getLogger("pykeyupdate").isEnabledFor(getattr(logging, level)))
+
+
+def _import_logging() -> Any:
+    """Import ``logging`` when it is needed: that takes longer than importing us."""
+    import logging
+
+    return logging
 
 
 def _call(handler: Handler, event: Event) -> None:
@@ -162,11 +176,11 @@ def _call(handler: Handler, event: Event) -> None:
         if is_of_signal_handler(error):
             raise
         text = "on_event() handler %r failed over %s"
-        _note(logging.ERROR, text, handler, event.kind, failure=error)
+        _note("ERROR", text, handler, event.kind, failure=error)
 
 
 def _note(
-    level: int, text: str, *values: object, failure: Optional[Exception] = None
+    level: str, text: str, *values: object, failure: Optional[Exception] = None
 ) -> None:
     """Log a message. Print the exception of a logging handler that raises.
 
@@ -174,10 +188,14 @@ def _note(
     ``logging.Handler.handleError()`` prints the errors that handlers catch themselves
     in the same way.
     """
+    logging = _import_logging()
     try:
-        _log.log(level, text, *values, exc_info=failure)
+        logger = logging.getLogger("pykeyupdate")
+        logger.log(getattr(logging, level), text, *values, exc_info=failure)
     except Exception as error:
         if is_of_signal_handler(error):
             raise
         if logging.raiseExceptions:
+            import traceback
+
             traceback.print_exc()

@@ -19,6 +19,9 @@ def test_events_are_the_members_of_event_kind():
 def test_numbers_mean_the_same():
     numbers = TABLES["numbers"]
     assert numbers["event_bits"] == [*_events._BITS]
+    assert TABLES["levels"] == [
+        _events._LEVELS.get(kind, "DEBUG") for kind in pykeyupdate.EventKind
+    ]
     assert numbers["NO_LIMIT"] == _policy.NO_LIMIT
     assert numbers["ANY_NUMBER"] == _policy._ANY_NUMBER
     assert numbers["NEVER"] == _policy._OFF

@@ -17,7 +17,13 @@ static const char *const RULES[] = {
         NULL};
 
 static const char *const EVENTS[] = {
-#define KU_NAME(number, bit, name) #name,
+#define KU_NAME(number, bit, name, level) #name,
+    KU_EVENTS(KU_NAME)
+#undef KU_NAME
+        NULL};
+
+static const char *const LEVELS[] = {
+#define KU_NAME(number, bit, name, level) #level,
     KU_EVENTS(KU_NAME)
 #undef KU_NAME
         NULL};
@@ -53,7 +59,7 @@ static PyObject *
 numbers(void)
 {
     PyObject *bits = PyList_New(0);
-#define KU_BIT(number, bit, name)                                                      \
+#define KU_BIT(number, bit, name, level)                                               \
     if (bits != NULL) {                                                                \
         PyObject *value = PyLong_FromLong(bit);                                        \
         if (value == NULL || PyList_Append(bits, value) < 0) {                         \
@@ -72,11 +78,11 @@ numbers(void)
 int
 ku_tables_add(PyObject *module)
 {
-    PyObject *tables =
-        Py_BuildValue("{s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
-                      list_of(RULES), "events", list_of(EVENTS), "counters",
-                      list_of(COUNTERS), "to_send", list_of(TO_SEND), "refusals",
-                      ku_list_refusals(), "numbers", numbers());
+    PyObject *tables = Py_BuildValue(
+        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
+        list_of(RULES), "events", list_of(EVENTS), "levels", list_of(LEVELS),
+        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "refusals",
+        ku_list_refusals(), "numbers", numbers());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);
     return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0

@@ -66,15 +66,16 @@ typedef uint32_t ku_rule_NUMBER32;
 typedef float ku_rule_FRACTION;
 typedef unsigned char ku_rule_BYTE;
 
-/* Events, as bits: the members of EventKind (pykeyupdate/_events.py). */
-#define KU_EVENTS(X)                                  \
-    X(KU_EVENT_UPDATE_SENT, 1 << 0, KEY_UPDATE_SENT)        \
-    X(KU_EVENT_UPDATE_RECEIVED, 1 << 1, KEY_UPDATE_RECEIVED) \
-    X(KU_EVENT_RENEGOTIATED, 1 << 2, RENEGOTIATED)          \
-    X(KU_EVENT_PEER_REFUSED, 1 << 3, RENEGOTIATION_REFUSED) \
-    X(KU_EVENT_DEFERRED, 1 << 4, DEFERRED)                  \
-    X(KU_EVENT_CUT_OFF, 1 << 5, CUT_OFF)                        \
-    X(KU_EVENT_IMPOSSIBLE, 1 << 6, IMPOSSIBLE)
+/* Events, as bits: the members of EventKind (pykeyupdate/_events.py), and the level at
+   which they are logged. */
+#define KU_EVENTS(X)                                             \
+    X(KU_EVENT_UPDATE_SENT, 1 << 0, KEY_UPDATE_SENT, DEBUG)         \
+    X(KU_EVENT_UPDATE_RECEIVED, 1 << 1, KEY_UPDATE_RECEIVED, DEBUG) \
+    X(KU_EVENT_RENEGOTIATED, 1 << 2, RENEGOTIATED, INFO)            \
+    X(KU_EVENT_PEER_REFUSED, 1 << 3, RENEGOTIATION_REFUSED, WARNING) \
+    X(KU_EVENT_DEFERRED, 1 << 4, DEFERRED, DEBUG)                   \
+    X(KU_EVENT_CUT_OFF, 1 << 5, CUT_OFF, WARNING)                   \
+    X(KU_EVENT_IMPOSSIBLE, 1 << 6, IMPOSSIBLE, WARNING)
 
 /* What we count, for each connection and for the process: the fields of Counts
    (pykeyupdate/_stats.py), where each is described. */
@@ -94,7 +95,7 @@ typedef unsigned char ku_rule_BYTE;
 
 #define KU_MODE(number, name) number,
 #define KU_RULE(kind, name) ku_rule_##kind name;
-#define KU_EVENT(number, bit, name) number = bit,
+#define KU_EVENT(number, bit, name, level) number = bit,
 #define KU_COUNTER(number, name) number,
 
 enum ku_mode { KU_MODES(KU_MODE) };

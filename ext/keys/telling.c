@@ -3,6 +3,8 @@
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 
+enum { LOGGING_DEBUG = 10, LOGGING_INFO = 20, LOGGING_WARNING = 30 };
+
 /* The function that is called may use the connection.  It may not write:
    `asking_thread` is how another write is recognized and refused. */
 int
@@ -31,9 +33,64 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
     return answer != NULL ? 0 : -1;
 }
 
+/* Find isEnabledFor() of the logger `pykeyupdate`.  Returns 1 if it has; 0 if the program
+   has not imported logging, and so cannot have set a level; -1 with an exception. */
+static int
+find_logger(ku_state *state)
+{
+    PyObject *name = PyUnicode_FromString("logging");
+    PyObject *logging = name != NULL ? PyImport_GetModule(name) : NULL;
+    Py_XDECREF(name);
+    PyObject *get =
+        logging != NULL ? PyObject_GetAttrString(logging, "getLogger") : NULL;
+    Py_XDECREF(logging);
+    if (get == NULL && PyErr_Occurred()
+        && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear(); /* another thread is importing it */
+    }
+    if (get == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject *logger = PyObject_CallFunction(get, "s", "pykeyupdate");
+    Py_DECREF(get);
+    state->logs_at =
+        logger != NULL ? PyObject_GetAttrString(logger, "isEnabledFor") : NULL;
+    Py_XDECREF(logger);
+    return state->logs_at != NULL ? 1 : -1;
+}
+
+/* Is anybody told of these events?  Mostly not: programs have no handler, and do not log
+   at DEBUG.  Keys may change with every record, so ask before anything is built.
+   Returns -1 with an exception, which may be a signal handler's. */
+static int
+has_listener(ku_state *state, int events)
+{
+#define KU_IF_DEBUG(number, bit, name, level)                                          \
+    | (LOGGING_##level == LOGGING_DEBUG ? (bit) : 0)
+    const int at_debug = 0 KU_EVENTS(KU_IF_DEBUG);
+#undef KU_IF_DEBUG
+    if ((events & ~at_debug) != 0 || PyDict_Size(state->event_handlers) != 0) {
+        return 1;
+    }
+    int found = state->logs_at != NULL ? 1 : find_logger(state);
+    if (found <= 0) {
+        return found;
+    }
+    PyObject *answer = PyObject_CallFunction(state->logs_at, "i", LOGGING_DEBUG);
+    int logs = answer != NULL ? PyObject_IsTrue(answer) : -1;
+    Py_XDECREF(answer);
+    return logs;
+}
+
+/* Returns a new reference to None, or NULL with an exception. */
 static PyObject *
 call_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report)
 {
+    int listens = has_listener(state, report->events);
+    if (listens <= 0) {
+        Py_INCREF(Py_None);
+        return listens == 0 ? Py_None : NULL;
+    }
     PyObject *impossible = report->events & KU_EVENT_IMPOSSIBLE
                                ? ku_reason(state, &report->impossible)
                                : PyUnicode_FromString("");

@@ -27,6 +27,8 @@
     X(PyObject, detach)             /* _socket.socket.detach */                       \
     X(PyObject, act_on_impossible)  /* pykeyupdate._policy.act_on_impossible */       \
     X(PyObject, tell_events)        /* pykeyupdate._events.tell_events */             \
+    X(PyObject, event_handlers)     /* pykeyupdate._events._registered */             \
+    X(PyObject, logs_at)            /* isEnabledFor() of our logger, once needed */   \
     X(PyObject, read_length)        /* 1024 */                                        \
     X(PyTypeObject, duplex_type)    /* Duplex */
 /* clang-format on */

@@ -2,7 +2,10 @@
 
 import functools
 import logging
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from support.wire import at_once
@@ -37,6 +40,44 @@ def test_events_and_the_log(make_wire, caplog):
     assert sum("failed" in message for message in messages) == 2
     with pytest.raises(TypeError, match="takes a function"):
         pykeyupdate.on_event(None)
+
+
+@pytest.mark.parametrize("level, told", [("INFO", 0), ("DEBUG", 2)])
+def test_no_event_is_built_if_nobody_listens(make_wire, caplog, level, told):
+    caplog.set_level(level, "pykeyupdate")
+    wire = make_wire(at_once(sent_records=1))
+    wire.write(b"data")
+    called = []
+
+    def profile(frame, what, argument):
+        if what == "call" and frame.f_globals["__name__"] == "pykeyupdate._events":
+            called.append(frame.f_code.co_name)
+
+    sys.setprofile(profile)
+    try:
+        wire.write(b"data")
+        wire.write(b"data")
+    finally:
+        sys.setprofile(None)
+    assert called.count("tell_events") == told
+
+
+def test_warnings_are_logged_though_nobody_has_imported_logging():
+    code = (
+        "import sys, pykeyupdate\n"
+        "from pykeyupdate import _events\n"
+        "assert 'logging' not in sys.modules\n"
+        "_events._tell([pykeyupdate.Event(pykeyupdate.EventKind.CUT_OFF, 'it', 'why')])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert result.stderr.startswith("'it' was cut off"), result.stderr
 
 
 def test_a_registration_that_is_taken_back_is_that_one(make_wire):
