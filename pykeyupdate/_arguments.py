@@ -8,7 +8,6 @@ A subclass of ``int``, ``float`` or ``str`` may redefine how it compares, conver
 prints. So these functions check the plain value inside it, and return that.
 """
 
-import inspect
 import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
@@ -96,8 +95,12 @@ def check_flag(of: str, name: str, value: object) -> None:
 
 def is_function(value: Any) -> bool:
     """Return whether a value is callable and not a coroutine function."""
+    if not callable(value):
+        return False
+    from inspect import iscoroutinefunction  # slow to import, and rarely needed
+
     called = (value, getattr(type(value), "__call__", None))  # noqa: B004
-    return callable(value) and not any(map(inspect.iscoroutinefunction, called))
+    return not any(map(iscoroutinefunction, called))
 
 
 def check_word(

@@ -159,13 +159,20 @@ def _log(event: Event) -> None:
 
 def _is_logged(level: str) -> bool:
     logging = _import_logging()
-    return bool(logging.getLogger("pykeyupdate").isEnabledFor(getattr(logging, level)))
+    return logging is not None and bool(
+        logging.getLogger("pykeyupdate").isEnabledFor(getattr(logging, level))
+    )
 
 
 def _import_logging() -> Any:
-    """Import ``logging`` when it is needed: that takes longer than importing us."""
-    import logging
+    """Import ``logging`` when it is needed: it is slow to import.
 
+    Returns None in an interpreter that is shutting down, which imports nothing.
+    """
+    try:
+        import logging
+    except ImportError:
+        return None
     return logging
 
 
@@ -189,6 +196,8 @@ def _note(
     in the same way.
     """
     logging = _import_logging()
+    if logging is None:
+        return
     try:
         logger = logging.getLogger("pykeyupdate")
         logger.log(getattr(logging, level), text, *values, exc_info=failure)

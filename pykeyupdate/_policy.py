@@ -9,14 +9,18 @@ nothing is due. The extension calls ``act_on_impossible()`` when keys must chang
 cannot.
 """
 
-import dataclasses
-from typing import Any, Callable, Literal, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, Union
 
 from . import _arguments
 from ._arguments import Seconds
 from ._errors import RekeyImpossibleError
 from ._finding import call_text
 from ._static_lookup import is_instance
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from ._frozen import dataclass
 
 OnImpossible = Union[
     Literal["raise", "close", "ignore"], Callable[[Any, RekeyImpossibleError], object]
@@ -29,7 +33,7 @@ _MODES = ("never", "once", "freely")
 _ACTIONS = ("raise", "close", "ignore")
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False)
 class RekeyPolicy:
     """When a managed connection gets new keys by itself. ``None`` turns a limit off.
 
@@ -228,7 +232,7 @@ class RekeyPolicy:
         return cls(**{**hourly, **others})
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False)
 class PeerLimits:
     """How much a peer may make a managed connection do. ``None`` turns a limit off.
 

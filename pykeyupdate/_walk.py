@@ -20,7 +20,6 @@ that returns anything accepted here.
 """
 
 import functools
-import inspect
 import socket
 import sys
 from _ssl import _SSLSocket  # type: ignore[attr-defined]
@@ -362,6 +361,12 @@ def is_awaited(carrier: object) -> bool:
     """Return whether ``aio`` can make a carrier send."""
     return is_asyncio(carrier) or any(
         has_methods(carrier, *names)
-        and inspect.iscoroutinefunction(type_attribute(carrier, names[0])[1])
+        and _is_coroutine_function(type_attribute(carrier, names[0])[1])
         for names in _STREAMS
     )
+
+
+def _is_coroutine_function(value: object) -> bool:
+    import inspect  # slow, and only streams of trio and anyio need it
+
+    return inspect.iscoroutinefunction(value)

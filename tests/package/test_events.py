@@ -42,7 +42,7 @@ def test_events_and_the_log(make_wire, caplog):
         pykeyupdate.on_event(None)
 
 
-@pytest.mark.parametrize("level, told", [("INFO", 0), ("DEBUG", 2)])
+@pytest.mark.parametrize(("level", "told"), [("INFO", 0), ("DEBUG", 2)])
 def test_no_event_is_built_if_nobody_listens(make_wire, caplog, level, told):
     caplog.set_level(level, "pykeyupdate")
     wire = make_wire(at_once(sent_records=1))
