@@ -14,6 +14,7 @@ from types import FunctionType, ModuleType
 from typing import NoReturn, Optional
 
 from ._errors import ConnectionClosedError, NotATLSConnectionError
+from ._originals import OBJECT, SOCKET
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import (
     class_name,
@@ -39,6 +40,10 @@ def find_connection(conn: object, function: str) -> Connection:
     Raises ``NotATLSConnectionError`` for an object without TLS, or with TLS that is not
     Python's ``ssl``, and ``ConnectionClosedError`` for one that has no connection now.
     """
+    if is_instance(
+        conn, SOCKET, OBJECT
+    ):  # as a walk would say, after ten times as long
+        return Connection(conn, None, read_elsewhere=False)
     walk = Walk()
     found = walk.follow(conn)
     if found is not None:

@@ -11,6 +11,7 @@ OpenSSL moves itself: their ``do_handshake()`` waits.
 """
 
 import enum
+import functools
 import sys
 from types import FrameType
 from typing import Any, Callable, NamedTuple, Optional
@@ -65,30 +66,51 @@ _requests: "IdentityMap[Request]" = IdentityMap()
 
 
 def rekey(
-    conn: Any, function: str, perform: Callable[[], None], *, request_peer: bool
+    conn: Any,
+    tls: Any,
+    function: str,
+    advance: Callable[[], object],
+    *,
+    request_peer: bool,
 ) -> None:
     """Schedule new keys and send the message, or finish one that has begun."""
     kind = _keyupdate.to_send(conn, function)
+    if kind:
+        send = functools.partial(perform, conn, tls, function, advance)
+        if _is_enough(conn, kind, send, request_peer=request_peer):
+            return
+    if _schedule(conn, function, request_peer=request_peer):
+        tls.do_handshake()
+    else:
+        advance()
+
+
+def _is_enough(
+    conn: Any, kind: int, send: Callable[[], None], *, request_peer: bool
+) -> bool:
+    """Send what must go first. Return whether that gives the new keys."""
     if kind in (ToSend.KEY_UPDATE, ToSend.RENEGOTIATION_UNSENT):
         scheduled = _keyupdate.get_key_update_type(conn)
-        perform()
-        if not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED:
-            return
-    elif kind == ToSend.OTHER_MESSAGE or (kind == ToSend.ANSWER and request_peer):
-        perform()  # our request must not replace the answer that this side owes
-    _schedule(conn, function, request_peer=request_peer)
-    perform()
+        send()
+        return not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED
+    if kind == ToSend.OTHER_MESSAGE or (kind == ToSend.ANSWER and request_peer):
+        send()  # our request must not replace the answer that this side owes
+    return False
 
 
-def _schedule(conn: Any, function: str, *, request_peer: bool) -> None:
+def _schedule(conn: Any, function: str, *, request_peer: bool) -> bool:
+    """Schedule a key update and return True, or a renegotiation and return False."""
     wanted = KeyUpdateType.REQUESTED if request_peer else KeyUpdateType.NOT_REQUESTED
     try:
-        return _keyupdate.key_update(conn, wanted)
+        _keyupdate.key_update(conn, wanted)
     except WrongProtocolVersionError:
         pass  # raise outside, so that later errors do not have it as their context
+    else:
+        return True
     refuse_beside_a_reader(conn, function)
     _refuse_over_unread_data(conn, function)
-    return _keyupdate.renegotiate(conn)
+    _keyupdate.renegotiate(conn)
+    return False
 
 
 # The functions of ssl.py between OpenSSL and the program's callback.

@@ -79,8 +79,8 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     if _is_over_memory(tls):
         _keyupdate.rekey(conn, "rekey", request_peer)
     else:
-        perform = functools.partial(_perform, conn, tls, "rekey")
-        _rekeying.rekey(conn, "rekey", perform, request_peer=request_peer)
+        advance = functools.partial(_send_handshake, conn, tls, "rekey")
+        _rekeying.rekey(conn, tls, "rekey", advance, request_peer=request_peer)
 
 
 def flush(conn: Any, /) -> None:
@@ -106,7 +106,8 @@ def flush(conn: Any, /) -> None:
     if _is_over_memory(tls):
         _keyupdate.flush(conn, "flush")
     else:
-        _perform(conn, tls, "flush")
+        advance = functools.partial(_send_handshake, conn, tls, "flush")
+        _rekeying.perform(conn, tls, "flush", advance)
 
 
 def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> None:
@@ -225,12 +226,6 @@ def _duplex(tls: Any) -> Optional[_keyupdate.Duplex]:
 def _is_over_memory(tls: Any) -> bool:
     """Return whether OpenSSL uses memory and no socket, and so never waits."""
     return not _is_socket(tls) or _duplex(tls) is not None
-
-
-def _perform(conn: Any, tls: Any, function: str) -> None:
-    _rekeying.perform(
-        conn, tls, function, functools.partial(_send_handshake, conn, tls, function)
-    )
 
 
 def _send_handshake(conn: Any, tls: Any, function: str) -> None:
