@@ -36,6 +36,7 @@
 #include "openssl/states.h"
 #include "streams/duplex.h"
 #include "streams/object.h"
+#include "streams/socket_methods.h"
 #include "streams/tlsbio.h"
 #include "system/forks.h"
 
@@ -94,7 +95,12 @@ import_managed_names(ku_state *state)
         state->event_handlers = import_from("pykeyupdate._events", "registered");
     }
     state->read_length = PyLong_FromLong(1024);
-    return state->event_handlers != NULL && state->read_length != NULL ? 0 : -1;
+    state->read_name = PyUnicode_InternFromString("read");
+    state->send_name = PyUnicode_InternFromString("send");
+    return state->event_handlers != NULL && state->read_length != NULL
+                   && state->read_name != NULL && state->send_name != NULL
+               ? 0
+               : -1;
 }
 
 static int
@@ -153,6 +159,15 @@ static PyMethodDef proofs[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Steals `type`. */
+static int
+add_type(PyObject *module, const char *name, PyObject *type)
+{
+    int result = type != NULL ? PyObject_SetAttrString(module, name, type) : -1;
+    Py_XDECREF(type);
+    return result;
+}
+
 static int
 add_types(PyObject *module, ku_state *state)
 {
@@ -162,14 +177,15 @@ add_types(PyObject *module, ku_state *state)
         PyErr_NoMemory();
         return -1;
     }
-    PyObject *object = ku_object_type(module);
-    int result =
-        object != NULL ? PyObject_SetAttrString(module, "ManagedObject", object) : -1;
-    Py_XDECREF(object);
     state->duplex_type = (PyTypeObject *)ku_duplex_type(module);
-    return result == 0 && state->duplex_type != NULL
-               ? PyObject_SetAttrString(module, "Duplex",
-                                        (PyObject *)state->duplex_type)
+    PyObject *duplex = (PyObject *)state->duplex_type;
+    Py_XINCREF(duplex);
+    return add_type(module, "Duplex", duplex) == 0
+                   && add_type(module, "ManagedObject", ku_object_type(module)) == 0
+                   && add_type(module, "ManagedSocket", ku_socket_methods_type(module))
+                          == 0
+                   && PyModule_AddFunctions(module, ku_socket_class) == 0
+               ? 0
                : -1;
 }
 

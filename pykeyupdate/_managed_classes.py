@@ -12,10 +12,10 @@ works until a key changes, a session ticket arrives or the socket has a timeout.
 
 Here OpenSSL reads and writes memory and never waits (``ext/streams/pump.c`` says how
 reading, writing and waiting work together). All of that is in an object that replaces
-``ssl``'s own in ``_sslobj``. So ``recv()``, ``sendall()``, ``makefile()``,
-``do_handshake()`` and all other methods are ``ssl.SSLSocket``'s own code, of whatever
-Python this runs on. This module installs that object, and closes it even while other
-threads are in it.
+``ssl``'s own in ``_sslobj``. So ``makefile()``, ``do_handshake()``, ``unwrap()`` and
+all other methods are ``ssl.SSLSocket``'s own code, of whatever Python this runs on; the
+six that move data do the same in C (``ext/streams/socket_methods.c``). This module
+makes that object, and closes it even while other threads are in it.
 """
 
 import socket
@@ -148,7 +148,7 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     return None
 
 
-class SSLSocket(Methods, SOCKET):
+class SSLSocket(Methods, _keyupdate.ManagedSocket, SOCKET):
     """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
 
     Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may
@@ -182,8 +182,10 @@ class SSLSocket(Methods, SOCKET):
     _context: Any
     _session: Any
 
-    _duplex: Optional[_keyupdate.Duplex] = None
     _rules: Rules
+    _sslobj: Optional[_keyupdate.Duplex]
+
+    __slots__ = ("_sslobj",)  # which ext/streams/socket_methods.c reads
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLSocket":
@@ -198,16 +200,8 @@ class SSLSocket(Methods, SOCKET):
             )
         return super()._create(*args, **kwargs)  # type: ignore[misc,no-any-return]
 
-    @property
-    def _sslobj(self) -> Optional[_keyupdate.Duplex]:
-        return self._duplex
-
-    @_sslobj.setter
-    def _sslobj(self, made: Any) -> None:
-        """Replace the object that ``ssl`` made for a socket with one over memory."""
-        self._duplex = None if made is None else self._over_memory()
-
     def _over_memory(self) -> _keyupdate.Duplex:
+        """Return an object over memory, for the one over the socket of ``ssl``."""
         inner = self._context._wrap_bio(
             ssl.MemoryBIO(),
             ssl.MemoryBIO(),
@@ -228,7 +222,7 @@ class SSLSocket(Methods, SOCKET):
 
     def _renew(self, function: str) -> None:
         """Get new keys if they are due, and send all output, without waiting."""
-        duplex = self._duplex
+        duplex = self._sslobj
         if duplex is not None:
             duplex.renew(function)
 
@@ -239,8 +233,11 @@ class SSLSocket(Methods, SOCKET):
         socket.socket.shutdown(self, how)
 
     def _real_close(self) -> None:
-        duplex = self._duplex
+        duplex = getattr(self, "_sslobj", None)
         # At exit, Python may have stopped a thread in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
             duplex.close(self)
         super()._real_close()  # type: ignore[misc]
+
+
+_keyupdate.set_socket_class(SSLSocket, vars(SSLSocket)["_sslobj"])

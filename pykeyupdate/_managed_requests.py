@@ -97,7 +97,7 @@ def _rekey_socket(sock: SSLSocket, wanted: int) -> bool:
 
 def _can_renew(sock: SSLSocket) -> bool:
     """Return whether a socket can have new keys: ``can_renew`` in ext/keys/ledger.h."""
-    duplex: Any = sock._duplex  # a derived class may override cipher()
+    duplex: Any = sock._sslobj  # a derived class may override cipher()
     if duplex is None:
         return False
     cipher = duplex.cipher()  # has the version in the middle of a handshake, too

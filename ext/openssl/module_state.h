@@ -30,6 +30,10 @@
     X(PyObject, event_handlers)     /* pykeyupdate._events._registered */             \
     X(PyObject, logs_at)            /* isEnabledFor() of our logger, once needed */   \
     X(PyObject, read_length)        /* 1024 */                                        \
+    X(PyObject, read_name)          /* the string "read" */                           \
+    X(PyObject, send_name)          /* the string "send" */                           \
+    X(PyObject, managed_class)      /* pykeyupdate.SSLSocket */                       \
+    X(PyObject, sslobj_slot)        /* its _sslobj, a member descriptor */            \
     X(PyTypeObject, duplex_type)    /* Duplex */
 /* clang-format on */
 

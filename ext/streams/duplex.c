@@ -90,8 +90,8 @@ fill_from_pump(void *self, char *memory, size_t room, size_t *got)
     return done != NULL ? 0 : -1;
 }
 
-static PyObject *
-py_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+PyObject *
+ku_duplex_read(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     return unless_callbacks_raised(
         (Duplex *)self, ku_read(arguments, count, MAX_READ, fill_from_pump, self), 1);
@@ -104,8 +104,8 @@ write_action(struct ku_call *call, void *argument)
     return ku_pump_write(call, view->buf, (size_t)view->len);
 }
 
-static PyObject *
-py_write(PyObject *self, PyObject *data)
+PyObject *
+ku_duplex_write(PyObject *self, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
@@ -583,10 +583,10 @@ duplex_dealloc(PyObject *object)
 }
 
 static PyMethodDef methods[] = {
-    {"read", (PyCFunction)(void (*)(void))py_read, METH_FASTCALL,
+    {"read", (PyCFunction)(void (*)(void))ku_duplex_read, METH_FASTCALL,
      "read($self, length, buffer=<unrepresentable>, /)\n--\n\n"
      "As _ssl._SSLSocket.read(), for any number of threads."},
-    {"write", py_write, METH_O,
+    {"write", ku_duplex_write, METH_O,
      "write($self, data, /)\n--\n\n"
      "As _ssl._SSLSocket.write(), for any number of threads."},
     {"pending", py_pending, METH_NOARGS,

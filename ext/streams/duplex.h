@@ -12,6 +12,12 @@ PyObject *ku_duplex_type(PyObject *module);
 /* The _ssl._SSLSocket inside; a borrowed reference. */
 PyObject *ku_duplex_inner(PyObject *duplex);
 
+/* read() with one or two arguments, and write(), as _ssl._SSLSocket has them.  Return a new
+   reference, or NULL with an exception. */
+PyObject *ku_duplex_read(PyObject *duplex, PyObject *const *arguments,
+                         Py_ssize_t count);
+PyObject *ku_duplex_write(PyObject *duplex, PyObject *data);
+
 /* Take a step; refused if this thread is already in a step of this connection.  If
    `sent`, also send what the step makes, waiting as long as the socket does.  Returns 0
    and sets `value`, or -1 with an exception. */
