@@ -469,17 +469,34 @@ wait_out_renegotiation(struct ku_call *call)
     return progress;
 }
 
+/* Where several records are written, one send() for all of them is faster than saving
+   the copy. */
+static int
+reserve_output(struct ku_call *call, size_t length)
+{
+    size_t records = length / TLS_MAX_PLAINTEXT + 1;
+    if (length <= TLS_MAX_PLAINTEXT) {
+        ku_traffic_begin_direct(call);
+    }
+    return call->bio->sends
+                   || ku_buffer_reserve(&call->bio->output,
+                                        length + records * RECORD_OVERHEAD)
+                          != NULL
+               ? 0
+               : -1;
+}
+
 /* One SSL_write_ex(). */
 static enum ku_progress
 encrypt_chunk(struct ku_call *call, const char *data, size_t length)
 {
-    size_t records = length / TLS_MAX_PLAINTEXT + 1, written = 0;
-    if (ku_buffer_reserve(&call->bio->output, length + records * RECORD_OVERHEAD)
-        == NULL) {
+    size_t written = 0;
+    if (reserve_output(call, length) < 0) {
         return KU_NO_MEMORY;
     }
     size_t flushed = call->bio->flushed;
     struct ku_outcome outcome = ku_counted_write(&call->tls, data, length, &written);
+    ku_traffic_end_direct(call);
     call->bio->flushed = flushed; /* a KeyUpdate goes with the data behind it */
     call->pump->accepted += written;
     return step_progress(call, &outcome);

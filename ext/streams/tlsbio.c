@@ -137,6 +137,20 @@ read_input(BIO *self, char *data, int length)
     return (int)taken;
 }
 
+/* Send without waiting.  Returns how many bytes the socket has taken; it is asked no more
+   once that was not all. */
+static size_t
+send_directly(struct ku_tlsbio *bio, const char *data, size_t length)
+{
+    int error = 0;
+    long sent = ku_wire_send(bio->socket, data, length, 0, &error);
+    if (sent == KU_WIRE_ERROR && !ku_wire_may_pass(error)) {
+        bio->send_error = error;
+    }
+    bio->sends = sent >= 0 && (size_t)sent == length;
+    return sent > 0 ? (size_t)sent : 0;
+}
+
 static int
 write_output(BIO *self, const char *data, int length)
 {
@@ -145,7 +159,12 @@ write_output(BIO *self, const char *data, int length)
     if (length <= 0) {
         return 0;
     }
-    if (ku_buffer_append(&bio->output, data, (size_t)length) < 0) {
+    size_t sent = bio->sends ? send_directly(bio, data, (size_t)length) : 0;
+    if (sent < (size_t)length
+        && ku_buffer_append(&bio->output, data + sent, (size_t)length - sent) < 0) {
+        if (sent > 0) {
+            return (int)sent;
+        }
         crypto.set_flags(self, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY);
         return -1; /* out of memory: try again, and nothing is lost */
     }

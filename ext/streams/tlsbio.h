@@ -8,8 +8,9 @@
 #ifndef PYKEYUPDATE_TLSBIO_H
 #define PYKEYUPDATE_TLSBIO_H
 
-#include "system/buffer.h"
 #include "openssl/libssl.h"
+#include "system/buffer.h"
+#include "system/wire.h"
 
 struct ku_tlsbio {
     struct ku_buffer input;  /* received, and not yet read by OpenSSL */
@@ -18,6 +19,9 @@ struct ku_tlsbio {
     int at_end;              /* the peer sends no more */
     struct ku_buffer output; /* written by OpenSSL, and not yet taken */
     size_t flushed;          /* bytes of it that OpenSSL wants to have sent first */
+    int sends; /* what OpenSSL writes goes to `socket`, as far as it can */
+    ku_socket socket;
+    int send_error; /* the system's error number, if that failed */
 };
 
 /* The method of such BIOs, for ku_tlsbio_install(); NULL if out of memory. */

@@ -149,6 +149,26 @@ ku_traffic_flush(struct ku_call *call)
     }
 }
 
+void
+ku_traffic_begin_direct(struct ku_call *call)
+{
+    call->bio->sends = ku_traffic_output_left(call) == 0 && !call->pump->sending
+                       && call->socket != KU_NO_SOCKET && !ku_threads_are_closed(call)
+                       && call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
+    call->bio->socket = call->socket;
+}
+
+void
+ku_traffic_end_direct(struct ku_call *call)
+{
+    call->bio->sends = 0;
+    if (call->bio->send_error != 0) {
+        call->pump->send_error = call->bio->send_error;
+        call->bio->send_error = 0;
+        discard_output(call);
+    }
+}
+
 /* What was lost cannot be sent again.  What another thread is sending belongs to it. */
 static enum ku_progress
 cannot_send(struct ku_call *call)
