@@ -24,6 +24,18 @@ class IdentityMap(Generic[Value]):
     def set(self, key: Any, value: Value) -> None:
         """Set an object's value."""
         self._entries[id(key)] = (weakref.ref(key), value)
+        self._forget_if_many()
+
+    def setdefault(self, key: Any, value: Value) -> Value:
+        """Return an object's value; first set it, if the object has none."""
+        entry = self._entries.setdefault(id(key), (weakref.ref(key), value))
+        if entry[0]() is not key:  # it was that of a dead object
+            self.set(key, value)
+            return value
+        self._forget_if_many()
+        return entry[1]
+
+    def _forget_if_many(self) -> None:
         if len(self._entries) >= self._many:
             self._forget_the_dead()
             self._many = max(self._FEW, 2 * len(self._entries))

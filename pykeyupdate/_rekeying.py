@@ -53,11 +53,15 @@ class ClientCertificate(NamedTuple):
     """Whether the certificate differs from the one before the request."""
 
 
-class Request(NamedTuple):
-    """A certificate request under way: the state before it."""
+class Request:
+    """A certificate request under way."""
 
-    certificate: Optional[bytes]
-    peer_finished: int
+    def __init__(self, certificate: Optional[bytes], peer_finished: int) -> None:
+        self.certificate = certificate  # before it
+        self.peer_finished = peer_finished  # likewise
+        self.is_joined = (
+            False  # another call continues it, and may be the one that asks
+        )
 
 
 # A request may outlive the call that made it (after a timeout, or if data came first).
@@ -214,19 +218,34 @@ def request_certificate(
         # no certificate to compare with, and ask() refuses.
         finished = _keyupdate.peer_finished(conn, function)
         before = tls.getpeercert(True) if tls.version() else None
-        request = Request(before, finished)
-    elif is_answered(conn, tls, under_way, function):
-        return under_way
-    else:
-        request = under_way
-    _requests.set(tls, request)
+        own = Request(before, finished)
+        under_way = _requests.setdefault(tls, own)
+        if under_way is own:
+            _ask_first(tls, own, ask)
+            return own
+    if not is_answered(conn, tls, under_way, function):
+        under_way.is_joined = True
+        ask(True)
+    return under_way
+
+
+def _ask_first(tls: Any, request: Request, ask: Callable[[bool], object]) -> None:
     try:
-        ask(under_way is not None)
+        _ask_unless_overtaken(request, ask)
     except PyKeyUpdateError:
-        if under_way is None:
-            _requests.remove(tls)  # a refused request is not under way
+        _requests.remove(tls)  # a refused request is not under way
         raise
-    return request
+
+
+def _ask_unless_overtaken(request: Request, ask: Callable[[bool], object]) -> None:
+    try:
+        ask(False)
+    except AlreadyPendingError:
+        if not request.is_joined:
+            raise
+    else:
+        return
+    ask(True)  # the thread that joined has asked first
 
 
 def request_step_by_step(

@@ -767,6 +767,41 @@ def test_the_client_certificate_beside_a_reader(connect, threads, authority):
     assert [take() for take in reading] == [b"done", b"done"]
 
 
+def test_a_certificate_request_that_another_thread_overtakes(
+    connect, threads, authority, monkeypatch
+):
+    """The other thread joins the request before the first has sent it."""
+
+    def setup(client, server):
+        client.post_handshake_auth = True
+        authority.configure_trust(server)
+
+    client, server = connect("tls13", setup=setup)
+    reading = threads.start(receive, client, 4)
+    request = pykeyupdate._keyupdate.request
+    first, overtaken = threading.Event(), threading.Event()
+
+    def asks(conn, function, under_way):
+        if not under_way:
+            first.set()
+            assert overtaken.wait(DEADLOCK)
+        result = request(conn, function, under_way)
+        overtaken.set()
+        return result
+
+    monkeypatch.setattr(pykeyupdate._keyupdate, "request", asks)
+    asking = []
+    for _ in range(2):
+        asking.append(
+            threads.start(pykeyupdate.request_client_certificate, server, DEADLOCK)
+        )
+        assert first.wait(DEADLOCK)
+    for brought in asking:
+        assert brought() == (None, False)
+    server.sendall(b"done")
+    assert reading() == b"done"
+
+
 # -- signals, forks and the end of the process -----------------------------------------
 
 
