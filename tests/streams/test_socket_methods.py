@@ -130,6 +130,7 @@ def test_after_close(sock, method):
 _IGNORE_UNEXPECTED_EOF = 1 << 7
 
 
+@pytest.mark.parametrize("sock", ["both"], indirect=True)  # ssl's may find an old errno
 @pytest.mark.parametrize("suppresses", [True, False])
 @pytest.mark.parametrize(
     ("read", "empty"),
