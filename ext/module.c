@@ -103,6 +103,21 @@ import_managed_names(ku_state *state)
                : -1;
 }
 
+/* What errors.c raises most. */
+static int
+import_want_read(ku_state *state)
+{
+    state->want_read = PyObject_GetAttrString(state->ssl, "SSLWantReadError");
+    state->want_read_args = Py_BuildValue("(is)", SSL_ERROR_WANT_READ,
+                                          "The operation did not complete (read)");
+    state->library_name = PyUnicode_InternFromString("library");
+    state->reason_name = PyUnicode_InternFromString("reason");
+    return state->want_read != NULL && state->want_read_args != NULL
+                   && state->library_name != NULL && state->reason_name != NULL
+               ? 0
+               : -1;
+}
+
 static int
 import_update_types(PyObject *module, ku_state *state)
 {
@@ -204,8 +219,8 @@ module_exec(PyObject *module)
 {
     ku_state *state = PyModule_GetState(module);
     state->keeps_gil = may_keep_gil();
-    if (import_names(state) < 0 || import_managed_names(state) < 0
-        || import_update_types(module, state) < 0) {
+    if (import_names(state) < 0 || import_want_read(state) < 0
+        || import_managed_names(state) < 0 || import_update_types(module, state) < 0) {
         return -1;
     }
     PyObject *_ssl = PyImport_ImportModule("_ssl");

@@ -384,6 +384,21 @@ is_unexpected_eof(int reason)
     return PY_VERSION_HEX >= 0x030a0000 && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING;
 }
 
+/* An event loop reads until this is raised, after each record that it receives, and drops
+   it.  So it is made quickly, and does not name the connection. */
+static PyObject *
+raise_want_read(ku_state *state)
+{
+    PyObject *exception = PyObject_CallObject(state->want_read, state->want_read_args);
+    if (exception != NULL
+        && PyObject_SetAttr(exception, state->library_name, Py_None) == 0
+        && PyObject_SetAttr(exception, state->reason_name, Py_None) == 0) {
+        PyErr_SetObject(state->want_read, exception);
+    }
+    Py_XDECREF(exception);
+    return NULL;
+}
+
 /* Does what PySSL_SetError() in _ssl.c does. */
 static PyObject *
 raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function,
@@ -392,11 +407,7 @@ raise_io(ku_state *state, const struct ku_outcome *outcome, const char *function
     int reason = KU_ERROR_REASON(outcome->error);
     struct ssl_error failure = {.number = outcome->value, .error = outcome->error};
     const char *class_name = "SSLError";
-    if (outcome->value == SSL_ERROR_WANT_READ) {
-        class_name = "SSLWantReadError";
-        failure.text = "The operation did not complete (read)";
-    }
-    else if (outcome->value == SSL_ERROR_WANT_WRITE) {
+    if (outcome->value == SSL_ERROR_WANT_WRITE) {
         class_name = "SSLWantWriteError";
         failure.text = "The operation did not complete (write)";
     }
@@ -473,6 +484,9 @@ PyObject *
 ku_raise(ku_state *state, const struct ku_outcome *outcome, const char *function,
          PyObject *conn)
 {
+    if (outcome->refusal == KU_IO && outcome->value == SSL_ERROR_WANT_READ) {
+        return raise_want_read(state);
+    }
     PyObject *conn_name = repr_of(conn);
     if (conn_name == NULL) {
         return NULL;

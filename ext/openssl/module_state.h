@@ -29,6 +29,10 @@
     X(PyObject, tell_events)        /* pykeyupdate._events.tell_events */             \
     X(PyObject, event_handlers)     /* pykeyupdate._events._registered */             \
     X(PyObject, logs_at)            /* isEnabledFor() of our logger, once needed */   \
+    X(PyObject, want_read)          /* ssl.SSLWantReadError */                        \
+    X(PyObject, want_read_args)     /* its arguments: see raise_want_read() */        \
+    X(PyObject, library_name)       /* the string "library" */                        \
+    X(PyObject, reason_name)        /* the string "reason" */                         \
     X(PyObject, read_length)        /* 1024 */                                        \
     X(PyObject, read_name)          /* the string "read" */                           \
     X(PyObject, send_name)          /* the string "send" */                           \
