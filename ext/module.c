@@ -36,6 +36,7 @@
 #include "openssl/states.h"
 #include "streams/duplex.h"
 #include "streams/object.h"
+#include "streams/socket_fields.h"
 #include "streams/socket_methods.h"
 #include "streams/tlsbio.h"
 #include "system/forks.h"
@@ -63,7 +64,7 @@ import_names(ku_state *state)
         state->fileno = PyObject_GetAttrString(socket, "fileno");
         state->gettimeout = PyObject_GetAttrString(socket, "gettimeout");
         state->detach = PyObject_GetAttrString(socket, "detach");
-        Py_DECREF(socket);
+        state->plain_socket_type = (PyTypeObject *)socket;
     }
     state->ssl = PyImport_ImportModule("ssl");
     state->errors = PyImport_ImportModule("pykeyupdate._errors");
@@ -200,6 +201,9 @@ add_types(PyObject *module, ku_state *state)
                    && add_type(module, "ManagedSocket", ku_socket_methods_type(module))
                           == 0
                    && PyModule_AddFunctions(module, ku_socket_class) == 0
+                   && PyModule_AddIntConstant(module, "reads_socket_fields",
+                                              state->reads_socket_fields)
+                          == 0
                ? 0
                : -1;
 }
@@ -228,7 +232,10 @@ module_exec(PyObject *module)
         return -1;
     }
     int result = bind_and_prove(module, state, _ssl);
-    result = result == 0 && ku_states_prove(state, _ssl) >= 0 ? 0 : -1;
+    result = result == 0 && ku_states_prove(state, _ssl) >= 0
+                     && ku_socket_fields_prove(state) == 0
+                 ? 0
+                 : -1;
     Py_DECREF(_ssl);
     return result == 0 && add_types(module, state) == 0
                    && PyModule_AddFunctions(module, proofs) == 0

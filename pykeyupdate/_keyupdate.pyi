@@ -15,6 +15,7 @@ class _LibSSL(TypedDict):
 libssl: Final[_LibSSL]
 tables: Final[dict[str, Any]]  # what C and Python must agree on
 WANTED: Final[int]
+reads_socket_fields: Final[int]
 WANTED_OF_BOTH: Final[int]
 UNLESS_INHERITED: Final[int]
 

@@ -22,9 +22,10 @@
     X(PyTypeObject, socket_type)    /* ssl.SSLSocket, as ssl came with it */          \
     X(PyTypeObject, object_type)    /* ssl.SSLObject, likewise */                     \
     X(PyObject, partial)            /* functools.partial */                           \
-    X(PyObject, fileno)             /* _socket.socket.fileno */                       \
-    X(PyObject, gettimeout)         /* _socket.socket.gettimeout */                   \
-    X(PyObject, detach)             /* _socket.socket.detach */                       \
+    X(PyTypeObject, plain_socket_type) /* _socket.socket */                           \
+    X(PyObject, fileno)             /* its fileno() */                                \
+    X(PyObject, gettimeout)         /* its gettimeout() */                            \
+    X(PyObject, detach)             /* its detach() */                                \
     X(PyObject, act_on_impossible)  /* pykeyupdate._policy.act_on_impossible */       \
     X(PyObject, tell_events)        /* pykeyupdate._events.tell_events */             \
     X(PyObject, event_handlers)     /* pykeyupdate._events._registered */             \
@@ -48,6 +49,7 @@ typedef struct {
     PyObject *update_types[3]; /* KeyUpdateType(-1), (0), (1) */
     BIO_METHOD *bio_method;    /* of managed sockets; never freed */
     int keeps_gil;             /* OpenSSL may be called with the GIL */
+    int reads_socket_fields;   /* see streams/socket_fields.h */
     Py_ssize_t head;           /* sizeof(PyObject) in this interpreter */
     struct ku_libssl libssl;
 } ku_state;

@@ -3,6 +3,7 @@
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
+#include "streams/socket_fields.h"
 #include "streams/traffic.h"
 
 #include <errno.h>
@@ -118,26 +119,6 @@ ku_call_end_look(Duplex *self, int begun)
     }
 }
 
-/* Get the socket's descriptor, and its own timeout in seconds (-1: it blocks).  Returns
-   0, or -1 with an exception.  Calls the functions of the base class: looking up
-   methods would cost as much again. */
-static int
-ask_owner(ku_state *state, PyObject *owner, double *timeout, ku_socket *socket)
-{
-    PyObject *number = PyObject_CallFunctionObjArgs(state->fileno, owner, NULL);
-    PyObject *seconds = NULL;
-    if (number != NULL) {
-        *socket = (ku_socket)PyLong_AsLongLong(number);
-        Py_DECREF(number);
-        seconds = PyObject_CallFunctionObjArgs(state->gettimeout, owner, NULL);
-    }
-    if (seconds != NULL) {
-        *timeout = seconds == Py_None ? -1.0 : PyFloat_AsDouble(seconds);
-        Py_DECREF(seconds);
-    }
-    return PyErr_Occurred() ? -1 : 0;
-}
-
 static PyObject *
 bad_descriptor(const char *text)
 {
@@ -181,7 +162,7 @@ prepare_call(ku_state *state, Duplex *self, const char *function, PyObject *give
         raise_no_socket(state, self, function);
         return -1;
     }
-    int result = ask_owner(state, owner, &own, &call->socket);
+    int result = ku_socket_fields(state, owner, &call->socket, &own);
     Py_DECREF(owner);
     double timeout = own;
     if (result == 0 && given != NULL) {
