@@ -12,6 +12,7 @@ OpenSSL moves itself: their ``do_handshake()`` waits.
 
 import enum
 import functools
+import ssl
 import sys
 from types import FrameType
 from typing import Any, Callable, NamedTuple, Optional
@@ -119,6 +120,7 @@ def _schedule(conn: Any, function: str, *, request_peer: bool) -> bool:
 
 # The functions of ssl.py between OpenSSL and the program's callback.
 _SHIMS = ("inner", "shim_cb")
+_SSL_GLOBALS = vars(ssl)
 
 
 def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
@@ -135,10 +137,9 @@ def refuse_in_callback(conn: Any, tls: Any, function: str) -> None:
     """
     if _is_managed(tls):
         return
-    waits = getattr(tls, "gettimeout", lambda: 0)() != 0
     frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__") == "ssl" and _is_of(tls, frame, waits):
+        if frame.f_globals is _SSL_GLOBALS and _is_of(tls, frame):
             raise AlreadyPendingError(
                 f"{call_text(function, conn)}: refused, and nothing was done: it was "
                 "called from a callback, or a signal handler, in the middle of "
@@ -154,9 +155,10 @@ def _is_managed(tls: Any) -> bool:
     )
 
 
-def _is_of(tls: Any, frame: FrameType, waits: bool) -> bool:
+def _is_of(tls: Any, frame: FrameType) -> bool:
     """Return whether a frame of ssl.py is in OpenSSL with this connection."""
     if frame.f_code.co_name not in _SHIMS:
+        waits = getattr(tls, "gettimeout", lambda: 0)() != 0
         return not waits and frame.f_locals.get("self") is tls
     within = [*frame.f_locals.values()]
     if frame.f_back is not None:
