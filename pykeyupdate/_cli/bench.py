@@ -6,24 +6,30 @@ are measured in turns, round by round, on one OpenSSL. The best round of each co
 
 import argparse
 import ctypes
-import shutil
 import ssl
-import subprocess
-import sys
-import sysconfig
 import tempfile
 import timeit
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 from .. import KeyUpdateType, get_key_update_type, key_update
 from .._keyupdate import libssl
-from . import bench_duplex, bench_policy, doctor, local_connections
+from . import (
+    bench_asyncio,
+    bench_duplex,
+    bench_import,
+    bench_instructions,
+    bench_policy,
+    bench_rekey,
+    c_program,
+    doctor,
+    local_connections,
+)
+from .exit_codes import CannotRun
 
 _ROUNDS = 25
 _QUESTIONS = 5_000  # per round
 _CYCLES = 500
-_C_PROGRAM = Path(__file__).parents[2] / "tests" / "bench" / "cycle.c"
 
 
 class Entry(NamedTuple):
@@ -39,16 +45,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
     parser.add_argument(
         "what",
-        choices=["calls", "duplex", "policy"],
+        choices=_BENCHMARKS,
         help="calls: each call, and a whole key update; "
         "duplex: managed sockets compared with ssl.SSLSocket; "
-        "policy: managed objects compared with ssl.SSLObject",
+        "instructions: the same, counted by valgrind; "
+        "rekey: a key update sent and read, compared with OpenSSL in C; "
+        "policy: managed objects compared with ssl.SSLObject; "
+        "asyncio: the same in event loops; "
+        "import: import pykeyupdate compared with import ssl",
     )
-    what = parser.parse_args(argv).what
-    if what == "calls":
-        return bench_calls()
-    main_of = {"duplex": bench_duplex.main, "policy": bench_policy.main}
-    return main_of[what](ssl.TLSVersion.TLSv1_3)
+    return _BENCHMARKS[parser.parse_args(argv).what]()
 
 
 def bench_calls() -> int:
@@ -130,52 +136,19 @@ def bench_cycle(
     near: ssl.SSLObject, far: ssl.SSLObject, certificate: Any, folder: Path
 ) -> None:
     """Compare a whole key update with the same in a C program."""
-    program = compiled(folder)
-    if program is None:
-        return
-    pem = folder / "server.pem"
-    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-    command = [str(program), str(libssl["path"]), str(pem), str(_CYCLES)]
-
-    def run_program() -> list[str]:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return done.stdout.splitlines()
-
     try:
-        _, cipher = run_program()
-    except subprocess.CalledProcessError as error:
-        print(f"\nNo cycle: the C program says: {error.stderr.strip()}")
+        program = c_program.Program(certificate, folder)
+        cipher = program.run(_CYCLES).cipher
+    except CannotRun as reason:
+        print(f"\nNo cycle: {reason}")
         return
     cycle = "key_update(near); near.write(b'x'); far.read(1)"
     names = {"key_update": key_update, "near": near, "far": far}
     compare(
         "A cycle: schedule, perform with one byte of data, the peer reads it",
-        Entry(f"the C program, {cipher}", lambda: float(run_program()[0])),
+        Entry(f"the C program, {cipher}", lambda: program.run(_CYCLES).cycle),
         timed(cycle, names, "target: at most 1.25", calls=_CYCLES),
     )
-
-
-def compiled(folder: Path) -> Optional[Path]:
-    """Return the compiled C program, or None after saying why there is none."""
-    if not _C_PROGRAM.exists():
-        print(
-            "\nNo cycle: the C program it is compared with is in a checkout alone "
-            "(tests/bench/cycle.c)"
-        )
-        return None
-    configured = (sysconfig.get_config_var("CC") or "cc").split()[0]
-    compiler = shutil.which(configured) or shutil.which("cc")
-    if sys.platform == "win32" or compiler is None:
-        print(
-            "\nNo cycle: the C program it is compared with needs POSIX and a C "
-            f"compiler (looked for {configured!r} and 'cc')"
-        )
-        return None
-    program = folder / "cycle"
-    subprocess.run(
-        [compiler, "-std=c11", "-O2", "-o", program, _C_PROGRAM, "-ldl"], check=True
-    )
-    return program
 
 
 def timed(
@@ -195,3 +168,14 @@ def compare(heading: str, base: Entry, *others: Entry) -> None:
     for entry, time in zip(entries, best):
         ratio = "" if entry is base else f"{time / best[0]:6.2f} times the first"
         print(f"  {entry.label:<48}{time:9.1f} ns{ratio}  {entry.target}".rstrip())
+
+
+_BENCHMARKS: dict[str, Callable[[], int]] = {
+    "calls": bench_calls,
+    "duplex": lambda: bench_duplex.main(ssl.TLSVersion.TLSv1_3),
+    "instructions": bench_instructions.main,
+    "rekey": bench_rekey.main,
+    "policy": lambda: bench_policy.main(ssl.TLSVersion.TLSv1_3),
+    "asyncio": bench_asyncio.main,
+    "import": bench_import.main,
+}

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple, Optional
 
 from .._installation import manage
-from . import bench_duplex, doctor, local_connections
+from . import bench_duplex, doctor, local_connections, pairs
 
 _CONNECTIONS = 40  # of each kind
 _ROUNDS = 20  # on each connection; an even number
@@ -103,10 +103,10 @@ def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
             for kind in order:
                 times[kind].append(_timed(what, ends[kind]))
     ours, stock = (what.amount / median(times[kind]) for kind in _NAMES)
-    ratio = median(s / m for m, s in zip(times["managed"], times["stock"]))
+    ratios = [s / m for m, s in zip(times["managed"], times["stock"])]
     print(
         f"  {what.label:<34}{ours:10.0f} : {stock:10.0f} {what.unit:<6}"
-        f"{ratio:7.3f}  target: at least 0.98"
+        f"{pairs.ratio_text(ratios)}  target: at least 0.98"
     )
 
 

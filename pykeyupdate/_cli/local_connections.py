@@ -87,3 +87,20 @@ def memory_connection(
     far.write(b"!")  # after the session tickets, which near reads first
     near.read(1)
     return near, far
+
+
+@contextlib.contextmanager
+def socket_connection(
+    client: ssl.SSLContext, server: ssl.SSLContext
+) -> Iterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    """Connect over a socket pair and yield both ends, after their handshake."""
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(end) for end in socket.socketpair()]
+        with ThreadPoolExecutor(1) as pool:
+            accepting = pool.submit(server.wrap_socket, ends[0], server_side=True)
+            connected = client.wrap_socket(ends[1], server_hostname=NAME)
+            accepted = accepting.result()
+        near, far = stack.enter_context(connected), stack.enter_context(accepted)
+        far.write(b"!")  # after the session tickets, which near reads first
+        near.read(1)
+        yield near, far

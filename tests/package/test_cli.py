@@ -1,5 +1,6 @@
 """pykeyupdate/_cli: the commands, run in this process and as a user would."""
 
+import contextlib
 import errno
 import json
 import os
@@ -15,7 +16,18 @@ import pytest
 
 import pykeyupdate
 from pykeyupdate import _cli
-from pykeyupdate._cli import bench, bench_duplex, bench_policy, demo, doctor
+from pykeyupdate._cli import (
+    bench_asyncio,
+    bench_duplex,
+    bench_import,
+    bench_instructions,
+    bench_policy,
+    bench_rekey,
+    c_program,
+    demo,
+    doctor,
+    pairs,
+)
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
@@ -269,10 +281,10 @@ def test_bench_calls_compares_side_by_side(capsys):
 
 
 def test_bench_calls_outside_a_checkout_has_no_c_program(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(bench, "_C_PROGRAM", tmp_path / "cycle.c")
+    monkeypatch.setattr(c_program, "_SOURCE", tmp_path / "cycle.c")
     assert _cli.main(["bench", "calls"]) == 0
     out = capsys.readouterr().out
-    assert "No cycle: the C program it is compared with is in a checkout alone" in out
+    assert "No cycle: The C program it is compared with is in a checkout alone" in out
     assert "A cycle" not in out
 
 
@@ -319,3 +331,97 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
     out = capsys.readouterr().out
     for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +512"):
         assert text in out
+
+
+@pytest.mark.usefixtures("all_processors")
+def test_bench_rekey_changes_the_keys_once_a_cycle(capsys, monkeypatch):
+    """And the cycle that it compares with leaves them."""
+    sent, made = [], []
+
+    def contexts(*arguments):
+        client, server = make(*arguments)
+        client._msg_callback = lambda conn, direction, version, content, kind, data: (
+            sent.append(direction) if kind == ssl._TLSMessageType.KEY_UPDATE else None
+        )
+        return client, server
+
+    def key_updates_of(cycle):
+        cycle()  # a policy changes no key that has protected nothing
+        sent.clear()
+        cycle()
+        cycle()
+        return sent.copy()
+
+    @contextlib.contextmanager
+    def cycles(what, *authority):
+        with measure(what, *authority) as both:
+            made.append([what.label, *map(key_updates_of, both)])
+            yield both
+
+    make, measure = bench_rekey.local_connections.contexts, bench_rekey._cycles
+    monkeypatch.setattr(bench_rekey.local_connections, "contexts", contexts)
+    monkeypatch.setattr(bench_rekey, "_cycles", cycles)
+    monkeypatch.setattr(bench_rekey, "_ROUNDS", 1)
+    monkeypatch.setattr(bench_rekey, "_CYCLES", 2000)
+    assert _cli.main(["bench", "rekey"]) == 0
+    assert made == [
+        [what.label, ["write"] * 2, []] for what in bench_rekey.MEASUREMENTS
+    ]
+    assert capsys.readouterr().out.count("target: at most") == len(made)
+
+
+def test_bench_import_compares_in_fresh_processes(capsys, monkeypatch):
+    monkeypatch.setattr(bench_import, "_ROUNDS", 2)
+    assert _cli.main(["bench", "import"]) == 0
+    out = capsys.readouterr().out
+    for text in ("2 pairs of fresh processes", "import ssl", "target: at most 0.63"):
+        assert text in out
+
+
+def test_bench_asyncio_compares_side_by_side(capsys, monkeypatch):
+    monkeypatch.setattr(bench_asyncio, "_ROUNDS", 1)
+    monkeypatch.setattr(bench_asyncio, "_SECONDS", 0.01)
+    assert _cli.main(["bench", "asyncio"]) == 0
+    out = capsys.readouterr().out
+    for text in ("asyncio, 64 bytes", "262144 bytes", "uvloop", "target: at least"):
+        assert text in out
+
+
+def test_bench_instructions_needs_valgrind(capsys, monkeypatch):
+    monkeypatch.setattr(bench_instructions.shutil, "which", lambda name: None)
+    assert _cli.main(["bench", "instructions"]) == 2
+    assert "valgrind, which is not installed" in capsys.readouterr().err
+
+
+def test_bench_instructions_measures_what_it_names(
+    authority, certificate, tmp_path, monkeypatch
+):
+    """The process that valgrind counts, without valgrind."""
+    classes = []
+    transfer = bench_instructions._send
+
+    def send(sender, receiver, ball):
+        classes.extend([type(sender), type(receiver)])
+        transfer(sender, receiver, ball)
+
+    pem, trusted = tmp_path / "server.pem", tmp_path / "authority.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    authority.cert_pem.write_to_path(str(trusted))
+    monkeypatch.setattr(bench_instructions, "_send", send)
+    for kind in ("managed", "stock"):
+        bench_instructions.run(kind, "64", str(pem), str(trusted), "1")
+    assert classes == [pykeyupdate.SSLSocket] * 4 + [ssl.SSLSocket] * 4
+
+
+def test_pairs_are_taken_in_turns():
+    order = []
+    measured = pairs.take_turns(
+        lambda: order.append("ours") or 1.0, lambda: order.append("theirs") or 2.0, 3
+    )
+    assert measured == [(1.0, 2.0)] * 3
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_a_ratio_says_its_spread():
+    assert pairs.ratio_text([1.0, 2.0, 3.0]) == "  2.00 (1.00 to 3.00)"
+    assert pairs.ratio_text([1.5]) == "  1.50 (1.50 to 1.50)"
