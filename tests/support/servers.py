@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .link import Witness
@@ -189,6 +190,11 @@ class Uvicorn:
         return self.server.servers[0].sockets[0].getsockname()[1]
 
     def __exit__(self, *_):
+        # It fails over a WebSocket that its client has just closed, if it is told to
+        # close it before it has seen the connection's end.
+        connections, deadline = self.server.server_state.connections, time.time() + 5
+        while connections and time.time() < deadline:
+            threading.Event().wait(0.01)
         self.server.should_exit = True
         self.thread.join(20)
         assert not self.thread.is_alive()
