@@ -1,6 +1,7 @@
 #include "keys/telling.h"
 
 #include "openssl/errors.h"
+#include "openssl/object_lock.h"
 #include "openssl/sslobject.h"
 
 enum { LOGGING_DEBUG = 10, LOGGING_INFO = 20, LOGGING_WARNING = 30 };
@@ -33,10 +34,10 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
     return answer != NULL ? 0 : -1;
 }
 
-/* Find isEnabledFor() of the logger `pykeyupdate`.  Returns 1 if it has; 0 if the program
-   has not imported logging, and so cannot have set a level; -1 with an exception. */
-static int
-find_logger(ku_state *state)
+/* isEnabledFor() of the logger `pykeyupdate`, as a new reference.  NULL if the program has
+   not imported logging, and so cannot have set a level, or with an exception. */
+static PyObject *
+find_logger(void)
 {
     PyObject *name = PyUnicode_FromString("logging");
     PyObject *logging = name != NULL ? PyImport_GetModule(name) : NULL;
@@ -49,14 +50,41 @@ find_logger(ku_state *state)
         PyErr_Clear(); /* another thread is importing it */
     }
     if (get == NULL) {
-        return PyErr_Occurred() ? -1 : 0;
+        return NULL;
     }
     PyObject *logger = PyObject_CallFunction(get, "s", "pykeyupdate");
     Py_DECREF(get);
-    state->logs_at =
+    PyObject *logs_at =
         logger != NULL ? PyObject_GetAttrString(logger, "isEnabledFor") : NULL;
     Py_XDECREF(logger);
-    return state->logs_at != NULL ? 1 : -1;
+    return logs_at;
+}
+
+/* Keep what was found, unless another thread has kept it meanwhile.  Returns what is kept,
+   as a new reference, or NULL.  Steals `found`. */
+static PyObject *
+keep_logger(ku_state *state, PyObject *found)
+{
+    PyObject *kept;
+    KU_LOCK_OBJECT(state->event_handlers); /* an object of this interpreter's alone */
+    if (state->logs_at == NULL) {
+        state->logs_at = found;
+        found = NULL;
+    }
+    kept = state->logs_at;
+    Py_XINCREF(kept);
+    KU_UNLOCK_OBJECT();
+    Py_XDECREF(found);
+    return kept;
+}
+
+/* As find_logger(), but look for it only once. */
+static PyObject *
+logger_of(ku_state *state)
+{
+    PyObject *kept = keep_logger(state, NULL);
+    PyObject *found = kept == NULL ? find_logger() : NULL;
+    return found != NULL ? keep_logger(state, found) : kept;
 }
 
 /* Is anybody told of these events?  Mostly not: programs have no handler, and do not log
@@ -72,11 +100,12 @@ has_listener(ku_state *state, int events)
     if ((events & ~at_debug) != 0 || PyDict_Size(state->event_handlers) != 0) {
         return 1;
     }
-    int found = state->logs_at != NULL ? 1 : find_logger(state);
-    if (found <= 0) {
-        return found;
+    PyObject *logs_at = logger_of(state);
+    if (logs_at == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
     }
-    PyObject *answer = PyObject_CallFunction(state->logs_at, "i", LOGGING_DEBUG);
+    PyObject *answer = PyObject_CallFunction(logs_at, "i", LOGGING_DEBUG);
+    Py_DECREF(logs_at);
     int logs = answer != NULL ? PyObject_IsTrue(answer) : -1;
     Py_XDECREF(answer);
     return logs;
@@ -127,6 +156,20 @@ ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report)
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Only who occupies the object may touch its ledger's events: OpenSSL may be adding to them
+   in another thread. */
+void
+ku_collect_events(PyObject *sslobj, struct ku_ledger *ledger, struct ku_report *report)
+{
+    KU_LOCK_OBJECT(sslobj);
+    if (ku_ledger_occupy(ledger).refusal == KU_OK) {
+        report->events |= ku_ledger_take_events(ledger);
+        report->why_cut = ledger->why_cut;
+        ku_ledger_vacate(ledger);
+    }
+    KU_UNLOCK_OBJECT();
+}
+
 int
 ku_tell_events_of_object(ku_state *state, PyObject *sslobj)
 {
@@ -136,8 +179,7 @@ ku_tell_events_of_object(ku_state *state, PyObject *sslobj)
     SSL *ssl = ku_sslobject_ssl(state, sslobj);
     struct ku_ledger *ledger = ssl != NULL ? ku_ledger_of(ssl) : NULL;
     if (ledger != NULL && !ledger->is_shared) {
-        report.events = ku_ledger_take_events(ledger);
-        report.why_cut = ledger->why_cut;
+        ku_collect_events(sslobj, ledger, &report);
     }
     if (report.events != 0) {
         owner = PyObject_GetAttrString(sslobj, "owner");

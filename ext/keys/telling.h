@@ -25,7 +25,13 @@ int ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
    before as its context.  Returns 0, or -1 if an exception is set. */
 int ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report);
 
-/* The same for the events of a step (calls/step.h) on an _ssl._SSLSocket, if that is a
+/* Move the events of an SSLObject, which this thread does not occupy, into `report`.  Its
+   `sslobj` is the _ssl._SSLSocket.  If a call is under way that occupies it, that call
+   tells them when it ends, and nothing is moved. */
+void ku_collect_events(PyObject *sslobj, struct ku_ledger *ledger,
+                       struct ku_report *report);
+
+/* The same as ku_tell_events() for the events of a step (calls/step.h) on an _ssl._SSLSocket, if that is a
    managed SSLObject's.  A managed socket's calls report their own. */
 int ku_tell_events_of_object(ku_state *state, PyObject *sslobj);
 

@@ -76,8 +76,10 @@ ku_io_begin(struct ku_io *io, PyTypeObject *defining, PyObject *self,
 {
     *io = (struct ku_io){.self = self, .function = function};
     io->state = PyType_GetModuleState(defining);
+    KU_LOCK_OBJECT(self); /* another thread may set `_sslobj` */
     io->inner = ((ManagedObject *)self)->inner;
     Py_XINCREF(io->inner);
+    KU_UNLOCK_OBJECT();
     if (io->inner != NULL && Py_TYPE(io->inner) == io->state->sslobject_type) {
         (void)ku_ledger_tls(io->state, io->inner, &io->tls);
     }
@@ -183,8 +185,7 @@ ku_io_unless_callbacks_raised(struct ku_io *io, PyObject *result)
 PyObject *
 ku_io_finish(struct ku_io *io, PyObject *result)
 {
-    io->report.events |= ku_ledger_take_events(io->tls.ledger);
-    io->report.why_cut = io->tls.ledger->why_cut;
+    ku_collect_events(io->inner, io->tls.ledger, &io->report);
     if (io->report.events == 0) {
         return result;
     }

@@ -133,6 +133,35 @@ def test_nothing_is_done_to_an_object_in_the_middle_of_a_call(make_contexts, kin
     assert wire.write(b"data") == b"data"
 
 
+def test_a_call_reports_no_events_of_the_one_that_it_is_in(make_contexts, kind):
+    """OpenSSL may be adding to them at that moment, in another thread."""
+    if kind == "socket":
+        pytest.skip("tests/streams/test_managed_sockets.py")
+    inside, told = [], []
+
+    def callback(conn, *_):
+        inside.append(True)
+        for call in (lambda: conn.write(b"more"), lambda: pykeyupdate.rekey(conn)):
+            if armed:
+                with pytest.raises(pykeyupdate.AlreadyPendingError):
+                    call()
+        inside.pop()
+
+    armed = False
+    contexts = make_contexts("tls13")
+    contexts[0]._msg_callback = callback
+    wire = Wire(contexts, kind, "client", policy=None).handshake()
+    armed = True
+    remove = pykeyupdate.on_event(lambda event: told.append((event.kind, *inside)))
+    try:
+        pykeyupdate.key_update(wire.peer)
+        assert wire.peer_writes(b"data") == b"data"
+    finally:
+        remove()
+        armed = False
+    assert told == [(pykeyupdate.EventKind.KEY_UPDATE_RECEIVED,)]
+
+
 @pytest.mark.parametrize("name", ["do_handshake", "unwrap", "read"])
 def test_threads_that_meet_in_an_object_leave_it_free(make_contexts, kind, name):
     """One of them is refused; when all are gone, nobody is (without a GIL, too)."""
