@@ -324,9 +324,11 @@ ku_ledger_vacate(struct ku_ledger *ledger)
 int
 ku_ledger_note_impossible(struct ku_ledger *ledger)
 {
+    ku_mutex_lock(&ledgers_lock); /* several threads may write to a managed socket */
     int is_first = !ledger->impossible;
+    ledger->impossible = 1;
+    ku_mutex_unlock(&ledgers_lock);
     if (is_first) {
-        ledger->impossible = 1;
         add_to_count(ledger, KU_COUNT_IMPOSSIBLE);
     }
     return is_first;

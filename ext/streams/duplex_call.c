@@ -2,6 +2,7 @@
 
 #include "keys/policy.h"
 #include "openssl/errors.h"
+#include "openssl/object_lock.h"
 #include "openssl/sslobject.h"
 #include "streams/socket_fields.h"
 #include "streams/traffic.h"
@@ -51,15 +52,24 @@ refuse_owner(ku_state *state, enum ku_refusal refusal, const char *function,
     Py_DECREF(owner);
 }
 
+/* After a fork() the first use makes the pump this process's own. */
+static void
+notice_fork(Duplex *self)
+{
+    KU_LOCK_OBJECT(self); /* two threads of the child may be the first */
+    if (self->forks != ku_forks) {
+        ku_pump_forked(&self->pump);
+        self->forks = ku_forks;
+    }
+    KU_UNLOCK_OBJECT();
+}
+
 /* Every use of the pump begins with this.  Returns 0, or -1 with an exception if it
    cannot be used (in this process). */
 static int
 check_usable(ku_state *state, Duplex *self, const char *function)
 {
-    if (self->forks != ku_forks) {
-        self->forks = ku_forks;
-        ku_pump_forked(&self->pump);
-    }
+    notice_fork(self);
     if (self->inner == NULL || self->pump.broken_by_fork) {
         refuse_owner(state, self->inner == NULL ? KU_CLOSED : KU_FORKED, function,
                      self);
@@ -204,8 +214,7 @@ is_broken_by_fork(Duplex *self, struct ku_call *call)
     if (self->forks == ku_forks) {
         return 0;
     }
-    self->forks = ku_forks;
-    ku_pump_forked(call->pump);
+    notice_fork(self);
     return call->pump->broken_by_fork;
 }
 

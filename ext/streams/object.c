@@ -24,6 +24,29 @@
    costs a tenth of the time of a small write. */
 #define LITTLE_DATA 4096
 
+/* Returns 0, or -1 with an exception if another call is under way. */
+static int
+occupy_object(struct ku_io *io)
+{
+    struct ku_outcome outcome;
+    KU_LOCK_OBJECT(io->inner);
+    outcome = ku_ledger_occupy(io->tls.ledger);
+    KU_UNLOCK_OBJECT();
+    if (outcome.refusal != KU_OK) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+        return -1;
+    }
+    return 0;
+}
+
+static void
+vacate_object(struct ku_io *io)
+{
+    KU_LOCK_OBJECT(io->inner);
+    ku_ledger_vacate(io->tls.ledger);
+    KU_UNLOCK_OBJECT();
+}
+
 /* --- reading ---------------------------------------------------------------------- */
 
 struct reading {
@@ -211,6 +234,19 @@ object_encrypt(struct ku_io *io, void *argument, struct ku_outcome *outcome)
     return outcome->refusal == KU_OK;
 }
 
+/* Another thread may be encrypting what is held.  Returns 1, 0 if it is too much to hold,
+   or -1 with an exception. */
+static int
+hold_data(struct ku_io *io, const struct writing *writing)
+{
+    if (occupy_object(io) < 0) {
+        return -1;
+    }
+    int done = ku_asyncio_hold(io, writing->data, writing->n);
+    vacate_object(io);
+    return done;
+}
+
 static int
 write_part(struct ku_io *io, struct writing *writing, int has_little_to_do)
 {
@@ -218,7 +254,7 @@ write_part(struct ku_io *io, struct writing *writing, int has_little_to_do)
     int done = ku_io_try(io, object_encrypt, writing, has_little_to_do, &outcome);
     if (done == 0 && outcome.value == SSL_ERROR_WANT_READ && ku_io_is_of_asyncio(io)
         && ku_io_is_renegotiating(io)) {
-        done = ku_asyncio_hold(io, writing->data, writing->n);
+        done = hold_data(io, writing);
     }
     return done > 0 ? 0 : done < 0 ? -1 : ku_io_raise(io, &outcome);
 }
@@ -283,28 +319,6 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
 }
 
 /* --- handshakes and shutdowns ----------------------------------------------------- */
-
-static int
-occupy_object(struct ku_io *io)
-{
-    struct ku_outcome outcome;
-    KU_LOCK_OBJECT(io->inner);
-    outcome = ku_ledger_occupy(io->tls.ledger);
-    KU_UNLOCK_OBJECT();
-    if (outcome.refusal != KU_OK) {
-        ku_raise(io->state, &outcome, io->function, io->self);
-        return -1;
-    }
-    return 0;
-}
-
-static void
-vacate_object(struct ku_io *io)
-{
-    KU_LOCK_OBJECT(io->inner);
-    ku_ledger_vacate(io->tls.ledger);
-    KU_UNLOCK_OBJECT();
-}
 
 /* Call the method of the _SSLSocket that ssl.SSLObject would call.  A cut-off looks to
    it like the peer's close_notify, so raise the cut-off instead. */

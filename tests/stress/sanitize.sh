@@ -58,11 +58,12 @@ python_noise() {
     done
 }
 
-# Of the interpreter and OpenSSL TSan sees nothing: the reference counts that order a
-# deallocation are not among what it knows, and what libc does for them is not ours.
+# Of the interpreter and OpenSSL TSan sees nothing: neither the reference counts that order
+# a deallocation nor critical sections are among what it knows, and what libc does for them
+# is not ours.
 in_tsan() {
-    printf '%s\n' race:duplex_dealloc race:_PyObjectStack race:libcrypto.so \
-        race:libssl.so >"$work/tsan.supp"
+    printf '%s\n' race:duplex_dealloc race:keep_logger race:_PyObjectStack \
+        race:libcrypto.so race:libssl.so >"$work/tsan.supp"
     PYTHONPATH="$work/tsan:$PWD/tests" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
         TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66 \
 ignore_noninstrumented_modules=1" \
