@@ -14,8 +14,8 @@ import subprocess
 import tempfile
 from typing import Any, Iterator
 
-# Reads [two PEMs of an authority or null, names, options]; writes the certificate and the
-# key of an authority (null) or of what that authority certifies.
+# Reads [two PEMs of an authority or null, names, options]; writes the certificate and
+# the key of an authority (null) or of what that authority certifies.
 MAKER = """
 import json, sys, trustme
 authority, names, options = json.load(sys.stdin)
