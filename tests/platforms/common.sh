@@ -92,7 +92,8 @@ step() {
     shift 2
     if "$@" >"$log" 2>&1; then result=ok; fi
     printf '%-18s %-11s %-6s %4d s  %s\n' "$name" "$label" "$result" $((SECONDS - start)) \
-        "$(grep -E 'calls did|passed|failed|runs|calls|fine' "$log" | tail -n 1)" | tee -a "$work/$name.results"
+        "$(grep -E 'calls did|passed|runs,|calls on|: fine|FAILED|WRONG|cut after' "$log" | tail -n 1 | cut -c -100)" |
+        tee -a "$work/$name.results"
 }
 
 # copy_checkout FOLDER: what git knows, and nothing that was built. A copy is no repository.

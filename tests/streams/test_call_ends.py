@@ -241,6 +241,12 @@ WAYS = [
 ]
 
 
+def without_name(end):
+    """As ssl tells of a reason that is younger than ssl."""
+    *start, reason, text = end
+    return (*start, None, text.replace(f": {reason}]", "]", 1))
+
+
 @pytest.mark.parametrize("version", ["tls13", "tls12"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_it_ends_as_ssls_own(make_contexts, way, version):
@@ -248,7 +254,11 @@ def test_it_ends_as_ssls_own(make_contexts, way, version):
     contexts = list(make_contexts(version))
     for context in contexts:
         pykeyupdate.manage(context)
-    assert list(way(contexts)) == theirs
+    ours = list(way(contexts))
+    for i, their in enumerate(theirs):
+        if isinstance(their, tuple) and their[-3:-1] == ("SSL", None) != ours[i][-3:-1]:
+            ours[i] = without_name(ours[i])
+    assert ours == theirs
 
 
 def test_a_certificate_for_another_host_in_a_renegotiation(make_contexts, authority):
