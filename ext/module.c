@@ -151,13 +151,17 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
     else if (found != NULL) {
         result = PyObject_SetAttrString(module, "libssl", found);
     }
+    PyObject *addresses = result == 0 ? ku_libssl_addresses(&state->libssl) : NULL;
+    result =
+        addresses != NULL ? PyObject_SetAttrString(module, "addresses", addresses) : -1;
+    Py_XDECREF(addresses);
     Py_XDECREF(found);
     Py_XDECREF(probe);
     return result;
 }
 
-/* Returns True, or False if this OpenSSL cannot make a connection on which to prove
-   them. */
+/* Returns True, or False if there are names and this OpenSSL cannot make a connection on
+   which to prove them. */
 static PyObject *
 py_prove_states(PyObject *module, PyObject *ignored)
 {
@@ -171,7 +175,7 @@ py_prove_states(PyObject *module, PyObject *ignored)
 static PyMethodDef proofs[] = {
     {"prove_states", py_prove_states, METH_NOARGS,
      "prove_states($module, /)\n--\n\n"
-     "Prove the names of OpenSSL's states, as at import."},
+     "Prove the states of OpenSSL, as at import."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -13,6 +13,7 @@ class _LibSSL(TypedDict):
     ktls_can_rekey: bool
 
 libssl: Final[_LibSSL]
+addresses: Final[dict[str, int]]  # of OpenSSL's functions; 0: it is missing
 tables: Final[dict[str, Any]]  # what C and Python must agree on
 WANTED: Final[int]
 reads_socket_fields: Final[int]
@@ -31,7 +32,7 @@ def renegotiate_pending(conn: Any, /) -> bool: ...
 def secure_renegotiation(conn: Any, /) -> bool: ...
 def total_renegotiations(conn: Any, /) -> int: ...
 
-# Whether the names of OpenSSL's states hold (ext/openssl/states.c).
+# Whether the states of OpenSSL are what they are taken for (ext/openssl/states.c).
 def prove_states() -> bool: ...
 
 # For the package itself (ext/calls/rekeying.c).

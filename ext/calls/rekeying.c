@@ -23,8 +23,8 @@
 /* --- what has to be sent ---------------------------------------------------------- */
 
 /* OpenSSL forgets the type of a KeyUpdate when it has built the message.  If the
-   message is half sent, the state's name tells that it is one (ssl_stat.c: TWCKU,
-   TWSKU).  If the state is "in init" with neither a type nor a pending write, OpenSSL
+   message is half sent, the state tells that it is one (ssl_stat.c: TWCKU, TWSKU).
+   If the state is "in init" with neither a type nor a pending write, OpenSSL
    is in the middle of a received message, and it is for the peer to send the rest. */
 static int
 half_sent_kind(const struct ku_tls *tls)

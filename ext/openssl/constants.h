@@ -38,6 +38,10 @@
 #define PY_SSL_ERROR_EOF 8
 #define PY_SSL_ERROR_NO_SOCKET 9
 
+/* SSL_get_state(): of its numbers, only these are the same in all versions */
+#define TLS_ST_BEFORE 0
+#define TLS_ST_OK 1
+
 /* SSL_want() */
 #define SSL_WRITING 2
 #define SSL_READING 3
@@ -49,6 +53,7 @@
 /* SSL_get_options() */
 #define SSL_OP_ALLOW_CLIENT_RENEGOTIATION ((uint64_t)1 << 8)
 #define SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION ((uint64_t)1 << 16)
+#define SSL_OP_NO_TLSv1_3 ((uint64_t)1 << 29)
 #define SSL_OP_NO_RENEGOTIATION ((uint64_t)1 << 30)
 
 /* SSL_get_verify_mode() */
@@ -58,6 +63,7 @@
 /* SSL_ctrl() */
 #define SSL_CTRL_GET_TOTAL_RENEGOTIATIONS 12
 #define SSL_CTRL_GET_RI_SUPPORT 76
+#define SSL_CTRL_SET_MAX_PROTO_VERSION 124
 
 /* SSL_set_info_callback() */
 #define SSL_CB_LOOP 0x01

@@ -27,11 +27,18 @@ typedef struct ssl_session_st SSL_SESSION;
     X(int, SSL_renegotiate_pending, (const SSL *))                \
     X(int, SSL_verify_client_post_handshake, (SSL *))
 
+/* Called to tell states (states.c).  A library has the first, or the others: a static
+   link of _ssl leaves SSL_state_string() out, as _ssl does not call it, but can show a
+   private function, by its symbol table.  A shared libssl is the other way round. */
+#define KU_STATES(X)                                              \
+    X(const char *, SSL_state_string, (const SSL *))              \
+    X(int, SSL_get_state, (const SSL *))                          \
+    X(int, ossl_statem_in_error, (const SSL *))
+
 /* Called to check preconditions.  Every OpenSSL since 1.1.0 has them. */
 #define KU_QUESTIONS(X)                                           \
     X(void *, SSL_get_ex_data, (const SSL *, int))                \
     X(int, SSL_is_init_finished, (const SSL *))                   \
-    X(const char *, SSL_state_string, (const SSL *))              \
     X(size_t, SSL_get_finished, (const SSL *, void *, size_t))    \
     X(size_t, SSL_get_peer_finished, (const SSL *, void *, size_t)) \
     X(int, SSL_is_server, (const SSL *))                          \
@@ -75,7 +82,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(SSL_SESSION *, SSL_get_session, (const SSL *))              \
     X(uint8_t, SSL_SESSION_get_max_fragment_length, (const SSL_SESSION *))
 
-/* Called to prove the states' names (states.c).  Every OpenSSL since 1.1.1 has them. */
+/* Called to prove the states (states.c).  Every OpenSSL since 1.1.1 has them. */
 #define KU_PROOF(X)                                               \
     X(int, SSL_set_ciphersuites, (SSL *, const char *))           \
     X(int, SSL_set_session_id_context,                            \
@@ -122,24 +129,32 @@ typedef struct ssl_session_st SSL_SESSION;
     X(void, BIO_set_flags, (BIO *, int))                          \
     X(void, BIO_clear_flags, (BIO *, int))
 
+/* All, in the order of struct ku_libssl: those that may be missing come first. */
+#define KU_OPTIONAL(X) KU_CONTROLS(X) KU_STATES(X)
+#define KU_REQUIRED(X) KU_QUESTIONS(X) KU_STEPS(X) KU_LEDGER(X) KU_PROOF(X)
+#define KU_FUNCTIONS(X) KU_OPTIONAL(X) KU_REQUIRED(X) KU_CRYPTO(X)
+
 /* clang-format on */
+
+enum ku_side { KU_CLIENT, KU_SERVER };
 
 struct ku_libssl {
 #define KU_MEMBER(result, name, arguments) result(*name) arguments;
-    KU_CONTROLS(KU_MEMBER)
-    KU_QUESTIONS(KU_MEMBER)
-    KU_STEPS(KU_MEMBER)
-    KU_LEDGER(KU_MEMBER)
-    KU_PROOF(KU_MEMBER)
-    KU_CRYPTO(KU_MEMBER)
+    KU_FUNCTIONS(KU_MEMBER)
 #undef KU_MEMBER
     unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
     int ktls_can_rekey;    /* this OpenSSL and this kernel can change kTLS keys */
+    /* SSL_get_state() on a side that has built, or read, a KeyUpdate message; learnt at
+       import (states.c) where SSL_state_string() is missing. */
+    int sent_key_update[2], read_key_update[2];
 };
 
 /* Bind the table to the libssl that the interpreter's `_ssl` uses.  Returns a new dict
    that describes it (`_keyupdate.libssl`), or NULL with an exception: ImportError if
    pykeyupdate cannot work here.  `_ssl` must have made a connection before. */
 PyObject *ku_libssl_bind(struct ku_libssl *libssl, PyObject *_ssl);
+
+/* A new dict of the functions' addresses, by name; 0 for those that are missing. */
+PyObject *ku_libssl_addresses(const struct ku_libssl *libssl);
 
 #endif

@@ -42,8 +42,8 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
     return image->handle != NULL ? KU_LOCATED : KU_LOCATED_NOT_LOADED;
 }
 
-void *
-ku_locate_function(const struct ku_image *image, const char *name)
+static void *
+exported_function(const struct ku_image *image, const char *name)
 {
     Dl_info owner;
     void *function = dlsym(image->handle, name);
@@ -52,6 +52,16 @@ ku_locate_function(const struct ku_image *image, const char *name)
         return NULL;
     }
     return function;
+}
+
+const char *
+ku_locate_functions(const struct ku_image *image, struct ku_function *functions,
+                    size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        functions[i].address = exported_function(image, functions[i].name);
+    }
+    return NULL;
 }
 
 #endif

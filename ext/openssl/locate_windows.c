@@ -80,6 +80,12 @@ name_file(struct ku_image *image, HMODULE module)
     }
 }
 
+static void *
+exported_function(const struct ku_image *image, const char *name)
+{
+    return (void *)(ULONG_PTR)GetProcAddress((HMODULE)image->handle, name);
+}
+
 enum ku_located
 ku_locate(struct ku_image *image, void *anchor, const char *imported)
 {
@@ -98,13 +104,17 @@ ku_locate(struct ku_image *image, void *anchor, const char *imported)
     image->base = (void *)owner;
     image->handle = (void *)owner;
     name_file(image, owner);
-    return ku_locate_function(image, imported) ? KU_LOCATED : KU_LOCATED_HIDDEN;
+    return exported_function(image, imported) ? KU_LOCATED : KU_LOCATED_HIDDEN;
 }
 
-void *
-ku_locate_function(const struct ku_image *image, const char *name)
+const char *
+ku_locate_functions(const struct ku_image *image, struct ku_function *functions,
+                    size_t count)
 {
-    return (void *)(ULONG_PTR)GetProcAddress((HMODULE)image->handle, name);
+    for (size_t i = 0; i < count; i++) {
+        functions[i].address = exported_function(image, functions[i].name);
+    }
+    return NULL;
 }
 
 #endif

@@ -5,7 +5,7 @@
    their ex_data index, the functions they call and the offset of their clock
    (keys/ledger.c); the counts of forks (system/forks.c); the BIO method and the
    functions that it calls (streams/tlsbio.c); for each thread, how many monitors it is
-   inside (system/monitor.c); and the proof of the states' names (states.c). */
+   inside (system/monitor.c); and the proof of the states (states.c). */
 #ifndef PYKEYUPDATE_MODULE_STATE_H
 #define PYKEYUPDATE_MODULE_STATE_H
 

@@ -11,8 +11,7 @@ ku_is_tls13(const struct ku_tls *tls)
 
 /* After a fatal error the state machine stays in its error state forever.  OpenSSL
    would still "schedule" a renegotiation, and would refuse a key update as "still in
-   init", which sounds temporary.  State *numbers* differ between 3.0 and 3.2; this
-   state's name does not (ssl_stat.c). */
+   init", which sounds temporary. */
 int
 ku_has_failed(const struct ku_tls *tls)
 {

@@ -2,7 +2,6 @@
 
 import _ssl
 import importlib.util
-import math
 import sys
 import types
 
@@ -85,15 +84,22 @@ def test_an_ssl_in_python_is_refused(monkeypatch):
 
 
 def test_an_ssl_that_imports_no_openssl_is_refused(monkeypatch):
-    """As an interpreter with OpenSSL linked in and hidden is."""
-    with pytest.raises(ImportError, match="statically.*--no-managed-python"):
-        import_beside(an_ssl(RAND_status=math.sqrt), monkeypatch)
+    """As an interpreter with OpenSSL linked in, and stripped, is."""
+    somewhere_else = _keyupdate.put_forward
+    with pytest.raises(ImportError, match="statically.*--no-managed-python.*Looked"):
+        import_beside(an_ssl(RAND_status=somewhere_else), monkeypatch)
 
 
 @pytest.mark.parametrize("number", [0x20000000, 0x101010CF, "3.0", -1, 2**70])
 def test_an_ssl_of_another_version_is_refused(number, monkeypatch):
     with pytest.raises(ImportError, match="not the version that the ssl module"):
         import_beside(an_ssl(OPENSSL_VERSION_NUMBER=number), monkeypatch)
+
+
+@pytest.mark.parametrize("text", [_ssl.OPENSSL_VERSION + " ", "OpenSSL", 3, None])
+def test_an_ssl_of_another_build_is_refused(text, monkeypatch):
+    with pytest.raises(ImportError, match="not the version that the ssl module"):
+        import_beside(an_ssl(OPENSSL_VERSION=text), monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["_SSLSocket", "_SSLContext", "MemoryBIO"])

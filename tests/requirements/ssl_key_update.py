@@ -375,7 +375,7 @@ REQUIREMENTS = [
         "HISTORY",
         "The SSL_key_update() and SSL_get_key_update_type() functions were added in "
         "OpenSSL 1.1.1.",
-        met_by=("bind_controls",),
+        met_by=("missing_controls",),
         tests=("test_libssl.py::test_missing_function_is_not_implemented",),
         reason="A library that lacks a function lacks that call alone.",
     ),

@@ -1,18 +1,19 @@
 """Simulates another libssl: edits the extension's table of functions.
 
-The table is in the state of the module `_keyupdate` (struct ku_libssl). An entry is
-found by its value, the function's address, and restored afterwards.
+The table is in the state of the module `_keyupdate` (struct ku_libssl). It is found by
+its values, the functions' addresses, and restored afterwards.
 """
 
 import contextlib
 import ctypes
 
 from pykeyupdate import _keyupdate
+from support import openssl_library
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
 STATE_SIZE = object.__basicsize__ + 5 * WORD  # offset of m_size in PyModuleDef
 
-libssl = ctypes.CDLL(_keyupdate.libssl["path"])
+libssl = openssl_library.load()
 libssl.ERR_peek_error.restype = ctypes.c_ulong
 libssl.SSL_get_wbio.restype = ctypes.c_void_p
 libssl.SSL_get_wbio.argtypes = [ctypes.c_void_p]
@@ -49,11 +50,21 @@ def state():
     return (ctypes.c_size_t * (size // WORD)).from_address(get_state(_keyupdate))
 
 
+def _word_of(words, values):
+    """Return the index at which some words stand one after the other."""
+    values = list(values)
+    (index,) = (i for i in range(len(words)) if words[i : i + len(values)] == values)
+    return index
+
+
+_TABLE = _word_of(state(), _keyupdate.addresses.values())
+_VERSION = _word_of(state(), [_keyupdate.libssl["version_number"]])
+
+
 @contextlib.contextmanager
-def replaced(old, new):
-    """Have the table hold ``new`` where it holds the word ``old``."""
+def _replaced(index, new):
     words = state()
-    (index,) = (i for i, word in enumerate(words) if word == old)
+    old = words[index]
     words[index] = new
     try:
         yield
@@ -61,22 +72,33 @@ def replaced(old, new):
         words[index] = old
 
 
+def replaced(name, new):
+    """Have the table hold the address ``new`` for a function."""
+    return _replaced(_TABLE + list(_keyupdate.addresses).index(name), new)
+
+
 def without(name):
     """Have the library lack a function."""
-    return replaced(address(getattr(libssl, name)), 0)
+    return replaced(name, 0)
 
 
 @contextlib.contextmanager
 def instead_of(name, function):
     """Have ``function(SSL*, argument) -> int`` called in place of the library's."""
     control = Control(function)  # to be kept while C may call it
-    with replaced(address(getattr(libssl, name)), address(control)):
+    with replaced(name, address(control)):
         yield
 
 
 def version(number):
     """Have the library be of another version."""
-    return replaced(_keyupdate.libssl["version_number"], number)
+    return _replaced(_VERSION, number)
+
+
+def learnt_numbers():
+    """Return SSL_get_state() of a KeyUpdate: sent by client, server; read by these."""
+    _ktls, *numbers = (ctypes.c_int * 5).from_buffer(state(), (_VERSION + 1) * WORD)
+    return numbers
 
 
 def address(function):

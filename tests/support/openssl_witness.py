@@ -1,6 +1,6 @@
 """Asks OpenSSL about a connection in another way than pykeyupdate does.
 
-It reads the pointer with ctypes and opens the library by its path, so that a mistake in
+It reads the pointer with ctypes and finds the functions by itself, so that a mistake in
 the extension cannot hide itself here. Nothing here changes a connection.
 """
 
@@ -8,7 +8,7 @@ import ctypes
 import ssl
 from typing import NamedTuple
 
-from pykeyupdate import _keyupdate
+from support import openssl_library
 
 TLS1_2, TLS1_3 = 0x303, 0x304
 SENT_SHUTDOWN, WRITING = 1, 2
@@ -40,15 +40,20 @@ def _function(name, result, *arguments):
     return function
 
 
-def _open():
-    """Open the libssl in use; its libcrypto is in the handle's scope."""
-    path = _keyupdate.libssl["path"]
-    return ctypes.PyDLL(None if path == "the program itself" else path)
+_LIBRARY = openssl_library.load(ctypes.PyDLL)
 
 
-_LIBRARY = _open()
+def _state_names():
+    """Return a function that names a state: at least, whether it is SSLERR."""
+    if not openssl_library.IS_HIDDEN:
+        return _function("SSL_state_string", ctypes.c_char_p, ctypes.c_void_p)
+    in_error = _function("ossl_statem_in_error", ctypes.c_int, ctypes.c_void_p)
+    number = _function("SSL_get_state", ctypes.c_int, ctypes.c_void_p)
+    return lambda pointer: b"SSLERR" if in_error(pointer) else b"%d" % number(pointer)
+
+
 _OF_SSL = [
-    _function("SSL_state_string", ctypes.c_char_p, ctypes.c_void_p),
+    _state_names(),
     _function("SSL_is_init_finished", ctypes.c_int, ctypes.c_void_p),
     _function("SSL_version", ctypes.c_int, ctypes.c_void_p),
     _function("SSL_get_key_update_type", ctypes.c_int, ctypes.c_void_p),
