@@ -166,7 +166,9 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _fold(text: str) -> str:
-    return "\n             ".join(textwrap.wrap(text, 74))
+    """Wrap, but leave paths and options as they are."""
+    lines = textwrap.wrap(text, 74, break_long_words=False, break_on_hyphens=False)
+    return "\n             ".join(lines)
 
 
 def _import(name: str) -> tuple[Any, Any]:
