@@ -7,8 +7,6 @@ import pickle
 import ssl
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 
 import pytest
 from support import libssl_table, openssl_library
@@ -59,69 +57,6 @@ def test_library_that_does_not_know_the_connection_is_not_called(tls13, role):
                 pykeyupdate.key_update(target)
     assert tls13.said(role) == []
     assert tls13.talks()
-
-
-PROGRAM = """
-#include <Python.h>
-#include <stdio.h>
-#include <stdlib.h>
-#define OURS(name) void name(void) { puts("the program's " #name); abort(); }
-OURS(SSL_key_update) OURS(SSL_get_key_update_type) OURS(SSL_state_string)
-int main(int argc, char **argv) { return Py_BytesMain(argc, argv); }
-"""
-
-
-@pytest.fixture
-def program_with_an_openssl_of_its_own(tmp_path):
-    """Embed Python in a program that exports functions of the same names."""
-    config = sysconfig.get_config_vars()
-    source, program = tmp_path / "program.c", tmp_path / "program"
-    source.write_text(PROGRAM)
-    built = subprocess.run(
-        [
-            *("cc", "-rdynamic", "-o", program, source),
-            *("-I", sysconfig.get_path("include"), f"-L{config['LIBDIR']}"),
-            *(f"-L{config['LIBPL']}", f"-lpython{config['LDVERSION']}"),
-            *config["LIBS"].split(),
-            *config["SYSLIBS"].split(),
-            f"-Wl,-rpath,{config['LIBDIR']}",
-        ],
-        check=False,
-        capture_output=True,
-    )
-    if built.returncode != 0:
-        pytest.skip("no libpython to embed, or no compiler")
-    return str(program)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="links as Linux does")
-def test_functions_of_the_programs_own_are_not_taken(
-    program_with_an_openssl_of_its_own,
-):
-    """They come first in the process's scope, and _ssl does not use them."""
-    script = """
-import ssl, pykeyupdate
-context = ssl.create_default_context()
-conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
-pykeyupdate.get_key_update_type(conn)
-try:
-    pykeyupdate.renegotiate(conn)
-except pykeyupdate.HandshakeNotDoneError:
-    print(pykeyupdate._keyupdate.libssl["path"])
-"""
-    result = subprocess.run(
-        [program_with_an_openssl_of_its_own, "-c", script],
-        env={
-            **os.environ,
-            "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
-            "PYTHONPATH": str(Path(pykeyupdate.__file__).parents[1]),
-        },
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    found = os.path.realpath(result.stdout.strip())
-    assert found == os.path.realpath(_keyupdate.libssl["path"]), result.stderr
 
 
 # -- a library that lacks a function -------------------------------------------------
