@@ -146,7 +146,8 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
             PyExc_ImportError,
             "pykeyupdate cannot work here: the OpenSSL that was found does not "
             "know the connections of this Python's ssl module. Please report it "
-            "with the output of `python -m pykeyupdate doctor`.");
+            "with the output of `python -m pykeyupdate doctor`. (In the sources: "
+            "ext/openssl/sslobject.c, ku_sslobject_ssl().)");
     }
     else if (found != NULL) {
         result = PyObject_SetAttrString(module, "libssl", found);

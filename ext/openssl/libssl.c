@@ -35,21 +35,23 @@ static const char LIBRESSL_REMEDY[] =
 static const char TOO_OLD_REMEDY[] =
     "this interpreter's ssl module uses a TLS library older than OpenSSL 1.1.1, "
     "or one without functions that every OpenSSL has. Use an interpreter built "
-    "with OpenSSL 1.1.1 or newer.";
+    "with OpenSSL 1.1.1 or newer. (In the sources: ext/openssl/libssl.h has the "
+    "functions.)";
 
 static const char NOT_CPYTHON_REMEDY[] =
     "this interpreter's ssl module is not CPython's C extension, so its "
-    "connections hold no OpenSSL SSL*. pykeyupdate works on CPython only.";
+    "connections hold no OpenSSL SSL*. pykeyupdate works on CPython only. (In the "
+    "sources: ext/openssl/libssl.c, anchor_of().)";
 
 static const char NOT_LOADED_REMEDY[] =
     "the dynamic loader does not know the library that this interpreter's ssl "
     "module calls. Please report it with the output of "
-    "`python -m pykeyupdate doctor`.";
+    "`python -m pykeyupdate doctor`. (In the sources: ext/openssl/locate_*.c.)";
 
 static const char MISMATCH_REMEDY[] =
     "the OpenSSL that was found is not the version that the ssl module reports, "
     "so it is not the one it uses. Please report it with the output of "
-    "`python -m pykeyupdate doctor`.";
+    "`python -m pykeyupdate doctor`. (In the sources: ext/openssl/locate_*.c.)";
 
 static void *
 cannot_work(const char *remedy)

@@ -113,7 +113,8 @@ cannot_make_connection(void)
         PyErr_NormalizeException(&type, &value, &traceback);
         PyErr_Format(PyExc_ImportError,
                      "pykeyupdate cannot work here: this Python's ssl module "
-                     "cannot make a connection (%S).",
+                     "cannot make a connection (%S). (In the sources: "
+                     "ext/openssl/sslobject.c, make_connection().)",
                      value);
         Py_XDECREF(type);
         Py_XDECREF(value);
@@ -142,7 +143,8 @@ ku_sslobject_probe(ku_state *state, PyObject *_ssl)
             "module is not laid out in memory as in CPython 3.9 to 3.15, so "
             "OpenSSL's pointer cannot be taken from it safely. Look for a newer "
             "pykeyupdate, or report it with the output of "
-            "`python -m pykeyupdate doctor`.");
+            "`python -m pykeyupdate doctor`. (In the sources: "
+            "ext/openssl/sslobject.c, struct sslsocket_prefix.)");
         Py_DECREF(type);
         Py_DECREF(probe);
         return NULL;

@@ -330,7 +330,8 @@ ku_states_prove(ku_state *state, PyObject *_ssl)
                         "pykeyupdate cannot work here: the states of this OpenSSL's "
                         "connections are not those of 1.1.1 to 4.0, so what happens on "
                         "one cannot be told. Look for a newer pykeyupdate, or report "
-                        "it with the output of `python -m pykeyupdate doctor`.");
+                        "it with the output of `python -m pykeyupdate doctor`. (In the "
+                        "sources: ext/openssl/states.c, STATES.)");
         return -1;
     }
     if (proof == NOT_PROVED && state->libssl.SSL_state_string == NULL) {

@@ -78,7 +78,7 @@ def test_states_are_proved_here():
 )
 def test_a_state_of_another_name_is_refused(name, new):
     with renamed(name, new.replace(b"%s", name)):
-        with pytest.raises(ImportError, match="states of this OpenSSL's .* doctor"):
+        with pytest.raises(ImportError, match="states of this .*openssl/states.c"):
             _keyupdate.prove_states()
     assert _keyupdate.prove_states() is True
 
@@ -130,14 +130,14 @@ def refuses_if_renumbered(instead):
         return instead.get(number, number)
 
     with by_number(renumber):
-        with pytest.raises(ImportError, match="states of this OpenSSL's .* doctor"):
+        with pytest.raises(ImportError, match="states of this .*openssl/states.c"):
             _keyupdate.prove_states()
 
 
 @pytest.mark.parametrize("answer", [0, 1])
 def test_a_failure_that_does_not_show_is_refused(answer):
     with by_number(failed=lambda ssl: answer):
-        with pytest.raises(ImportError, match="states of this OpenSSL's .* doctor"):
+        with pytest.raises(ImportError, match="states of this .*openssl/states.c"):
             _keyupdate.prove_states()
 
 

@@ -12,8 +12,11 @@ from pykeyupdate import _keyupdate
 
 
 def test_the_fields_are_where_we_look():
-    """If this fails, CPython has moved them, and every call asks by methods."""
-    assert _keyupdate.reads_socket_fields
+    """Where they are not, every call asks the socket by its methods."""
+    assert _keyupdate.reads_socket_fields, (
+        "CPython has moved the descriptor or the timeout of a socket: open "
+        "ext/streams/socket_fields.c, struct socket_prefix"
+    )
 
 
 def test_a_timeout_counts_at_once_however_it_is_set(connect):
