@@ -172,3 +172,16 @@ def test_tables_name_what_exists_and_all_of_it():
     text = README.read_text("utf-8")
     for name in pykeyupdate.__all__:
         assert f"`{name}" in text or f"{name}(" in text or name == "PatchWarning", name
+
+
+def test_links_work_on_pypi_too():
+    """It has this page and no other file."""
+    text = README.read_text("utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {
+        "#" + re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+        for heading in headings
+    }
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert not {link for link in links if not link.startswith("https://")} - anchors
