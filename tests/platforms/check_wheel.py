@@ -223,13 +223,10 @@ def faults_of_build(binary, tag):
     machines = [m for name, m in MACHINES.items() if tag.endswith(name)]
     if not any(binary.machine in machine for machine in machines):
         yield f"is for another machine ({binary.machine}) than the wheel ({tag})"
-    named = re.search(r"manylinux_(\d+)_(\d+)", tag)
-    if named and (
-        newer := [v for v in binary.glibc if v > tuple(map(int, named.groups()))]
-    ):
-        yield "asks for glibc {}, and the wheel for {}".format(
-            ".".join(map(str, max(newer))), ".".join(named.groups())
-        )
+    named = [tuple(map(int, v)) for v in re.findall(r"manylinux_(\d+)_(\d+)", tag)]
+    if named and max(binary.glibc, default=(0,)) > min(named):
+        asked, said = (".".join(map(str, v)) for v in (max(binary.glibc), min(named)))
+        yield f"asks for glibc {asked}, and the wheel for {said}"
 
 
 def faults_of_contents(files):
@@ -251,7 +248,7 @@ def faults_of_wheel(path):
         names = [name for name in archive.namelist() if not name.endswith("/")]
         files = {name: archive.read(name) for name in names}
     yield from faults_of_contents(files)
-    tag = Path(path).stem.rpartition("-")[2].rpartition(".")[2]
+    tag = Path(path).stem.rpartition("-")[2]  # or several, with dots in between
     for name in filter(EXTENSION.fullmatch, files):
         read = reader_of(files[name])
         if read is None:

@@ -187,9 +187,14 @@ def test_one_for_another_machine(system, faults):
     assert any("is for another machine" in fault for fault in found)
 
 
-def test_one_for_a_newer_glibc(faults):
+@pytest.mark.parametrize(
+    "more", ["", ".manylinux_2_34_x86_64", ".manylinux2014_x86_64"]
+)
+def test_one_for_a_newer_glibc(faults, more):
     source = "int dlclose(void *); EXPORT int ku_close(void) { return dlclose(0); }"
-    found = faults(LINUX, source=source, target="x86_64-linux-gnu.2.34", libc=())
+    tag = LINUX.tag + more
+    newer = "x86_64-linux-gnu.2.34"
+    found = faults(LINUX, source=source, target=newer, libc=(), tag=tag)
     assert any("asks for glibc 2.34, and the wheel for 2.17" in f for f in found)
 
 
