@@ -139,8 +139,10 @@ class RefusedByOpenSSLError(NotPossibleError, ssl.SSLError):
 
 
 class DeferredByOpenSSLError(NotNowError):
-    """OpenSSL refused for a reason that may pass: try again after the next I/O.
+    """OpenSSL refused for a reason that may pass: try again later.
 
+    A coming OpenSSL does so (``TOO_MANY_KEY_UPDATES``) within 100 ms of the last key
+    update, and while the peer owes the answer to a request.
     ``library``, ``reason``, ``args`` (number and text) and the printed text are as in
     the ``ssl`` module's own errors. It is not one of them, because the connection is
     fine.

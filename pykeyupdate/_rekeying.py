@@ -21,6 +21,7 @@ from . import _keyupdate
 from ._constants import KeyUpdateType
 from ._errors import (
     AlreadyPendingError,
+    DeferredByOpenSSLError,
     PyKeyUpdateError,
     ReadPendingError,
     SharedConnectionError,
@@ -94,13 +95,13 @@ def _is_enough(
     conn: Any, kind: int, send: Callable[[], None], *, request_peer: bool
 ) -> bool:
     """Send what must go first. Return whether that gives the new keys."""
-    if kind in (ToSend.KEY_UPDATE, ToSend.RENEGOTIATION_UNSENT):
-        scheduled = _keyupdate.get_key_update_type(conn)
-        send()
-        return not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED
-    if kind == ToSend.OTHER_MESSAGE or (kind == ToSend.ANSWER and request_peer):
-        send()  # our request must not replace the answer that this side owes
-    return False
+    if kind == ToSend.RENEGOTIATION:
+        return False
+    scheduled = _keyupdate.get_key_update_type(conn)
+    send()
+    if kind == ToSend.OTHER_MESSAGE:
+        return False
+    return not request_peer or scheduled != KeyUpdateType.NOT_REQUESTED
 
 
 def _schedule(conn: Any, function: str, *, request_peer: bool) -> bool:
@@ -199,11 +200,25 @@ def perform(conn: Any, tls: Any, function: str, advance: Callable[[], object]) -
 def _send_answer(conn: Any, tls: Any) -> None:
     """Send the answer that this side owes; OpenSSL itself sends it only with a write.
 
-    A key update of our own that requests none is the same message, and its
-    preconditions are known to hold.
+    A key update of our own that requests none is the same message. Where OpenSSL
+    refuses one so soon after another, a write of nothing takes the answer with it.
     """
-    _keyupdate.key_update(conn)
-    tls.do_handshake()
+    try:
+        _keyupdate.key_update(conn)
+    except DeferredByOpenSSLError:
+        send = functools.partial(_write_nothing, tls)
+    else:
+        send = tls.do_handshake
+    send()
+
+
+def _write_nothing(tls: Any) -> None:
+    """Write no data. Python 3.9 then takes OpenSSL's 0 for an end of file."""
+    try:
+        tls.write(b"")
+    except ssl.SSLEOFError:
+        if sys.version_info >= (3, 10):
+            raise
 
 
 def request_certificate(

@@ -251,9 +251,18 @@ request_certificate_step(const struct ku_tls *tls)
    socket that is not managed, pykeyupdate/_rekeying.py takes the same steps one by
    one. */
 
-/* Make the message that is scheduled or owed.  OpenSSL itself sends an answer only
-   together with a write.  So we schedule a key update of our own that requests none: it
-   is the same message, and its preconditions are known. */
+/* OpenSSL sends an answer together with a write, also with one of nothing.  (A key
+   update of our own would be the same message, but a coming OpenSSL refuses one that
+   comes soon after another; answers it does not hold back.) */
+static struct ku_outcome
+answer_step(const struct ku_tls *tls)
+{
+    struct ku_outcome may = ku_check_key_update(tls, SSL_KEY_UPDATE_NOT_REQUESTED);
+    size_t written;
+    return may.refusal == KU_OK ? ku_counted_write(tls, "", 0, &written) : may;
+}
+
+/* Make the message that is scheduled or owed. */
 static struct ku_outcome
 flush_step(const struct ku_tls *tls)
 {
@@ -264,14 +273,7 @@ flush_step(const struct ku_tls *tls)
     if (kind.value == SENDS_RENEGOTIATION || kind.value == SENDS_RENEGOTIATION_UNSENT) {
         return advance_step(tls);
     }
-    if (kind.value == SENDS_ANSWER) {
-        struct ku_outcome answer =
-            ku_schedule_key_update(tls, SSL_KEY_UPDATE_NOT_REQUESTED);
-        if (answer.refusal != KU_OK) {
-            return answer;
-        }
-    }
-    return ku_do_handshake(tls);
+    return kind.value == SENDS_ANSWER ? answer_step(tls) : ku_do_handshake(tls);
 }
 
 static struct ku_outcome
@@ -289,7 +291,7 @@ schedule_rekey(const struct ku_tls *tls, int update_type)
 }
 
 /* What is scheduled is sent first, because it may be what is wanted.  So is the answer
-   that we owe, which a request of ours would replace. */
+   that we owe: it gives new keys, too, and a request of ours would replace it. */
 static struct ku_outcome
 rekey_step(const struct ku_tls *tls)
 {
@@ -297,19 +299,16 @@ rekey_step(const struct ku_tls *tls)
     int wanted =
         tls->argument ? SSL_KEY_UPDATE_REQUESTED : SSL_KEY_UPDATE_NOT_REQUESTED;
     int scheduled = ku_pending_key_update(tls);
-    struct ku_outcome outcome = kind;
     if (kind.refusal != KU_OK) {
         return kind;
     }
-    if (kind.value == SENDS_KEY_UPDATE
-        || (kind.value == SENDS_ANSWER && tls->argument)) {
-        outcome = flush_step(tls);
+    if (kind.value == SENDS_KEY_UPDATE || kind.value == SENDS_ANSWER) {
+        struct ku_outcome sent = flush_step(tls);
+        if (sent.refusal != KU_OK || scheduled >= wanted) {
+            return sent;
+        }
     }
-    if (outcome.refusal != KU_OK
-        || (kind.value == SENDS_KEY_UPDATE && scheduled >= wanted)) {
-        return outcome;
-    }
-    outcome = schedule_rekey(tls, wanted);
+    struct ku_outcome outcome = schedule_rekey(tls, wanted);
     return outcome.refusal == KU_OK ? flush_step(tls) : outcome;
 }
 

@@ -66,8 +66,8 @@ data_pending(const struct ku_tls *tls)
     return tls->libssl->SSL_free_buffers(tls->ssl) ? KU_OK : KU_WRITE_PENDING;
 }
 
-static struct ku_outcome
-check_key_update(const struct ku_tls *tls, int update_type)
+struct ku_outcome
+ku_check_key_update(const struct ku_tls *tls, int update_type)
 {
     enum ku_refusal refusal = ku_connection_state(tls);
     if (refusal == KU_OK && !ku_is_tls13(tls)) {
@@ -145,7 +145,7 @@ ku_schedule_key_update(const struct ku_tls *tls, int update_type)
     if (tls->libssl->SSL_key_update == NULL) {
         return ku_refused_because(KU_MISSING, "SSL_key_update");
     }
-    struct ku_outcome may = check_key_update(tls, update_type);
+    struct ku_outcome may = ku_check_key_update(tls, update_type);
     if (may.refusal != KU_OK) {
         return may;
     }

@@ -8,8 +8,9 @@
    after a fatal error, or if the peer was cut off. */
 enum ku_refusal ku_connection_state(const struct ku_tls *tls);
 
-/* May a renegotiation be scheduled now?  Returns KU_OK or a refusal.  These are the
-   checks that OpenSSL does not make. */
+/* May a key update of this type, or a renegotiation, be scheduled now?  Return KU_OK or
+   a refusal.  These are the checks that OpenSSL does not make. */
+struct ku_outcome ku_check_key_update(const struct ku_tls *tls, int update_type);
 struct ku_outcome ku_check_renegotiation(const struct ku_tls *tls);
 
 /* Schedule a key update of this type, or a renegotiation, if that is allowed now.

@@ -285,6 +285,10 @@ raise_openssl(ku_state *state, unsigned long error, const char *function,
         exception_class(state, is_permanent_reason(code) ? "RefusedByOpenSSLError"
                                                          : "DeferredByOpenSSLError");
     struct ssl_error failure = {.class = class, .number = code, .error = error};
+    if (code == SSL_R_TOO_MANY_KEY_UPDATES) {
+        failure.detail = ": OpenSSL wants more time since the last one, or the peer's "
+                         "answer to it; the connection is fine, call again later";
+    }
     return raise_ssl(state, failure, function, conn_name);
 }
 

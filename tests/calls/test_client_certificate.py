@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import trustme
+from support import libssl_table
 from support.link import Link, der, fill_to_the_brim
 
 import pykeyupdate
@@ -252,6 +253,16 @@ def test_owed_answer_goes_before_the_request(connect, clients, over):
     link.settle()
     assert pykeyupdate.get_key_update_type(link.server) == 0
     assert ask(link) == (der(clients[1]), True)
+    assert link.said("server")[:2] == ["KeyUpdate(0)", "CertificateRequest"]
+    assert link.talks()
+
+
+def test_owed_answer_goes_out_although_openssl_takes_no_update(connect, clients, over):
+    link = connect("tls13", over=over)
+    pykeyupdate.rekey(link.client, request_peer=True)
+    link.settle()
+    with libssl_table.refuses_updates():
+        assert ask(link) == (der(clients[1]), True)
     assert link.said("server")[:2] == ["KeyUpdate(0)", "CertificateRequest"]
     assert link.talks()
 

@@ -134,6 +134,17 @@ def test_openssls_refusal_that_may_pass_is_not_now(make_link):
     assert link.talks()
 
 
+def test_openssls_limit_of_updates_says_what_to_do(make_link):
+    link = make_link("tls13")
+    with libssl_table.refuses_updates():
+        with pytest.raises(pykeyupdate.DeferredByOpenSSLError) as caught:
+            pykeyupdate.key_update(link.client)
+    assert caught.value.reason == "TOO_MANY_KEY_UPDATES"
+    assert "OpenSSL wants more time" in str(caught.value)
+    assert "the connection is fine, call again later (key_update(" in str(caught.value)
+    assert link.talks()
+
+
 def test_openssls_refusal_without_a_reason(make_link):
     link = make_link("tls13")
     with libssl_table.instead_of("SSL_key_update", lambda *_: 0):

@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from support import libssl_table
 from support.link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
 from support.servers import echo
 
@@ -304,6 +305,35 @@ def test_flush_sends_the_answer_of_a_program_that_only_reads(tls13, role):
     assert tls13.said(role) == [NOT_REQUESTED]
     pykeyupdate.flush(tls13.end(role))
     assert tls13.said(role) == [NOT_REQUESTED]
+    tls13.settle()
+    assert tls13.talks()
+
+
+@pytest.mark.parametrize("call", [pykeyupdate.flush, pykeyupdate.rekey])
+def test_an_answer_goes_out_although_openssl_takes_no_update_now(tls13, role, call):
+    """As soon after one of ours as a coming OpenSSL does not allow."""
+    pykeyupdate.rekey(tls13.peer(role), request_peer=True)
+    tls13.settle()
+    with libssl_table.refuses_updates():
+        call(tls13.end(role))
+        assert tls13.said(role) == [NOT_REQUESTED]
+        pykeyupdate.flush(tls13.end(role))
+        with pytest.raises(pykeyupdate.DeferredByOpenSSLError):
+            pykeyupdate.rekey(tls13.end(role))
+    assert tls13.said(role) == [NOT_REQUESTED]
+    tls13.settle()
+    assert tls13.talks()
+
+
+def test_what_is_owed_goes_out_and_what_openssl_refuses_does_not(tls13, role):
+    pykeyupdate.rekey(tls13.peer(role), request_peer=True)
+    tls13.settle()
+    with libssl_table.refuses_updates():
+        with pytest.raises(pykeyupdate.DeferredByOpenSSLError, match="TOO_MANY"):
+            pykeyupdate.rekey(tls13.end(role), request_peer=True)
+    assert tls13.said(role) == [NOT_REQUESTED]
+    pykeyupdate.rekey(tls13.end(role), request_peer=True)
+    assert tls13.said(role) == [NOT_REQUESTED, REQUESTED]
     tls13.settle()
     assert tls13.talks()
 

@@ -66,7 +66,7 @@ REQUIREMENTS = [
         "SSL_key_update() must only be called after the initial handshake has been "
         "completed and TLSv1.3 or QUIC has been negotiated, at the same time, the "
         "application needs to ensure that the writing of data has been completed.",
-        met_by=("check_key_update", "ku_was_connected", "data_pending"),
+        met_by=("ku_check_key_update", "ku_was_connected", "data_pending"),
         tests=(
             "test_key_update.py::test_key_update_before_the_handshake_is_refused",
             "test_key_update.py::test_key_update_inside_the_handshake_is_refused",

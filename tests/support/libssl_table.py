@@ -90,6 +90,21 @@ def instead_of(name, function):
         yield
 
 
+def refuses_updates():
+    """Have the library refuse key updates for now, as a coming one does that wants time
+    between two: TOO_MANY_KEY_UPDATES. Answers to the peer it does not hold back."""
+
+    def refuse(pointer, update_type):
+        if hasattr(libssl, "ERR_put_error"):
+            libssl.ERR_put_error(20, 0, 132, b"", 0)
+        else:
+            libssl.ERR_new()
+            libssl.ERR_set_error(20, 132, None)
+        return 0
+
+    return instead_of("SSL_key_update", refuse)
+
+
 def version(number):
     """Have the library be of another version."""
     return _replaced(_VERSION, number)
