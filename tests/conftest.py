@@ -8,6 +8,7 @@ import sysconfig
 
 import pytest
 import trustme
+from support import pace
 from support.link import Link
 from support.servers import Server, echo
 from support.threads import Threads
@@ -24,7 +25,8 @@ def pytest_report_header():
     libssl = _keyupdate.libssl
     return [
         f"python: {sys.version.split()[0]} ({gil})",
-        f"libssl: {libssl['version']}, {libssl['path']}",
+        f"libssl: {libssl['version']}, {libssl['path']}, wants "
+        f"{pace.interval():.3f} s between two key updates",
     ]
 
 
@@ -51,6 +53,7 @@ def make_contexts(authority, certificate):
         for context in (client, server):
             context.minimum_version = VERSIONS[version]
             context.maximum_version = VERSIONS[version]
+            pace.keep(context)
         return client, server
 
     return make

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from support import pace
 from support.link import NOT_REQUESTED, REQUESTED, Witness
 
 import pykeyupdate
@@ -68,8 +69,10 @@ def test_first_program_prints_what_the_readme_says(example_org, capsys):
     try:
         exec(PROGRAM, names)
         assert names["tls"].recv(100) == b"answer"
+        pace.wait()
         exec(LIBRARY, names)
         names["tls"].do_handshake()
+        pace.wait()
         exec(REQUEST, names)
     finally:
         names["tls"].close()
@@ -123,6 +126,7 @@ def test_a_reader_thread_and_a_writer_on_a_managed_socket(example_org):
             pykeyupdate.rekey(tls)
             tls.sendall(b"%d" % number)
             assert got.get(timeout=20) == b"answer"
+            pace.wait()
         (reader,) = set(threading.enumerate()) - before
     reader.join(20)
     assert not reader.is_alive()

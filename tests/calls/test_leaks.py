@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import pace
 
 ISOLATED = Path(__file__).parent / "isolated"
 FUNCTIONS = [
@@ -34,4 +35,5 @@ def test_call_leaks_nothing(function):
 
 
 def test_cycles_on_live_connections_leak_nothing():
+    pace.skip_if_kept()
     run("leak_live.py")

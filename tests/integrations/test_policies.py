@@ -17,7 +17,7 @@ import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from support import frameworks
+from support import frameworks, pace
 from support.link import REQUESTED
 from support.servers import Uvicorn, aiohttp_serving, serving
 from support.wire import RecordWitness
@@ -289,6 +289,7 @@ def test_httpx_async(keys_change, library, uvicorn, backend):
 
 def test_requests(keys_change, library, uvicorn, trust_file):
     """With a context that it makes by itself: what is seen is the server's."""
+    pace.skip_if_kept()  # nobody watches that context
     requests = library("requests")
     classes = []
 

@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+from support import pace
 from support.link import Witness
 from support.threads import DEADLOCK
 
@@ -449,6 +450,7 @@ def test_readers_lose_nothing(connect, threads):
 
 
 def test_a_reader_does_not_wait_for_a_peer_that_does_not_read(connect, threads):
+    pace.skip_if_kept()
     client, server = connect(plain=small())
     blocked = threads.start(client.sendall, bytes(MEGABYTE))
     busy(client)
@@ -486,6 +488,7 @@ def test_a_writer_of_megabytes_and_a_reader_share_the_connection(connect, thread
 
 
 def test_answers_to_a_peer_that_never_reads_are_bounded(connect, threads):
+    pace.skip_if_kept()
     client, server = connect(plain=small())
     reading = threads.start(receive, server, 4)
     client.settimeout(1)

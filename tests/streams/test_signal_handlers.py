@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from support import pace
 from support.threads import DEADLOCK
 
 import pykeyupdate.aio
@@ -91,7 +92,7 @@ def change_keys_for_ever(sock, stop):
 @pytest.mark.parametrize("timeout", [None, 60.0])
 @pytest.mark.parametrize("error", [Stop, SystemExit, KeyboardInterrupt, TimeoutError])
 def test_in_the_sending_of_much(connect, threads, stopped, timeout, error):
-    client, server = connect()
+    client, server = connect(setup=pace.let_go)
     threads.start(drain, server)
     client.settimeout(timeout)
     data = memoryview(bytes(1 << 30))

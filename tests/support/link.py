@@ -14,8 +14,9 @@ import pytest
 
 import pykeyupdate
 
-HANDSHAKE = 22  # TLS content type
-KEY_UPDATE, HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 24, 0, 1, 11, 20
+from .pace import HANDSHAKE, KEY_UPDATE, Pace
+
+HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 0, 1, 11, 20
 NOT_REQUESTED, REQUESTED = "KeyUpdate(0)", "KeyUpdate(1)"
 NAMES = {
     HELLO_REQUEST: "HelloRequest",
@@ -41,9 +42,12 @@ class Witness:
         self.wire = []
 
     def watch(self, end, context):
+        pace = Pace()
+
         def callback(conn, direction, version, content_type, message_type, data):
             verb = "sent" if direction == "write" else "received"
             self.saw(conn, end, verb, content_type, data)
+            pace(verb, content_type, data)
 
         context._msg_callback = callback
 
