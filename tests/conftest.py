@@ -1,7 +1,6 @@
 """Certificates, connections, and the state that every test must leave behind."""
 
 import contextlib
-import socket
 import ssl
 import sys
 import sysconfig
@@ -11,6 +10,7 @@ import trustme
 from support import pace
 from support.link import Link
 from support.servers import Server, echo
+from support.sockets import socket_pair
 from support.threads import Threads
 from support.wire import Wire
 
@@ -149,7 +149,7 @@ def connect(make_contexts, threads):
                 pykeyupdate.manage(context, policy=wanted, limits=None)
         if setup:
             setup(*contexts)
-        near, far = plain or socket.socketpair()
+        near, far = plain or socket_pair()
         accepted = threads.start(lambda: contexts[1].wrap_socket(far, server_side=True))
         try:
             client = contexts[0].wrap_socket(

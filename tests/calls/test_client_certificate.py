@@ -9,6 +9,7 @@ import pytest
 import trustme
 from support import libssl_table
 from support.link import Link, der, fill_to_the_brim
+from support.sockets import needs_unix_pair
 
 import pykeyupdate
 
@@ -267,6 +268,7 @@ def test_owed_answer_goes_out_although_openssl_takes_no_update(connect, clients,
     assert link.talks()
 
 
+@needs_unix_pair
 def test_half_sent_request_is_no_key_update(connect):
     """A rekey() then sends the rest of it, and a key update."""
     link = connect("tls13", over="socket")

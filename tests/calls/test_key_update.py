@@ -5,13 +5,12 @@ The witness is always OpenSSL's message callback or the key log, never our own r
 value alone.
 """
 
-import os
-import socket
 import ssl
 import threading
 
 import pytest
 from support.link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
+from support.sockets import needs_unix_pair, socket_pair
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _keyupdate
@@ -127,7 +126,7 @@ def test_pending_is_no_io(tls13, role):
 def test_do_handshake_does_not_wait_for_the_peer(make_contexts):
     """On a blocking socket whose peer does not read at all."""
     client_context, server_context = make_contexts("tls13")
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     with near, far:
         accept = threading.Thread(
             target=lambda: ends.append(
@@ -373,7 +372,7 @@ def test_owed_answer_is_not_replaced_by_a_request(tls13, role):
     assert tls13.talks()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a pair of Unix sockets")
+@needs_unix_pair
 def test_type_is_none_when_built_but_not_sent(make_link, role):
     """With a full send buffer NONE does not mean "on the wire"."""
     link = make_link("tls13", "socket")

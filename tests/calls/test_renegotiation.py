@@ -1,11 +1,11 @@
 """ext/calls/controls.c, renegotiation: SSL_renegotiate(3), statement by statement."""
 
 import contextlib
-import os
 import ssl
 
 import pytest
 from support.link import Link
+from support.sockets import needs_unix_pair
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
@@ -280,7 +280,7 @@ def test_after_a_fatal_error_is_refused(make_link, role, call):
         call(link.end(role))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs a pair of Unix sockets")
+@needs_unix_pair
 @BOTH_CALLS
 def test_with_a_write_pending_is_refused(make_link, role, call):
     link = make_link("tls12", "socket")

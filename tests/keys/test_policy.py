@@ -22,6 +22,7 @@ from support.link import (
     Link,
     Witness,
 )
+from support.sockets import socket_pair
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -544,7 +545,7 @@ def test_a_stock_peer_with_a_write_pending_lives(make_contexts, name, role):
     contexts = dict(zip(("client", "server"), make_contexts("tls13")))
     peers = "server" if role == "client" else "client"
     pykeyupdate.manage(contexts[role], policy=POLICIES[name], limits=None)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     ends = {
         end: contexts[end].wrap_socket(
             sock,

@@ -12,6 +12,7 @@ import threading
 import warnings
 
 import pytest
+from support.sockets import socket_pair
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, _installation
@@ -261,7 +262,7 @@ def test_no_warning_in_the_usual_case(snapshot):
 
 def make_socket(context):
     """Return the socket that a context makes, before its handshake."""
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     with far:
         return context.wrap_socket(
             near, do_handshake_on_connect=False, server_hostname="localhost"

@@ -11,6 +11,7 @@ import pytest
 from support import libssl_table
 from support.link import NOT_REQUESTED, REQUESTED, Link, fill_to_the_brim, write_nothing
 from support.servers import echo
+from support.sockets import needs_unix_pair
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType
@@ -134,6 +135,7 @@ def test_owed_answer_is_never_replaced(tls13, role, request_peer, said):
     assert tls13.talks()
 
 
+@needs_unix_pair
 def test_full_buffer_raises_and_calling_again_finishes_the_same_update(make_link, role):
     link = make_link("tls13", "socket")
     end, peer = link.end(role), link.peer(role)
@@ -152,6 +154,7 @@ def test_full_buffer_raises_and_calling_again_finishes_the_same_update(make_link
     assert link.said(role) == [NOT_REQUESTED] * 2
 
 
+@needs_unix_pair
 def test_full_buffer_on_tls12(make_link, role):
     link = make_link("tls12", "socket")
     end, peer = link.end(role), link.peer(role)
@@ -165,6 +168,7 @@ def test_full_buffer_on_tls12(make_link, role):
     assert link.talks()
 
 
+@needs_unix_pair
 @pytest.mark.parametrize("version", ["tls13", "tls12"])
 def test_full_buffer_on_a_socket_with_a_timeout(make_link, role, version):
     link = make_link(version, "socket")

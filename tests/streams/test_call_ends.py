@@ -15,6 +15,7 @@ import time
 import pytest
 import trustme
 from support.link import Link
+from support.sockets import socket_pair
 
 import pykeyupdate
 
@@ -24,7 +25,7 @@ TEXT_ENDS = " ("  # what follows says where: _ssl.c's line, or the call
 
 def connect(contexts, *, blocks=True):
     """Return the two ends of a connection over a socketpair."""
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     accepted = []
 
     def accept():
@@ -150,7 +151,7 @@ def closed(contexts):
 
 
 def closed_before_the_handshake(contexts):
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     with far:
         sock = contexts[1].wrap_socket(
             near, server_side=True, do_handshake_on_connect=False
@@ -191,7 +192,7 @@ def manage_like(model, context):
 
 def both_outcomes(contexts, server_hostname="localhost"):
     """Return how the handshake ends at both ends."""
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     at_server = []
 
     def accept():
@@ -307,7 +308,7 @@ def test_tls_again_on_the_socket_that_unwrap_returns(make_contexts, version, wai
     contexts = make_contexts(version)
     for context in contexts:
         pykeyupdate.manage(context)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     versions = []
 
     def serve():

@@ -398,7 +398,7 @@ def test_data_in_a_renegotiation_goes_on_in_order(run, contexts):
     got, failures, count = run(main)
     assert got == (b"".join(pieces), None)
     assert not failures
-    assert count > 5
+    assert count > 1  # how many depends on the event loop
 
 
 # -- a cut -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import socket
 import ssl
 
 import pytest
+from support.sockets import socket_pair
 
 import pykeyupdate
 
@@ -185,7 +186,7 @@ def test_what_a_derived_class_replaces_is_called(make_contexts, base, threads):
 
     contexts = make_contexts("tls13")
     contexts[0].sslsocket_class = Derived
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     accepted = []
     threads.start(
         lambda: accepted.append(contexts[1].wrap_socket(far, server_side=True))

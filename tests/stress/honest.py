@@ -59,6 +59,7 @@ from statistics import median
 from typing import Any, Callable, NamedTuple
 
 from peer_flood import ATTACKS, Connection
+from support.sockets import socket_pair
 from support.world import certificate_files
 
 import pykeyupdate
@@ -105,7 +106,7 @@ def make_contexts(paths, version, ends=(PLAIN, PLAIN), **rules):
 
 def connect(contexts):
     """Return a client's and a server's end."""
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     client = contexts[0].wrap_socket(
         near, server_hostname="localhost", do_handshake_on_connect=False
     )
@@ -523,7 +524,7 @@ def pair(paths, kind, version=TLS12, *, is_client=True, peer=None):
 def flooded(paths, kind):
     """Give an end that gets KeyUpdate messages alone, faster than it can take them."""
     contexts = make_contexts(paths, TLS13, (PLAIN, kind), limits=None)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     peer = Connection(near, contexts[0])
     shaking = in_thread(peer.handshake)
     with near, contexts[1].wrap_socket(far, server_side=True) as end:

@@ -30,6 +30,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+from support.sockets import socket_pair
 from support.world import certificate_files
 
 import pykeyupdate
@@ -94,10 +95,7 @@ def sockets(over):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
             return near, listener.accept()[0]
-    near, far = socket.socketpair()
-    for end in (near, far):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    return near, far
+    return socket_pair(4096)
 
 
 def connect(contexts, kind):

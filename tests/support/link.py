@@ -6,7 +6,6 @@ buffers.
 """
 
 import contextlib
-import socket
 import ssl
 import sys
 
@@ -15,6 +14,7 @@ import pytest
 import pykeyupdate
 
 from .pace import HANDSHAKE, KEY_UPDATE, Pace
+from .sockets import socket_pair
 
 HELLO_REQUEST, CLIENT_HELLO, CERTIFICATE, FINISHED = 0, 1, 11, 20
 NOT_REQUESTED, REQUESTED = "KeyUpdate(0)", "KeyUpdate(1)"
@@ -83,7 +83,7 @@ class Link(Witness):
             if over == "managed":
                 pykeyupdate.manage(client_context, limits=None)
                 pykeyupdate.manage(server_context, limits=None)
-            near, far = socket.socketpair()
+            near, far = socket_pair()
             near.setblocking(False)
             far.setblocking(False)
             self.client = client_context.wrap_socket(

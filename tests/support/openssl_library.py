@@ -1,8 +1,9 @@
 """The functions of the OpenSSL in use, for ctypes.
 
-A shared libssl is opened by its path; its libcrypto is in the handle's scope. Where
-OpenSSL is hidden in the interpreter, pyelftools reads the symbol table of the file, so
-that a mistake of the extension's own reader (ext/system/elf.c) cannot hide itself here.
+A shared libssl is opened by its path; its libcrypto is in the handle's scope, except on
+Windows, where each DLL answers for itself. Where OpenSSL is hidden in the interpreter,
+pyelftools reads the symbol table of the file, so that a mistake of the extension's own
+reader (ext/system/elf.c) cannot hide itself here.
 """
 
 import ctypes
@@ -20,7 +21,22 @@ def load(loader=ctypes.CDLL):
     """Return the library; ``ctypes.PyDLL`` makes functions that keep the GIL."""
     if IS_HIDDEN:
         return _Hidden(loader)
+    if sys.platform == "win32":
+        return _Both(loader(PATH), loader(PATH.replace("libssl", "libcrypto")))
     return loader(None if IS_PROGRAM else PATH)
+
+
+class _Both:
+    """Two libraries as one."""
+
+    def __init__(self, *libraries):
+        self._libraries = libraries
+
+    def __getattr__(self, name):
+        owner = next((lib for lib in self._libraries if hasattr(lib, name)), None)
+        function = getattr(owner or self._libraries[0], name)
+        setattr(self, name, function)
+        return function
 
 
 class _Hidden:

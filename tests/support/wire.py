@@ -2,12 +2,12 @@
 
 import collections
 import contextlib
-import socket
 import ssl
 
 import pykeyupdate
 
 from .link import HANDSHAKE, KEY_UPDATE, Witness, write_nothing
+from .sockets import socket_pair
 
 APPLICATION_DATA = 23
 OVERHEAD = 17  # TLS 1.3: the type and the tag
@@ -39,7 +39,7 @@ class Wire:
                 **({} if is_server[role] else name),
             )
         else:
-            near, self.far = socket.socketpair()
+            near, self.far = socket_pair()
             near.setblocking(False)
             self.far.setblocking(False)
             self.end = ours.wrap_socket(

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pykeyupdate.testing
 
+from .sockets import socket_pair
+
 _CERTIFICATE = """\
 import sys, trustme
 ca = trustme.CA()
@@ -151,13 +153,12 @@ class MemoryPair:
 
 
 class SocketPair:
-    """Two SSLSockets that never block, over a Unix socket pair."""
+    """Two SSLSockets that never block, over a pair of sockets."""
 
     def __init__(self, client_context, server_context, buffer=SMALL_BUFFER):
-        sockets = socket.socketpair()
+        sockets = socket_pair(buffer)
         for sock in sockets:
             sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         self.ends = (
             client_context.wrap_socket(
                 sockets[0], server_hostname="localhost", do_handshake_on_connect=False

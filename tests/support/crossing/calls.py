@@ -127,6 +127,9 @@ METHODS = {
     ),
     "gettimeout": lambda conn, _: conn.gettimeout(),
     "group": lambda conn, _: conn.group(),
+    "ioctl": lambda conn, _: conn.ioctl(  # on Windows alone
+        socket.SIO_KEEPALIVE_VALS, (1, 60_000, 1_000)
+    ),
     "key_update": lambda conn, _: conn.key_update(),
     "listen": lambda conn, _: conn.listen(1),
     "makefile": lambda conn, _: conn.makefile("rb").close(),

@@ -9,12 +9,12 @@ import contextlib
 import importlib.util
 import inspect
 import os
-import socket
 import time
 
 import pykeyupdate
 import pykeyupdate.aio
 
+from ..sockets import socket_pair
 from . import calls, scenes
 from .books import Books
 
@@ -61,7 +61,7 @@ class Asyncio:
     sleep = staticmethod(asyncio.sleep)
 
     async def connect(self, contexts):
-        near, far = socket.socketpair()
+        near, far = socket_pair()
         return await asyncio.gather(
             asyncio.open_connection(
                 sock=near, ssl=contexts[0], server_hostname="localhost"
@@ -131,7 +131,7 @@ class Trio:
 
         carriers = [
             trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-            for sock in socket.socketpair(socket.AF_UNIX)
+            for sock in socket_pair()
         ]
         ends = [
             trio.SSLStream(carriers[0], contexts[0], server_hostname="localhost"),

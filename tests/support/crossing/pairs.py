@@ -1,13 +1,13 @@
 """Plays a case with sockets or SSLObjects; while an end waits, a thread is its peer."""
 
 import contextlib
-import socket
 import ssl
 import threading
 import time
 
 import pykeyupdate
 
+from ..sockets import socket_pair
 from . import calls
 from .books import Books
 from .scenes import (
@@ -111,10 +111,9 @@ class Pair(Books):
 
 
 def _sockets(client, server):
-    near, far = socket.socketpair()
+    near, far = socket_pair(8192)
     for sock in (near, far):
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     options = {"do_handshake_on_connect": False}
     return [
         client.wrap_socket(near, server_hostname="localhost", **options),
