@@ -15,29 +15,31 @@
 
 #ifdef _WIN32
 
-/* Winsock has no MSG_DONTWAIT, so ask select() first.  A socket that select() reports
-   writable takes a send() of any size at once, into Winsock's own buffer. */
+/* Winsock has no MSG_DONTWAIT, and shutdown() in another thread does not end a recv() or
+   send() that waits ("subsequent calls" alone, says its documentation).  So never wait in
+   either, and ask select() first.  A socket that select() reports writable takes a send()
+   of any size at once, into Winsock's own buffer.
+
+   select() reports errors and the end as readiness.  Its third set would add urgent data,
+   which a peer may send at any time, and which recv() does not return. */
 static int
 select_ready(ku_socket socket, int events, long microseconds)
 {
-    fd_set reads, writes, fails;
+    fd_set reads, writes;
     struct timeval limit = {microseconds / 1000000, microseconds % 1000000};
     FD_ZERO(&reads);
     FD_ZERO(&writes);
-    FD_ZERO(&fails);
     if (events & KU_READABLE) {
         FD_SET(socket, &reads);
     }
     if (events & KU_WRITABLE) {
         FD_SET(socket, &writes);
     }
-    FD_SET(socket, &fails);
-    if (select(0, &reads, &writes, &fails, &limit) < 0) {
+    if (select(0, &reads, &writes, NULL, &limit) < 0) {
         return KU_WIRE_ERROR;
     }
     return (FD_ISSET(socket, &reads) ? KU_READABLE : 0)
-           | (FD_ISSET(socket, &writes) ? KU_WRITABLE : 0)
-           | (FD_ISSET(socket, &fails) ? events : 0);
+           | (FD_ISSET(socket, &writes) ? KU_WRITABLE : 0);
 }
 
 static long
@@ -50,7 +52,6 @@ failure_of(int *error)
 long
 ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error)
 {
-    /* Never wait in recv() itself: a shutdown() in another thread does not end it. */
     int is_ready = select_ready(socket, KU_READABLE, 0);
     if (is_ready <= 0) {
         return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure_of(error);
@@ -65,7 +66,8 @@ long
 ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
              int *error)
 {
-    int is_ready = may_wait ? KU_WRITABLE : select_ready(socket, KU_WRITABLE, 0);
+    (void)may_wait;
+    int is_ready = select_ready(socket, KU_WRITABLE, 0);
     if (is_ready <= 0) {
         return is_ready == 0 ? KU_WIRE_WOULD_BLOCK : failure_of(error);
     }
@@ -77,7 +79,7 @@ ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
 int
 ku_wire_is_gone(int error)
 {
-    return error == WSAECONNRESET || error == WSAECONNABORTED;
+    return error == WSAECONNRESET || error == WSAECONNABORTED || error == WSAESHUTDOWN;
 }
 
 int

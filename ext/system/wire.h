@@ -32,8 +32,8 @@ enum { KU_WAITS = 1, KU_PEEKS = 2 };
 
 long ku_wire_receive(ku_socket socket, char *data, size_t length, int how, int *error);
 
-/* `may_wait`: block, if the socket is a blocking one.  Both functions store the
-   system's error number in `error` with KU_WIRE_ERROR. */
+/* `may_wait`: block, if the socket is a blocking one (not on Windows).  Both functions
+   store the system's error number in `error` with KU_WIRE_ERROR. */
 long ku_wire_send(ku_socket socket, const char *data, size_t length, int may_wait,
                   int *error);
 

@@ -16,6 +16,7 @@ import time
 import pytest
 from support import pace
 from support.link import Witness
+from support.sockets import socket_pair
 from support.threads import DEADLOCK
 
 import pykeyupdate
@@ -23,14 +24,6 @@ from pykeyupdate import _keyupdate
 
 BOTH = pytest.mark.parametrize("version", ["tls13", "tls12"])
 MEGABYTE = 1 << 20
-
-
-def small(size=4096):
-    """Return a pair of plain sockets with small send buffers."""
-    pair = socket.socketpair()
-    for end in pair:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    return pair
 
 
 def receive(sock, amount):
@@ -103,7 +96,7 @@ def test_data_goes_both_ways_by_all_methods(connect, threads, version, tmp_path)
 
 
 def test_timeouts_are_the_sockets_own(connect):
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     client.settimeout(0.05)
     with pytest.raises(socket.timeout, match="read operation timed out"):
         client.recv(1)
@@ -120,14 +113,14 @@ def test_timeouts_are_the_sockets_own(connect):
 def test_a_timeout_in_the_handshake(make_contexts):
     client, _ = make_contexts("tls13")
     pykeyupdate.manage(client)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     near.settimeout(0.05)
     with far, pytest.raises(socket.timeout, match="handshake operation timed out"):
         client.wrap_socket(near, server_hostname="localhost")
 
 
 def test_a_half_sent_write_must_be_repeated(connect, threads):
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     client.settimeout(0)
     data = bytes(range(256)) * 4096
     with pytest.raises(ssl.SSLWantWriteError):
@@ -154,7 +147,7 @@ def test_new_keys_follow_a_half_sent_write(connect, threads, version, schedule_o
     witness = Witness()
     client, server = connect(
         version,
-        plain=small(),
+        plain=socket_pair(4096),
         setup=lambda client, server: witness.watch("server", server),
     )
     witness.wire.clear()
@@ -191,6 +184,19 @@ def test_a_reset_by_the_peer_is_no_end(connect):
     server.close()
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+def test_urgent_data_is_not_taken_for_data(connect):
+    """A peer may send it at any time, and recv() does not return it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        client, server = connect(plain=(near, listening.accept()[0]))
+    socket.socket.send(server, b"!", socket.MSG_OOB)
+    client.settimeout(0.1)
+    with pytest.raises(socket.timeout):
+        client.recv(1)
+    server.send(b"x")
+    assert client.recv(1) == b"x"
 
 
 @BOTH
@@ -243,7 +249,7 @@ def test_an_end_without_close_notify(connect, suppress):
 def test_a_certificate_that_is_not_trusted(make_contexts, threads):
     client, server = make_contexts("tls13")
     pykeyupdate.manage(client)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     other_end = threads.start(lambda: server.wrap_socket(far, server_side=True))
     with pytest.raises(ssl.SSLCertVerificationError) as refused:
         client.wrap_socket(near, server_hostname="elsewhere")
@@ -331,7 +337,7 @@ def test_a_handshake_that_cannot_be_sent_wants_to_write(make_contexts):
     client, server = make_contexts("tls13")
     for context in (client, server):
         pykeyupdate.manage(context, limits=None)
-    near, far = small(1)
+    near, far = socket_pair(1)
     for end in (near, far):
         end.setblocking(False)
     here = client.wrap_socket(
@@ -355,7 +361,7 @@ def test_sessions_are_resumed(make_contexts, threads):
         pykeyupdate.manage(context, limits=None)
     session = None
     for resumed in (False, True):
-        near, far = socket.socketpair()
+        near, far = socket_pair()
         accepting = threads.start(server.wrap_socket, far, True)
         end = client.wrap_socket(near, server_hostname="localhost", session=session)
         with end, accepting() as peer:
@@ -433,7 +439,7 @@ def test_keys_change_while_both_ends_read_and_write(connect, threads, version):
 
 
 def test_writers_do_not_mix(connect, threads):
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     messages = [bytes([number]) * 100_000 for number in range(4)]
     for message in messages:
         threads.start(client.sendall, message)
@@ -451,7 +457,7 @@ def test_readers_lose_nothing(connect, threads):
 
 def test_a_reader_does_not_wait_for_a_peer_that_does_not_read(connect, threads):
     pace.skip_if_kept()
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     blocked = threads.start(client.sendall, bytes(MEGABYTE))
     busy(client)
     for number in range(20):
@@ -489,7 +495,7 @@ def test_a_writer_of_megabytes_and_a_reader_share_the_connection(connect, thread
 
 def test_answers_to_a_peer_that_never_reads_are_bounded(connect, threads):
     pace.skip_if_kept()
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     reading = threads.start(receive, server, 4)
     client.settimeout(1)
     sent = 0
@@ -523,7 +529,7 @@ def test_a_second_reader_times_out_by_its_own_clock(connect, threads, version):
 
 @pytest.mark.parametrize("threads_inside", ["reader", "two readers", "writer", "both"])
 def test_close_ends_the_calls_of_other_threads(connect, threads, threads_inside):
-    client, _ = connect(plain=small())
+    client, _ = connect(plain=socket_pair(4096))
     descriptor = client.fileno()
     inside = []
     if threads_inside != "writer":
@@ -555,7 +561,7 @@ def is_closed(descriptor):
 def test_close_during_the_handshake(make_contexts, threads):
     client, _ = make_contexts("tls13")
     pykeyupdate.manage(client)
-    near, far = socket.socketpair()
+    near, far = socket_pair()
     sock = client.wrap_socket(
         near, server_hostname="localhost", do_handshake_on_connect=False
     )
@@ -564,7 +570,8 @@ def test_close_during_the_handshake(make_contexts, threads):
     sock.close()
     with far, pytest.raises(OSError) as caught:
         shaking()
-    assert caught.value.errno == errno.EBADF
+    # ENOTSOCK: where the thread had not begun, Windows' own for getpeername()
+    assert caught.value.errno in (errno.EBADF, errno.ENOTSOCK)
 
 
 @BOTH
@@ -580,6 +587,11 @@ def test_unwrap_beside_a_reader(connect, threads, version):
     assert unwrapped() is client
 
 
+@pytest.mark.skipif(
+    os.name == "nt",
+    reason="there shutdown() forbids subsequent calls of recv() alone (Microsoft; "
+    "python/cpython#91913), for ssl's own sockets as well",
+)
 def test_shutdown_ends_a_reader(connect, threads):
     client, _ = connect()
     reading = threads.start(client.recv, 10)
@@ -811,7 +823,7 @@ def test_a_certificate_request_that_another_thread_overtakes(
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
 @pytest.mark.parametrize("timeout", [None, DEADLOCK])
 def test_signals_interrupt_and_nothing_is_lost(connect, threads, timeout):
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     client.settimeout(timeout)
     calls = []
 
@@ -866,7 +878,7 @@ def test_a_signal_handler_may_read_what_is_being_read(connect, threads):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX")
 def test_one_signal_is_enough_and_a_handler_may_not_write_in_a_write(connect, threads):
-    client, server = connect(plain=small())
+    client, server = connect(plain=socket_pair(4096))
     data = os.urandom(MEGABYTE)
 
     def handler(number, frame):
