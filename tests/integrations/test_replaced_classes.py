@@ -10,10 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from support import pace
 from support.link import NOT_REQUESTED
 
 BEGINNING = """
-import asyncio, socket, ssl, sys, warnings
+import asyncio, socket, ssl, sys, time, warnings
 
 PORT, TRUST, URL = int(sys.argv[1]), sys.argv[2], f"https://localhost:{sys.argv[1]}/"
 FOLLOWED = "SSLContext", "SSLSocket", "SSLObject"
@@ -79,6 +80,7 @@ def connects(context, *, managed, methods):
         echo(tls)
         assert is_managed(tls) is managed
         assert hasattr(tls, "key_update") is methods
+        time.sleep(PAUSE)
         if methods:
             tls.key_update()
         echo(tls)
@@ -99,8 +101,9 @@ def start(trust_file, tmp_path):
         missing = importlib.util.find_spec(name) is None
         if missing and not os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
             pytest.skip(f"{name} is not installed")
+        pause = f"PAUSE = {2 * pace.interval()}\n"  # between two updates
         path = tmp_path / "program.py"
-        path.write_text("".join((f"LIBRARY = {name!r}\n", BEGINNING, *parts)))
+        path.write_text("".join((f"LIBRARY = {name!r}\n", pause, BEGINNING, *parts)))
         command = [sys.executable, path, str(port), trust_file]
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
@@ -325,6 +328,7 @@ for policy in None, pykeyupdate.RekeyPolicy(sent_records=2, min_interval_seconds
 with connect(context) as tls:
     for _ in range(20):
         echo(tls)
+        time.sleep(PAUSE)
     assert pykeyupdate.stats(tls).counts.key_updates_sent > 3
 wrong = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 pykeyupdate.manage(wrong)

@@ -18,7 +18,7 @@ import trustme
 import pykeyupdate
 
 HANDSHAKE, KEY_UPDATE = 22, 24  # the TLS content type, the handshake message
-_MARGIN = 1.5  # the receiver measures, too, and not when the sender does
+_MARGIN = 1.5  # OpenSSL reads its clock at other moments than we, and at both ends
 
 
 @functools.lru_cache(None)
@@ -79,7 +79,8 @@ class Pace:
         if verb == "sent":
             wait()
         elif interval():
-            time.sleep(max(0, self.received + interval() * 1.1 - time.monotonic()))
+            due = self.received + interval() * _MARGIN
+            time.sleep(max(0, due - time.monotonic()))
             self.received = time.monotonic()
 
 
