@@ -31,8 +31,9 @@ int ku_tell_events(ku_state *state, PyObject *conn, const struct ku_report *repo
 void ku_collect_events(PyObject *sslobj, struct ku_ledger *ledger,
                        struct ku_report *report);
 
-/* The same as ku_tell_events() for the events of a step (calls/step.h) on an _ssl._SSLSocket, if that is a
-   managed SSLObject's.  A managed socket's calls report their own. */
+/* The same as ku_tell_events() for the events of a step (calls/step.h) on an
+   _ssl._SSLSocket, if that is a managed SSLObject's.  A managed socket's calls report
+   their own. */
 int ku_tell_events_of_object(ku_state *state, PyObject *sslobj);
 
 #endif
