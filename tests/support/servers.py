@@ -32,6 +32,7 @@ class Server(Witness):
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.address = self.listener.getsockname()
         self.threads, self.sockets, self.errors = [], [], []
+        self.is_closing = False
         self.start(self.accept)
 
     def start(self, target, *arguments):
@@ -40,10 +41,12 @@ class Server(Witness):
         thread.start()
 
     def accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                plain, _ = self.listener.accept()
-                self.start(self.serve, plain)
+        while True:
+            plain, _ = self.listener.accept()
+            if self.is_closing:
+                plain.close()
+                return
+            self.start(self.serve, plain)
 
     def serve(self, plain):
         plain.settimeout(30)
@@ -55,15 +58,17 @@ class Server(Witness):
             self.errors.append(error)
 
     def close(self):
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for tls in self.sockets:  # not SSLSocket's: that one takes the TLS off it
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(tls, socket.SHUT_RDWR)
+        """Wait for the threads; the clients have closed their connections.
+
+        A connection is what ends accept() on every system: on Windows shutdown() in
+        another thread ends no call that waits.
+        """
+        self.is_closing = True
+        socket.create_connection(self.address).close()
         for thread in self.threads:
             thread.join(20)
             assert not thread.is_alive()
+        self.listener.close()
 
 
 class Handler(BaseHTTPRequestHandler):
