@@ -77,8 +77,10 @@ pip_for() {
     local python=$1
     shift
     need python3-venv
-    [ -e "$work/pip/bin/pip" ] || quietly pip python3 -m venv "$work/pip"
-    "$work/pip/bin/pip" --version | grep -q 'pip 2[0-2]\.' && quietly pip "$work/pip/bin/pip" install --upgrade pip
+    [ -e "$work/pip/bin/pip" ] || {
+        quietly pip python3 -m venv "$work/pip"
+        quietly pip "$work/pip/bin/pip" install --upgrade pip # an old one knows neither --python nor a new Python
+    }
     quietly pip "$work/pip/bin/pip" --python "$python" install --root-user-action ignore "$@"
 }
 
