@@ -80,6 +80,7 @@ _NO_RULES = (
     "OpenSSL never changes keys by itself, and it processes as many key updates as a "
     "peer sends. pykeyupdate.install(managed=True), or manage(context), handles both."
 )
+_HAS_KERNEL_TLS = ("linux", "freebsd")  # of OpenSSL's, in all its versions
 _KERNEL_TLS = (
     "With OP_ENABLE_KTLS a peer's key update ends the connection (this OpenSSL or this "
     "kernel cannot change the kernel's keys); key_update() raises KernelTLSError."
@@ -122,17 +123,17 @@ def examine() -> dict[str, Any]:
             name: libssl is not None and name not in libssl["missing"]
             for name in _CONTROLS
         },
-        "hazards": hazards(libssl, sys.hexversion) if libssl else [],
+        "hazards": hazards(libssl, sys.hexversion, sys.platform) if libssl else [],
     }
 
 
-def hazards(libssl: dict[str, Any], python: int) -> list[str]:
-    """Return what is known to be unsafe with this OpenSSL and this Python."""
+def hazards(libssl: dict[str, Any], python: int, system: str) -> list[str]:
+    """Return what is known to be unsafe with this OpenSSL, Python and system."""
     openssl = libssl["version_number"]
     texts = [_TWO_THREADS, _NO_RULES]
     texts += [h.text for h in _OPENSSL_HAZARDS if h.first <= openssl < h.fixed]
     texts += [h.text for h in _PYTHON_HAZARDS if h.first <= python < h.fixed]
-    if not libssl["ktls_can_rekey"]:
+    if system.startswith(_HAS_KERNEL_TLS) and not libssl["ktls_can_rekey"]:
         texts.append(_KERNEL_TLS)
     return texts
 

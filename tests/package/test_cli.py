@@ -112,16 +112,21 @@ def test_doctor_names_missing_controls():
 )
 def test_hazards_are_those_of_the_versions(openssl, python, texts):
     libssl = {"version_number": openssl, "ktls_can_rekey": True}
-    two_threads, no_rules, *found = doctor.hazards(libssl, python)
+    two_threads, no_rules, *found = doctor.hazards(libssl, python, "linux")
     assert "Two threads" in two_threads
     assert "never changes keys by itself" in no_rules
     assert len(found) == len(texts)
     assert all(text in hazard for text, hazard in zip(texts, found))
 
 
-def test_hazard_of_kernel_tls():
+@pytest.mark.parametrize(
+    ("system", "has_it"),
+    [("linux", True), ("freebsd14", True), ("win32", False), ("darwin", False)],
+)
+def test_hazard_of_kernel_tls(system, has_it):
     libssl = {"version_number": 0x30000060, "ktls_can_rekey": False}
-    assert "OP_ENABLE_KTLS" in doctor.hazards(libssl, 0x030B00F0)[-1]
+    found = doctor.hazards(libssl, 0x030B00F0, system)
+    assert ("OP_ENABLE_KTLS" in found[-1]) == has_it
 
 
 def test_run_with_m():
