@@ -1,5 +1,6 @@
 """Real libraries, as released on PyPI, against real servers."""
 
+import contextlib
 import importlib
 import os
 import threading
@@ -68,9 +69,10 @@ def run_on(library):
     """Run a coroutine on a loop of asyncio or uvloop."""
 
     def run(loop, main):
-        event_loop = library(loop).new_event_loop()
-        event_loop.run_until_complete(main)
-        event_loop.close()
+        with contextlib.closing(main):  # it never runs where there is no such loop
+            event_loop = library(loop).new_event_loop()
+            event_loop.run_until_complete(main)
+            event_loop.close()
 
     return run
 
