@@ -186,19 +186,6 @@ def test_a_reset_by_the_peer_is_no_end(connect):
         client.recv(1)
 
 
-def test_urgent_data_is_not_taken_for_data(connect):
-    """A peer may send it at any time, and recv() does not return it."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        near = socket.create_connection(listening.getsockname())
-        client, server = connect(plain=(near, listening.accept()[0]))
-    socket.socket.send(server, b"!", socket.MSG_OOB)
-    client.settimeout(0.1)
-    with pytest.raises(socket.timeout):
-        client.recv(1)
-    server.send(b"x")
-    assert client.recv(1) == b"x"
-
-
 @BOTH
 def test_select_sees_the_end_behind_the_data(connect, version):
     client, server = connect(version)
