@@ -105,7 +105,8 @@ def test_an_ssl_in_python_is_refused(monkeypatch):
 def test_an_ssl_that_imports_no_openssl_is_refused(monkeypatch):
     """As an interpreter with OpenSSL linked in, and stripped, is."""
     somewhere_else = _keyupdate.put_forward
-    with pytest.raises(ImportError, match="statically.*--no-managed-python.*Looked"):
+    looked = "" if sys.platform == "win32" else ".*Looked"  # no symbol table to read
+    with pytest.raises(ImportError, match="statically.*--no-managed-python" + looked):
         import_beside(an_ssl(RAND_status=somewhere_else), monkeypatch)
 
 

@@ -112,7 +112,8 @@ def version(number):
 
 def learnt_numbers():
     """Return SSL_get_state() of a KeyUpdate: sent by client, server; read by these."""
-    _ktls, *numbers = (ctypes.c_int * 5).from_buffer(state(), (_VERSION + 1) * WORD)
+    behind = _VERSION * WORD + ctypes.sizeof(ctypes.c_ulong)  # half a word on Windows
+    _ktls, *numbers = (ctypes.c_int * 5).from_buffer(state(), behind)
     return numbers
 
 
