@@ -339,6 +339,7 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
         assert text in out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
 @pytest.mark.usefixtures("all_processors")
 def test_bench_rekey_changes_the_keys_once_a_cycle(capsys, monkeypatch):
     """And the cycle that it compares with leaves them."""

@@ -27,10 +27,10 @@ def test_a_timeout_counts_at_once_however_it_is_set(connect):
     ):
         for seconds in (0.1, 0.05):
             set_timeout(seconds)
-            began = time.monotonic()
+            began = time.perf_counter()  # monotonic() takes steps on Windows
             with pytest.raises(socket.timeout):
                 client.recv(1)
-            assert seconds <= time.monotonic() - began < seconds + 5
+            assert seconds <= time.perf_counter() - began < seconds + 5
     client.setblocking(False)
     with pytest.raises(ssl.SSLWantReadError):
         client.recv(1)
