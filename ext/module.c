@@ -152,10 +152,6 @@ bind_and_prove(PyObject *module, ku_state *state, PyObject *_ssl)
     else if (found != NULL) {
         result = PyObject_SetAttrString(module, "libssl", found);
     }
-    PyObject *addresses = result == 0 ? ku_libssl_addresses(&state->libssl) : NULL;
-    result =
-        addresses != NULL ? PyObject_SetAttrString(module, "addresses", addresses) : -1;
-    Py_XDECREF(addresses);
     Py_XDECREF(found);
     Py_XDECREF(probe);
     return result;
@@ -173,7 +169,18 @@ py_prove_states(PyObject *module, PyObject *ignored)
     return proved >= 0 ? PyBool_FromLong(proved) : NULL;
 }
 
+static PyObject *
+py_addresses(PyObject *module, PyObject *ignored)
+{
+    (void)ignored;
+    ku_state *state = PyModule_GetState(module);
+    return ku_libssl_addresses(&state->libssl);
+}
+
 static PyMethodDef proofs[] = {
+    {"addresses", py_addresses, METH_NOARGS,
+     "addresses($module, /)\n--\n\n"
+     "Return the addresses of OpenSSL's functions by name; 0 if one is missing."},
     {"prove_states", py_prove_states, METH_NOARGS,
      "prove_states($module, /)\n--\n\n"
      "Prove the states of OpenSSL, as at import."},

@@ -13,7 +13,6 @@ class _LibSSL(TypedDict):
     ktls_can_rekey: bool
 
 libssl: Final[_LibSSL]
-addresses: Final[dict[str, int]]  # of OpenSSL's functions; 0: it is missing
 tables: Final[dict[str, Any]]  # what C and Python must agree on
 WANTED: Final[int]
 reads_socket_fields: Final[int]
@@ -34,6 +33,7 @@ def total_renegotiations(conn: Any, /) -> int: ...
 
 # Whether the states of OpenSSL are what they are taken for (ext/openssl/states.c).
 def prove_states() -> bool: ...
+def addresses() -> dict[str, int]: ...  # of OpenSSL's functions; 0: it is missing
 
 # For the package itself (ext/calls/rekeying.c).
 def to_send(conn: Any, function: str, /) -> int: ...

@@ -9,6 +9,7 @@
    sends only as far as the socket takes it at once, and only if no other thread is
    sending. */
 enum ku_progress ku_traffic_send(struct ku_call *call);
+void ku_traffic_flush(struct ku_call *call);
 
 /* Between these, what OpenSSL writes goes into the socket without a copy and without
    waiting, if nothing is to be sent before it: no other thread sends, and no message of
@@ -16,7 +17,6 @@ enum ku_progress ku_traffic_send(struct ku_call *call);
    ku_traffic_send(), and so is the error if sending fails. */
 void ku_traffic_begin_direct(struct ku_call *call);
 void ku_traffic_end_direct(struct ku_call *call);
-void ku_traffic_flush(struct ku_call *call);
 
 /* How many bytes has OpenSSL written that have not been sent?  And could this call send
    them? */

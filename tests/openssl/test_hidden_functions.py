@@ -359,9 +359,9 @@ def test_a_file_that_noise_does_not_make_is_refused(reader, elf_file, change):
 def test_all_are_where_another_reader_finds_them():
     expected = {
         name: openssl_library.base() + openssl_library.symbols()[name]
-        for name in _keyupdate.addresses
+        for name in _keyupdate.addresses()
         if name in openssl_library.symbols()
     }
-    found = {name: at for name, at in _keyupdate.addresses.items() if at}
+    found = {name: at for name, at in _keyupdate.addresses().items() if at}
     assert found == expected
-    assert _keyupdate.addresses.keys() - found == {"SSL_state_string"}
+    assert _keyupdate.addresses().keys() - found == {"SSL_state_string"}

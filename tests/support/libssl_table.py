@@ -57,7 +57,7 @@ def _word_of(words, values):
     return index
 
 
-_TABLE = _word_of(state(), _keyupdate.addresses.values())
+_TABLE = _word_of(state(), _keyupdate.addresses().values())
 _VERSION = _word_of(state(), [_keyupdate.libssl["version_number"]])
 
 
@@ -74,7 +74,7 @@ def _replaced(index, new):
 
 def replaced(name, new):
     """Have the table hold the address ``new`` for a function."""
-    return _replaced(_TABLE + list(_keyupdate.addresses).index(name), new)
+    return _replaced(_TABLE + list(_keyupdate.addresses()).index(name), new)
 
 
 def without(name):

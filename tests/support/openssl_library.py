@@ -70,4 +70,4 @@ def symbols():
 
 def base():
     """Return the address of the object, by the one function that proves itself."""
-    return _keyupdate.addresses["SSL_get_ex_data"] - symbols()["SSL_get_ex_data"]
+    return _keyupdate.addresses()["SSL_get_ex_data"] - symbols()["SSL_get_ex_data"]
