@@ -10,14 +10,11 @@ import contextlib
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .._installation import manage
 from . import doctor, local_connections, pairs
 
 _ROUNDS = 15
@@ -28,28 +25,23 @@ _SIZES = ((64, 1.10), (1 << 14, 1.02), (1 << 18, 1.00))  # with their targets
 def main() -> int:
     """Measure and print; return 0 if it ran."""
     local_connections.need_loopback()
-    authority = local_connections.trustme().CA()
-    certificate = authority.issue_cert(local_connections.NAME)
     print(doctor.version_line())
     print(f"Median of {_ROUNDS} pairs of processes, in turns; ours : ssl.SSLObject")
-    with tempfile.TemporaryDirectory() as folder:
-        pem, trusted = Path(folder, "server.pem"), Path(folder, "authority.pem")
-        certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-        authority.cert_pem.write_to_path(str(trusted))
+    with local_connections.certificate_files() as files:
         for loop in ("asyncio", "uvloop"):
             if find_spec(loop) is None:
                 print(f"  {loop} is not installed")
                 continue
             for size, target in _SIZES:
-                _compare(loop, size, target, str(pem), str(trusted))
+                _compare(loop, size, target, files)
     return 0
 
 
-def _compare(loop: str, size: int, target: float, pem: str, trusted: str) -> None:
+def _compare(loop: str, size: int, target: float, files: tuple[str, str]) -> None:
     def run(kind: str) -> float:
         command = [sys.executable, "-m", __spec__.name, kind, loop, str(size)]
         done = subprocess.run(
-            [*command, pem, trusted, str(_SECONDS)],
+            [*command, *files, str(_SECONDS)],
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -109,12 +101,7 @@ async def _measure(
 def run(*arguments: str) -> None:
     """Print the seconds of a turn."""
     kind, loop, size, pem, trusted, seconds = arguments
-    client = ssl.create_default_context(cafile=trusted)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    if kind == "managed":
-        manage(client)
-        manage(server)
+    client, server = local_connections.contexts_of_files(kind, pem, trusted)
     if loop == "uvloop":
         import uvloop
 

@@ -11,10 +11,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from .._installation import manage
 from . import doctor, local_connections
 from .exit_codes import CannotRun
 
@@ -28,18 +25,12 @@ def main() -> int:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise CannotRun("This command counts with valgrind, which is not installed.")
-    authority = local_connections.trustme().CA()
-    certificate = authority.issue_cert(local_connections.NAME)
     print(doctor.version_line())
     print("Instructions a round trip; ours : ssl.SSLSocket")
-    with tempfile.TemporaryDirectory() as folder:
-        pem, trusted = Path(folder, "server.pem"), Path(folder, "authority.pem")
-        certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-        authority.cert_pem.write_to_path(str(trusted))
+    with local_connections.certificate_files() as files:
         for size, target in _SIZES:
             ours, theirs = (
-                _count(valgrind, kind, size, str(pem), str(trusted))
-                for kind in ("managed", "stock")
+                _count(valgrind, kind, size, files) for kind in ("managed", "stock")
             )
             print(
                 f"  {f'{size} bytes':<34}{ours:10.0f} : {theirs:10.0f} "
@@ -48,11 +39,11 @@ def main() -> int:
     return 0
 
 
-def _count(valgrind: str, kind: str, size: int, pem: str, trusted: str) -> float:
+def _count(valgrind: str, kind: str, size: int, files: tuple[str, str]) -> float:
     """Return the instructions of one round trip."""
     command = [
         *(valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"),
-        *(sys.executable, "-m", __spec__.name, kind, str(size), pem, trusted),
+        *(sys.executable, "-m", __spec__.name, kind, str(size), *files),
     ]
 
     def total(turns: int) -> int:
@@ -73,12 +64,7 @@ def _count(valgrind: str, kind: str, size: int, pem: str, trusted: str) -> float
 def run(kind: str, size: str, pem: str, trusted: str, turns: str) -> None:
     """Make these round trips."""
     gc.disable()
-    client = ssl.create_default_context(cafile=trusted)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    if kind == "managed":
-        manage(client)
-        manage(server)
+    client, server = local_connections.contexts_of_files(kind, pem, trusted)
     ball = bytes(int(size))
     with local_connections.socket_connection(client, server) as (near, far):
         for _ in range(int(turns)):

@@ -6,11 +6,14 @@ trustme (the extra ``[demo]``) makes the server's certificate on the spot.
 import contextlib
 import socket
 import ssl
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from .._constants import OP_ALLOW_CLIENT_RENEGOTIATION
+from .._installation import manage
 from .exit_codes import CannotRun
 
 NAME = "localhost"
@@ -52,6 +55,31 @@ def contexts(
     server.options |= OP_ALLOW_CLIENT_RENEGOTIATION
     for context in (client, server):
         context.minimum_version = context.maximum_version = version
+    return client, server
+
+
+@contextlib.contextmanager
+def certificate_files() -> Iterator[tuple[str, str]]:
+    """Yield the paths of a server's key with its certificates, and of the authority."""
+    authority = trustme().CA()
+    with tempfile.TemporaryDirectory() as folder:
+        pem, trusted = Path(folder, "server.pem"), Path(folder, "authority.pem")
+        chain = authority.issue_cert(NAME).private_key_and_cert_chain_pem
+        chain.write_to_path(str(pem))
+        authority.cert_pem.write_to_path(str(trusted))
+        yield str(pem), str(trusted)
+
+
+def contexts_of_files(
+    kind: str, pem: str, trusted: str
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a client's and a server's context; ``kind``: "managed" or "stock"."""
+    client = ssl.create_default_context(cafile=trusted)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    if kind == "managed":
+        manage(client)
+        manage(server)
     return client, server
 
 
