@@ -96,10 +96,12 @@ ku_tlsbio_data_follows(const struct ku_tlsbio *bio, int is_tls13)
 char *
 ku_tlsbio_lend(struct ku_tlsbio *bio, size_t length)
 {
-    /* The next record may be as long as the last. */
-    char *room = ku_buffer_reserve(&bio->input, length < bio->last + RECORD_HEADER
-                                                    ? bio->last + RECORD_HEADER
-                                                    : length);
+    /* The next record may be as long as the last.  Once it has begun, `length` is right:
+       to reserve more would move what is here, and realloc() copies whole chunks. */
+    size_t guess = bio->last + RECORD_HEADER;
+    int begins = ku_buffer_length(&bio->input) == 0;
+    char *room =
+        ku_buffer_reserve(&bio->input, begins && length < guess ? guess : length);
     bio->input.lent = room != NULL;
     return room;
 }

@@ -43,7 +43,8 @@ def _count(valgrind: str, kind: str, size: int, files: tuple[str, str]) -> float
     """Return the instructions of one round trip."""
     command = [
         *(valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"),
-        *(sys.executable, "-m", __spec__.name, kind, str(size), *files),
+        # -B: a first run that writes byte code would count what compiling takes
+        *(sys.executable, "-B", "-m", __spec__.name, kind, str(size), *files),
     ]
 
     def total(turns: int) -> int:
