@@ -298,7 +298,7 @@ nothing_to_read(const struct ku_call *call)
 {
     const struct ku_libssl *libssl = call->tls.libssl;
     SSL *ssl = call->tls.ssl;
-    return call->bio->whole_bytes == 0 && !call->bio->at_end
+    return call->bio->whole_bytes == 0 && !call->bio->at_end && !call->bio->receives
            && libssl->SSL_is_init_finished(ssl) && libssl->SSL_pending(ssl) == 0
            && libssl->SSL_get_shutdown(ssl) == 0 && !ku_renegotiates(&call->tls);
 }
@@ -324,6 +324,7 @@ read_records(struct ku_call *call, char *data, size_t room, size_t *got)
             break;
         }
     }
+    ku_traffic_end_receiving(call);
     return progress;
 }
 
@@ -339,22 +340,14 @@ read_available(struct ku_call *call, char *data, size_t room, size_t *got)
     return progress;
 }
 
-/* Receive the next record if there is room for one more and it has come: without
-   waiting, and only if it certainly has data (see ku_tlsbio_wanted()). */
-static enum ku_progress
-receive_next_record(struct ku_call *call, size_t room)
+/* May OpenSSL receive the next record?  If there is room for one more, and it certainly
+   has data (see ku_tlsbio_wanted()). */
+static int
+may_read_next_record(struct ku_call *call, size_t room)
 {
-    int is_tls13 = ku_is_tls13(&call->tls);
-    if (room < TLS_MAX_PLAINTEXT || !call->receives
-        || !ku_tlsbio_data_follows(call->bio, is_tls13)) {
-        return KU_WANT_READ;
-    }
-    struct ku_call at_once = nonblocking_copy(call);
-    enum ku_progress progress = ku_traffic_receive(&at_once, KU_AHEAD);
-    if (progress == KU_SYSTEM) {
-        call->pump->receive_error = at_once.error;
-    }
-    return progress;
+    return room >= TLS_MAX_PLAINTEXT && call->receives
+           && ku_tlsbio_data_follows(call->bio, ku_is_tls13(&call->tls))
+           && ku_traffic_begin_receiving(call);
 }
 
 /* Read the records that are here, and records of data that come right behind them. */
@@ -365,7 +358,7 @@ read_without_waiting(struct ku_call *call, char *data, size_t room, size_t *got)
     do {
         progress = read_available(call, data, room, got);
     } while (*got > 0 && progress != KU_ENDED
-             && receive_next_record(call, room - *got) == KU_DONE);
+             && may_read_next_record(call, room - *got));
     return progress;
 }
 
@@ -394,8 +387,17 @@ receive_or_wait(struct ku_call *call)
         return ku_threads_wait_for_news(call, KU_WANT_READ);
     }
     pump->receiving = call->receives = 1;
+    if (ku_traffic_begin_receiving(call)) {
+        return KU_DONE;
+    }
     enum ku_progress progress = ku_traffic_receive(call, KU_AHEAD);
-    return progress == KU_DONE ? ku_threads_let_signals(call) : progress;
+    if (progress == KU_DONE) {
+        progress = ku_threads_let_signals(call);
+    }
+    if (progress == KU_DONE) {
+        (void)ku_traffic_begin_receiving(call);
+    }
+    return progress;
 }
 
 enum ku_progress

@@ -3,6 +3,7 @@
 #include "openssl/constants.h"
 #include "system/mutex.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,7 +53,7 @@ find_whole_records(struct ku_tlsbio *bio)
         }
         else {
             bio->whole_bytes += length;
-            bio->last = length;
+            bio->is_short = 0;
         }
     }
 }
@@ -76,6 +77,13 @@ ku_tlsbio_wanted(const struct ku_tlsbio *bio, int ahead)
 }
 
 int
+ku_tlsbio_has_begun(const struct ku_tlsbio *bio)
+{
+    size_t begun;
+    return bio->whole_bytes == 0 && !bio->is_short && begun_header(bio, &begun) != NULL;
+}
+
+int
 ku_tlsbio_data_may_follow(const struct ku_tlsbio *bio)
 {
     size_t begun;
@@ -96,12 +104,7 @@ ku_tlsbio_data_follows(const struct ku_tlsbio *bio, int is_tls13)
 char *
 ku_tlsbio_lend(struct ku_tlsbio *bio, size_t length)
 {
-    /* The next record may be as long as the last.  Once it has begun, `length` is right:
-       to reserve more would move what is here, and realloc() copies whole chunks. */
-    size_t guess = bio->last + RECORD_HEADER;
-    int begins = ku_buffer_length(&bio->input) == 0;
-    char *room =
-        ku_buffer_reserve(&bio->input, begins && length < guess ? guess : length);
+    char *room = ku_buffer_reserve(&bio->input, length);
     bio->input.lent = room != NULL;
     return room;
 }
@@ -117,25 +120,80 @@ ku_tlsbio_take_back(struct ku_tlsbio *bio, size_t received)
 
 /* --- functions that OpenSSL calls ------------------------------------------------- */
 
+/* What of the bytes received lies behind the record, or is not all of it, goes here. */
+static void
+keep_input(struct ku_tlsbio *bio, const char *data, size_t length)
+{
+    if (ku_buffer_append(&bio->input, data, length) < 0) {
+        bio->receive_error = ENOMEM;
+    }
+}
+
+/* Receive the rest of the record that has begun, without waiting, behind a copy of its
+   beginning.  Returns the length of the whole record; 0 if it is not all there. */
+static size_t
+receive_record(struct ku_tlsbio *bio, char *data, size_t room)
+{
+    size_t begun;
+    const char *header = begun_header(bio, &begun);
+    size_t length = record_length(header);
+    size_t wanted = ku_tlsbio_wanted(bio, bio->receives_ahead);
+    bio->receives = 0;
+    bio->is_short = 1;
+    if (begun + wanted > room) {
+        return 0;
+    }
+    memcpy(data, header, begun);
+    int error = 0;
+    long got = ku_wire_receive(bio->socket, data + begun, wanted, 0, &error);
+    if (got <= 0) { /* whoever receives next meets the end again */
+        bio->receive_error = got == KU_WIRE_ERROR ? error : 0;
+        return 0;
+    }
+    bio->received = 1;
+    size_t there = begun + (size_t)got;
+    if (there < length) {
+        keep_input(bio, data + begun, (size_t)got);
+        return 0;
+    }
+    bio->is_short = 0;
+    keep_input(bio, data + length, there - length);
+    ku_buffer_drop(&bio->input, begun);
+    return length;
+}
+
+/* Let OpenSSL have one record at most: with two it would be in the middle of one. */
+static size_t
+take_input(struct ku_tlsbio *bio, char *data, size_t room)
+{
+    size_t seen = bio->at_end ? ku_buffer_length(&bio->input) : bio->whole_bytes;
+    if (bio->unread == 0) {
+        size_t length = seen < RECORD_HEADER
+                            ? 0
+                            : record_length(bio->input.memory + bio->input.start);
+        bio->unread = length > 0 && length < seen ? length : seen;
+    }
+    size_t taken =
+        ku_buffer_take(&bio->input, data, bio->unread < room ? bio->unread : room);
+    bio->unread -= taken;
+    bio->whole_bytes -= taken < bio->whole_bytes ? taken : bio->whole_bytes;
+    return taken;
+}
+
 static int
 read_input(BIO *self, char *data, int length)
 {
     struct ku_tlsbio *bio = crypto.get_data(self);
     crypto.clear_flags(self, BIO_FLAGS_RETRY);
-    size_t seen = bio->at_end ? ku_buffer_length(&bio->input) : bio->whole_bytes;
     if (length <= 0) {
         return 0;
     }
-    if (seen == 0 && bio->at_end) {
-        return 0;
-    }
-    if (seen == 0) {
+    size_t taken = bio->receives ? receive_record(bio, data, (size_t)length)
+                                 : take_input(bio, data, (size_t)length);
+    if (taken == 0 && !bio->at_end) {
         crypto.set_flags(self, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY);
         return -1;
     }
-    size_t taken = ku_buffer_take(&bio->input, data,
-                                  seen < (size_t)length ? seen : (size_t)length);
-    bio->whole_bytes -= taken < bio->whole_bytes ? taken : bio->whole_bytes;
     return (int)taken;
 }
 
@@ -249,6 +307,7 @@ ku_tlsbio_install(const struct ku_libssl *libssl, BIO_METHOD *method, SSL *ssl)
     libssl->BIO_set_data(bio, data);
     libssl->BIO_set_init(bio, 1);
     libssl->SSL_set_bio(ssl, bio, bio);
+    (void)libssl->SSL_ctrl(ssl, SSL_CTRL_SET_READ_AHEAD, 1, NULL);
     return 0;
 }
 

@@ -316,6 +316,36 @@ receive_into_bio(struct ku_call *call, enum ku_reach reach)
     return KU_DONE;
 }
 
+int
+ku_traffic_begin_receiving(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    struct ku_tlsbio *bio = call->bio;
+    bio->receives = ku_tlsbio_has_begun(bio) && !bio->at_end && !pump->kept_byte
+                    && pump->receive_error == 0 && !ku_threads_are_closed(call)
+                    && ku_traffic_output_left(call) <= MAX_OUTPUT
+                    && call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
+    bio->receives_ahead = ku_tlsbio_data_follows(bio, ku_is_tls13(&call->tls));
+    bio->socket = call->socket;
+    return bio->receives;
+}
+
+void
+ku_traffic_end_receiving(struct ku_call *call)
+{
+    struct ku_tlsbio *bio = call->bio;
+    bio->receives = 0;
+    if (bio->receive_error != 0) {
+        call->pump->receive_error = bio->receive_error;
+        bio->receive_error = 0;
+    }
+    if (bio->received) {
+        bio->received = 0;
+        call->pump->receptions++;
+        ku_monitor_announce(&call->pump->monitor);
+    }
+}
+
 enum ku_progress
 ku_traffic_receive(struct ku_call *call, enum ku_reach reach)
 {

@@ -37,6 +37,13 @@ enum ku_reach { KU_EXACTLY, KU_AHEAD, KU_KEEPING };
 /* Receive once.  The call has the role of the receiver. */
 enum ku_progress ku_traffic_receive(struct ku_call *call, enum ku_reach reach);
 
+/* Between these, OpenSSL may receive the rest of the record that has begun into its own
+   memory, without a copy and without waiting.  The call has the role of the receiver.
+   The first returns 0 if OpenSSL may not, or has tried; an error that the socket reports
+   is left to ku_traffic_receive(). */
+int ku_traffic_begin_receiving(struct ku_call *call);
+void ku_traffic_end_receiving(struct ku_call *call);
+
 /* Take the byte that KU_KEEPING has left in the socket. */
 void ku_traffic_take_kept_byte(struct ku_call *call);
 
