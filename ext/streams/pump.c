@@ -5,6 +5,7 @@
 #include "keys/scheduling.h"
 #include "openssl/questions.h"
 #include "streams/traffic.h"
+#include "system/forks.h"
 #include "system/hash.h"
 
 #include <stdlib.h>
@@ -34,21 +35,30 @@ ku_pump_destroy(struct ku_pump *pump)
     ku_monitor_destroy(&pump->monitor);
 }
 
-/* Replace the locks, which may belong to threads that do not exist here.  What another
-   thread had half done in OpenSSL cannot be repaired. */
+static void
+take_role_from_others(unsigned long *role)
+{
+    *role = *role == ku_forker ? *role : 0;
+}
+
+/* Only the thread that forked exists here: it may be in a step, whose callback forked,
+   and it may have roles.  What another thread had half done in OpenSSL cannot be
+   repaired. */
 void
 ku_pump_forked(struct ku_pump *pump)
 {
-    pump->broken_by_fork = pump->broken_by_fork || pump->monitor.owner != 0;
-    if (ku_monitor_is_mine(&pump->monitor)) {
-        return;
-    }
-    if (pump->sending) { /* in the parent, that thread goes on sending it */
+    unsigned long inside = pump->monitor.owner;
+    if (pump->sending != 0 && pump->sending != ku_forker) {
+        /* in the parent, that thread goes on sending it */
         ku_buffer_drop(&pump->unsent, ku_buffer_length(&pump->unsent));
         pump->sent_apart = 0;
     }
-    pump->receiving = pump->sending = pump->writing = pump->users = 0;
-    if (ku_monitor_create(&pump->monitor) < 0) {
+    take_role_from_others(&pump->receiving);
+    take_role_from_others(&pump->sending);
+    take_role_from_others(&pump->writing);
+    pump->users = inside != 0 && inside == ku_forker;
+    if (ku_monitor_forked(&pump->monitor, ku_forker) < 0
+        || (inside != 0 && inside != ku_forker)) {
         pump->broken_by_fork = 1;
     }
 }
@@ -210,7 +220,7 @@ ku_pump_receive(struct ku_call *call, unsigned long received, int keeps)
     if (pump->receiving && !call->receives) {
         return ku_threads_wait_for_news(call, KU_WANT_READ);
     }
-    pump->receiving = call->receives = 1;
+    ku_threads_take_free_role(&pump->receiving, &call->receives);
     enum ku_progress progress =
         ku_traffic_receive(call, keeps ? KU_KEEPING : KU_EXACTLY);
     ku_threads_give_up_role(pump, &pump->receiving, &call->receives);
@@ -238,7 +248,7 @@ prefer_alert(struct ku_call *call, enum ku_progress progress)
     }
     struct ku_call at_once = nonblocking_copy(call);
     enum ku_progress reached = KU_DONE;
-    pump->receiving = at_once.receives = 1;
+    ku_threads_take_free_role(&pump->receiving, &at_once.receives);
     while (reached == KU_DONE && ku_buffer_length(&pump->stash) <= MAX_STASH) {
         pump->kept_since = ku_now(); /* it is taken only if more follows it */
         reached = ku_traffic_receive(&at_once, KU_KEEPING);
@@ -386,7 +396,7 @@ receive_or_wait(struct ku_call *call)
     if (pump->receiving && !call->receives) {
         return ku_threads_wait_for_news(call, KU_WANT_READ);
     }
-    pump->receiving = call->receives = 1;
+    ku_threads_take_free_role(&pump->receiving, &call->receives);
     if (ku_traffic_begin_receiving(call)) {
         return KU_DONE;
     }
@@ -555,15 +565,13 @@ ku_pump_write(struct ku_call *call, const char *data, size_t n)
     if (pump->send_error != 0) {
         return prefer_alert(call, ku_traffic_send(call)); /* repeating does not help */
     }
-    unsigned long me = PyThread_get_thread_ident();
-    if (pump->writing && !call->writes && pump->writer == me) {
+    if (!call->writes && pump->writing == PyThread_get_thread_ident()) {
         call->outcome = ku_refused(KU_IN_WRITE); /* a signal handler or on_impossible */
         return KU_REFUSED;
     }
     enum ku_progress progress =
         ku_threads_take_role(call, &pump->writing, &call->writes, KU_WANT_WRITE);
     if (progress == KU_DONE) {
-        pump->writer = me;
         progress = check_repeated(call, data, n);
         if (progress != KU_DONE) {
             return progress;

@@ -26,7 +26,7 @@ ku_threads_enter(struct ku_call *call)
 }
 
 void
-ku_threads_give_up_role(struct ku_pump *pump, int *taken, int *mine)
+ku_threads_give_up_role(struct ku_pump *pump, unsigned long *taken, int *mine)
 {
     if (*mine) {
         *taken = *mine = 0;
@@ -87,9 +87,7 @@ ku_threads_pause(struct ku_call *call)
 void
 ku_threads_resume(struct ku_call *call)
 {
-    struct ku_pump *pump = call->pump;
-    ku_monitor_enter(&pump->monitor);
-    pump->writing = pump->writing || call->writes; /* a fork() may have cleared it */
+    ku_monitor_enter(&call->pump->monitor);
     call->signals_seen = ku_now();
     call->signals_just_seen = 1;
 }
@@ -104,8 +102,15 @@ ku_threads_wait_for_news(struct ku_call *call, enum ku_progress unready)
     }
 }
 
+void
+ku_threads_take_free_role(unsigned long *taken, int *mine)
+{
+    *taken = PyThread_get_thread_ident();
+    *mine = 1;
+}
+
 enum ku_progress
-ku_threads_take_role(struct ku_call *call, int *taken, int *mine,
+ku_threads_take_role(struct ku_call *call, unsigned long *taken, int *mine,
                      enum ku_progress unready)
 {
     enum ku_progress progress = ku_threads_are_closed(call) ? KU_CLOSED_HERE : KU_DONE;
@@ -113,7 +118,7 @@ ku_threads_take_role(struct ku_call *call, int *taken, int *mine,
         progress = ku_threads_wait_for_news(call, unready);
     }
     if (progress == KU_DONE) {
-        *taken = *mine = 1;
+        ku_threads_take_free_role(taken, mine);
     }
     return progress;
 }

@@ -13,17 +13,16 @@
 
 struct ku_pump {
     struct ku_monitor monitor;
-    int receiving, sending, writing; /* a thread has the role */
-    int users;                       /* threads in a call */
-    ku_atomic closed;                /* a thread of this process has closed it */
-    ku_socket left_open;             /* the last user closes it, or KU_NO_SOCKET */
-    int broken_by_fork;              /* another thread was in a step */
-    int receive_error;               /* of a recv() whose call had data to return */
-    int send_error;                  /* of a send() that failed for good */
-    unsigned long writer;            /* the thread that has the role `writing` */
-    unsigned long receptions;        /* counts what was received; tells old from new */
-    struct ku_buffer stash;          /* decrypted data that comes before OpenSSL's */
-    int kept_byte; /* we have peeked at a byte that is still in the socket */
+    unsigned long receiving, sending, writing; /* the thread that has the role, or 0 */
+    int users;                                 /* threads in a call */
+    ku_atomic closed;         /* a thread of this process has closed it */
+    ku_socket left_open;      /* the last user closes it, or KU_NO_SOCKET */
+    int broken_by_fork;       /* another thread was in a step */
+    int receive_error;        /* of a recv() whose call had data to return */
+    int send_error;           /* of a send() that failed for good */
+    unsigned long receptions; /* counts what was received; tells old from new */
+    struct ku_buffer stash;   /* decrypted data that comes before OpenSSL's */
+    int kept_byte;            /* we have peeked at a byte that is still in the socket */
     ku_time kept_since;
     struct ku_buffer unsent; /* output taken from OpenSSL; belongs to the sender */
     size_t sent_apart;       /* so many bytes of that go into a send() of their own */
@@ -96,12 +95,13 @@ enum ku_progress ku_threads_let_signals(struct ku_call *call);
 enum ku_progress ku_threads_wait_for_news(struct ku_call *call,
                                           enum ku_progress unready);
 
-/* Take a role; wait while another thread has it.  `taken` is the pump's flag for the
-   role, `mine` the call's.  Returns KU_DONE, or as ku_threads_wait_for_news().
-   ku_threads_give_up_role() gives it up, if this call has it. */
-enum ku_progress ku_threads_take_role(struct ku_call *call, int *taken, int *mine,
-                                      enum ku_progress unready);
-void ku_threads_give_up_role(struct ku_pump *pump, int *taken, int *mine);
+/* Take a role that no other thread has; or wait for it and return KU_DONE, or as
+   ku_threads_wait_for_news().  `taken` is the pump's field for the role, `mine` the
+   call's.  ku_threads_give_up_role() gives it up, if this call has it. */
+void ku_threads_take_free_role(unsigned long *taken, int *mine);
+enum ku_progress ku_threads_take_role(struct ku_call *call, unsigned long *taken,
+                                      int *mine, enum ku_progress unready);
+void ku_threads_give_up_role(struct ku_pump *pump, unsigned long *taken, int *mine);
 
 /* Has a thread of this process closed the connection? */
 int ku_threads_are_closed(const struct ku_call *call);

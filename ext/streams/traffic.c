@@ -143,7 +143,7 @@ void
 ku_traffic_flush(struct ku_call *call)
 {
     if (ku_traffic_can_send(call)) {
-        call->pump->sending = call->sends = 1;
+        ku_threads_take_free_role(&call->pump->sending, &call->sends);
         (void)send_output(call, 0);
         ku_threads_give_up_role(call->pump, &call->pump->sending, &call->sends);
     }

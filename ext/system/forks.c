@@ -1,10 +1,10 @@
 #include "system/forks.h"
 
+#include <Python.h>
+
 #include "system/mutex.h"
 
-#include <stddef.h>
-
-unsigned long ku_forks, ku_forks_made;
+unsigned long ku_forks, ku_forks_made, ku_forker;
 
 static void
 count_fork_made(void)
@@ -17,6 +17,7 @@ count_fork_in_child(void)
 {
     ku_forks++;
     ku_forks_made++;
+    ku_forker = PyThread_get_thread_ident();
 }
 
 int

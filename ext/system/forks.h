@@ -5,8 +5,9 @@
 
 /* Counted since the first ku_forks_count(): `ku_forks` is how many forks led to this
    process, `ku_forks_made` how many fork() calls this process and its ancestors
-   have made.  All interpreters share them. */
-extern unsigned long ku_forks, ku_forks_made;
+   have made.  `ku_forker` is the thread that made the last one that led here: of the
+   threads that there were, only it exists.  All interpreters share them. */
+extern unsigned long ku_forks, ku_forks_made, ku_forker;
 
 /* Start counting; later calls do nothing.  Returns 0, or -1 if out of memory. */
 int ku_forks_count(void);

@@ -48,6 +48,17 @@ ku_monitor_create(struct ku_monitor *monitor)
     return 0;
 }
 
+int
+ku_monitor_forked(struct ku_monitor *monitor, unsigned long survivor)
+{
+    if (monitor->owner == 0 || monitor->owner != survivor) {
+        return ku_monitor_create(monitor);
+    }
+    monitor->queued = 0;
+    monitor->waiters = NULL;
+    return ku_mutex_create(&monitor->turnstile) == 0 ? 0 : -1;
+}
+
 void
 ku_monitor_destroy(struct ku_monitor *monitor)
 {

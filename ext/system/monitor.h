@@ -42,6 +42,10 @@ enum ku_wake { KU_NEWS, KU_TOO_LATE, KU_SIGNAL };
 int ku_monitor_create(struct ku_monitor *monitor);
 void ku_monitor_destroy(struct ku_monitor *monitor);
 
+/* After a fork(), in the child: forget the threads that are not here.  `survivor` is the
+   one that is; it remains inside if it was.  Returns as ku_monitor_create(). */
+int ku_monitor_forked(struct ku_monitor *monitor, unsigned long survivor);
+
 int ku_monitor_is_mine(struct ku_monitor *monitor);
 
 /* Is this thread inside any monitor? */

@@ -1008,6 +1008,44 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+def test_a_callback_in_a_step_may_fork_and_the_child_goes_on(run_script):
+    """The parent's reader thread had the role of the receiver."""
+    done = run_script("""
+import warnings
+warnings.simplefilter("ignore")
+armed, pending = [], []
+
+def fork(*args):
+    if armed:
+        armed.clear()
+        if os.fork():
+            os._exit(0)
+        pending.append(here.pending())
+
+client._msg_callback = fork
+near, far = socket.socketpair()
+thread = threading.Thread(
+    target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
+thread.start()
+here = client.wrap_socket(near, server_hostname="localhost")
+thread.join()
+there = accepted[1]
+threading.Thread(target=here.recv, args=(10,), daemon=True).start()
+time.sleep(0.1)
+armed.append(True)
+here.sendall(b"from child")
+assert there.recv(10) == b"from child"
+there.sendall(b"to child")
+here.settimeout(10)
+assert here.recv(10) == b"to child"
+assert pending == [0]
+print("the child is done", flush=True)
+os._exit(0)
+""")
+    assert (done.stdout, done.stderr) == ("the child is done\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 def test_a_child_may_use_what_the_parent_does_not(run_script):
     done = run_script("""
 import warnings
