@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import os
 import random
+import selectors
 import shutil
 import socket
 import ssl
@@ -294,6 +295,9 @@ def test_stomp(library, traffic, coilmq, trust_file, version):
     host = "127.0.0.1", coilmq
     connection = stomp.Connection([host])
     connection.set_ssl([host], ca_certs=trust_file)
+    if hasattr(connection.transport, "sel") and not hasattr(selectors, "EpollSelector"):
+        # 9.0; its connect() then never returns, with ssl's own sockets as well
+        pytest.skip("stomp.py registers for no event, which other selectors refuse")
     listener = stomp.ConnectionListener()
     listener.on_message = lambda frame: traffic.take(frame.body)
     listener.on_error = lambda frame: traffic.failures.append(frame.body)
