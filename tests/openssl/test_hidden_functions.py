@@ -1,7 +1,8 @@
-"""ext/openssl/locate_elf.c and ext/system/elf.c: functions that are not exported.
+"""Functions that are not exported: locate_elf.c and elf.c, locate_macho.c and macho.c.
 
 C programs stand in for interpreters with OpenSSL linked in and hidden
-(tests/platforms/standalone builds real ones).
+(tests/platforms/standalone builds real ones for Linux). tests/platforms/test_macho.py
+reads images of macOS elsewhere.
 """
 
 import os
@@ -19,9 +20,12 @@ from pykeyupdate import _keyupdate
 EXT = Path(__file__).parents[2] / "ext"
 
 pytestmark = pytest.mark.skipif(
-    not EXT.exists() or shutil.which("cc") is None or sys.platform != "linux",
-    reason="needs the sources, a C compiler and Linux",
+    not EXT.exists()
+    or shutil.which("cc") is None
+    or sys.platform not in ("linux", "darwin"),
+    reason="needs the sources, a C compiler, and Linux or macOS",
 )
+of_elf = pytest.mark.skipif(sys.platform != "linux", reason="an ELF file is read there")
 
 
 def compiled(program, *arguments):
@@ -90,6 +94,13 @@ int main(int argc, char **argv)
 """
 
 LOCATE = [EXT / "openssl" / "locate_elf.c", EXT / "system" / "elf.c"]
+STRIP = {"debug": "--strip-debug", "all": "--strip-all"}
+NO_NAMES = "it has no symbol table"
+if sys.platform == "darwin":
+    LOCATE = [EXT / "openssl" / "locate_macho.c", EXT / "system" / "macho.c"]
+    LOCATE += ["-DPYKEYUPDATE_MACHO_SYMBOLS=1"]
+    STRIP = {"debug": "-S", "all": "-x"}
+    NO_NAMES = "its symbol table does not name them"
 
 
 class Place:
@@ -123,19 +134,21 @@ def place(request, tmp_path):
 
 def test_hidden_functions_are_found(place):
     assert place.says() == "right"
-    subprocess.run(["strip", "--strip-debug", place.file], check=True)
+    subprocess.run(["strip", STRIP["debug"], place.file], check=True)
     assert place.says() == "right"
 
 
 def test_a_stripped_file_has_none(place):
-    subprocess.run(["strip", "--strip-all", place.file], check=True)
-    assert place.says() == "it has no symbol table"
+    subprocess.run(["strip", STRIP["all"], place.file], check=True)
+    assert place.says() == NO_NAMES
 
 
+@of_elf
 def test_code_that_was_changed_in_memory_is_refused(place):
     assert place.says("patch") == "its code is not the code in memory"
 
 
+@of_elf
 def test_a_program_whose_file_was_replaced_is_right(tmp_path):
     place = Place(tmp_path, within=True)
     assert (
@@ -144,6 +157,7 @@ def test_a_program_whose_file_was_replaced_is_right(tmp_path):
     )
 
 
+@of_elf
 def test_a_library_whose_file_was_replaced_is_refused(tmp_path):
     place = Place(tmp_path, within=False)
     place.make_library(tmp_path / "other.so", value=2)
@@ -302,6 +316,7 @@ def elf_file(tmp_path):
     return Place(tmp_path, within=False).file
 
 
+@of_elf
 def test_no_file_leads_the_reader_astray(reader, elf_file):
     """Headers, sections, symbols and the end are changed; the sanitizers watch."""
     assert reader(elf_file, 20000) == [3, 1, 1]
@@ -330,6 +345,7 @@ CHANGES = [
 ]
 
 
+@of_elf
 @pytest.mark.skipif(sys.maxsize < 1 << 32, reason="the offsets are those of 64 bits")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_noise_does_not_make_is_refused(reader, elf_file, change):
