@@ -281,10 +281,13 @@ def test_peer_gone_is_the_operating_systems_error(make_link, role, version):
     """Or, once a write has failed with it, that this write is incomplete.
 
     A Unix socket refuses the key update. TCP takes it, and refuses what comes next.
+    OpenSSL before 3.0 then still waits for the answer to a renegotiation.
     """
     link = make_link(version, "socket")
     link.peer(role).close()
     expected = OSError, pykeyupdate.NotPossibleError, pykeyupdate.WritePendingError
+    if version == "tls12" and ssl.OPENSSL_VERSION_INFO < (3,):
+        expected += (pykeyupdate.AlreadyPendingError,)
     for _ in range(3):
         with pytest.raises(expected):
             pykeyupdate.rekey(link.end(role))
