@@ -537,6 +537,21 @@ def test_close_ends_the_calls_of_other_threads(connect, threads, threads_inside)
         client.send(b"x")
 
 
+def test_urgent_data_wakes_no_reader(connect, threads):
+    """Windows' recv() would then wait for data, and no close() would end it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    client, server = connect(plain=(near, far))
+    reading = threads.start(client.recv, 10)
+    busy(client)
+    socket.socket.send(server, b"!", socket.MSG_OOB)
+    busy(client)
+    client.close()
+    with pytest.raises(OSError, match="closed by another thread"):
+        reading()
+
+
 def is_closed(descriptor):
     try:
         os.fstat(descriptor)
