@@ -53,7 +53,7 @@ struct ku_tlsbio *ku_tlsbio_of(const struct ku_libssl *libssl, SSL *ssl);
    rest of a record whose header we have taken. */
 size_t ku_tlsbio_wanted(const struct ku_tlsbio *bio, int ahead);
 
-/* Has a record begun whose rest OpenSSL may try to receive itself? */
+/* Has a record begun whose rest OpenSSL should try to receive itself? */
 int ku_tlsbio_has_begun(const struct ku_tlsbio *bio);
 
 /* May the record that comes next, whose header is here, have data?  In TLS 1.3 most

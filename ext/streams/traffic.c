@@ -321,13 +321,16 @@ ku_traffic_begin_receiving(struct ku_call *call)
 {
     struct ku_pump *pump = call->pump;
     struct ku_tlsbio *bio = call->bio;
-    bio->receives = ku_tlsbio_has_begun(bio) && !bio->at_end && !pump->kept_byte
-                    && pump->receive_error == 0 && !ku_threads_are_closed(call)
-                    && ku_traffic_output_left(call) <= MAX_OUTPUT
-                    && call->tls.libssl->SSL_is_init_finished(call->tls.ssl);
+    if (!ku_tlsbio_has_begun(bio) || bio->at_end || pump->kept_byte
+        || pump->receive_error != 0 || ku_threads_are_closed(call)
+        || ku_traffic_output_left(call) > MAX_OUTPUT
+        || !call->tls.libssl->SSL_is_init_finished(call->tls.ssl)) {
+        return 0;
+    }
+    bio->receives = 1;
     bio->receives_ahead = ku_tlsbio_data_follows(bio, ku_is_tls13(&call->tls));
     bio->socket = call->socket;
-    return bio->receives;
+    return 1;
 }
 
 void

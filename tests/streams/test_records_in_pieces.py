@@ -15,7 +15,7 @@ import pykeyupdate
 
 RECORD = 1 << 14
 MESSAGES = [b"a" * 10, b"b" * RECORD, b"c", b"d" * (RECORD + 1), b"e" * 3 * RECORD]
-CUTS = [3, 5, 6, 500]
+CUTS = [3, 5, 6, 4000]
 
 
 class Feed:
@@ -116,7 +116,7 @@ def test_a_blocked_reader_gets_all_of_it(make_feed, threads):
 
 def outcome(feed, cut, end):
     """Return what a reader gets of a record that is cut, and how it ends."""
-    feed.peer.write(b"g" * 1000)
+    feed.peer.write(b"g" * 5000)
     stream = feed.output.read()
     feed.raw.send(stream[:cut])
     results = [feed.read(RECORD)]
