@@ -16,7 +16,7 @@ import time
 import pytest
 from support import pace
 from support.link import Witness
-from support.sockets import socket_pair
+from support.sockets import needs_unix_pair, socket_pair
 from support.threads import DEADLOCK
 
 import pykeyupdate
@@ -320,6 +320,7 @@ def test_a_callback_may_schedule_and_nothing_breaks(connect, threads, version):
     assert tries
 
 
+@needs_unix_pair
 def test_a_handshake_that_cannot_be_sent_wants_to_write(make_contexts):
     client, server = make_contexts("tls13")
     for context in (client, server):
