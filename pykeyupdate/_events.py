@@ -47,8 +47,12 @@ class Event(NamedTuple):
     connection: Any
     """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
-    """For ``CUT_OFF``: what the peer did too often, and the limit's name. For
+    """For people. For ``CUT_OFF``: the limit, as in ``PeerLimits.key_updates``. For
     ``IMPOSSIBLE``: why keys cannot be changed."""
+    reason: Optional[str] = None
+    """For ``IMPOSSIBLE``: the same in a word, as in ``RekeyImpossibleError.reason``."""
+    limit: Optional[str] = None
+    """For ``CUT_OFF``: which of ``PeerLimits`` the peer exceeded."""
 
 
 Handler = Callable[[Event], object]
@@ -80,9 +84,9 @@ def on_event(handler: Handler) -> Callable[[], None]:
     handlers are called in the order in which they were added; a handler that was added
     twice is called twice.
 
-    An ``SSLObject`` does not know its peer's address, but its transport or stream does
-    (on asyncio, ``get_extra_info("ssl_object")`` of the transport is the event's
-    ``connection``).
+    ``event.connection.peer`` is the peer's address (for an ``SSLObject`` that is not
+    asyncio's, once ``aio.label()`` or another function of ``aio`` has been given what
+    carries it).
 
     Returns a function that removes this registration and no other; calling it again
     changes nothing. Raises ``TypeError`` if ``handler`` is not callable, or is a
@@ -111,7 +115,7 @@ def _publish() -> None:
 
 
 def tell_events(
-    conn: Any, events: int, why_cut: Optional[str], why_impossible: str
+    conn: Any, events: int, limit: Optional[str], why_impossible: str, cause: str
 ) -> None:
     """Report events, given as the extension's bits.
 
@@ -119,9 +123,12 @@ def tell_events(
     its transport is in the middle of a read or write and cannot be used. (asyncio's
     can: see ``ext/streams/asyncio_help.h``.)
     """
-    details = {EventKind.CUT_OFF: why_cut, EventKind.IMPOSSIBLE: why_impossible}
+    more = {
+        EventKind.CUT_OFF: (f"PeerLimits.{limit}", None, limit),
+        EventKind.IMPOSSIBLE: (why_impossible, cause),
+    }
     news = [
-        Event(kind, conn, details.get(kind))
+        Event(kind, conn, *more.get(kind, ()))
         for bit, kind in _BITS.items()
         if events & bit
     ]
@@ -154,7 +161,22 @@ def _log(event: Event) -> None:
     level = _LEVELS.get(event.kind, "DEBUG")
     if _is_logged(level):
         text = event.kind.value + (f": {event.detail}" if event.detail else "")
-        _note(level, "%s %s", name_of(event.connection), text)
+        name = name_of(event.connection)
+        _note(level, "%s %s", name, text, extra=_fields(event, name))
+
+
+def _fields(event: Event, name: str) -> dict[str, Optional[str]]:
+    """Return a record's ``extra``: texts alone, which any formatter and queue takes."""
+    describe = getattr(event.connection, "_describe", dict)
+    return {
+        "connection": name,
+        "peer": None,
+        "label": None,
+        **describe(),
+        "event": event.kind.name,
+        "reason": event.reason,
+        "limit": event.limit,
+    }
 
 
 def _is_logged(level: str) -> bool:
@@ -183,11 +205,16 @@ def _call(handler: Handler, event: Event) -> None:
         if is_of_signal_handler(error):
             raise
         text = "on_event() handler %r failed over %s"
-        _note("ERROR", text, handler, event.kind, failure=error)
+        fields = _fields(event, name_of(event.connection))
+        _note("ERROR", text, handler, event.kind, failure=error, extra=fields)
 
 
 def _note(
-    level: str, text: str, *values: object, failure: Optional[Exception] = None
+    level: str,
+    text: str,
+    *values: object,
+    failure: Optional[Exception] = None,
+    extra: Optional[dict[str, Optional[str]]] = None,
 ) -> None:
     """Log a message. Print the exception of a logging handler that raises.
 
@@ -200,7 +227,8 @@ def _note(
         return
     try:
         logger = logging.getLogger("pykeyupdate")
-        logger.log(getattr(logging, level), text, *values, exc_info=failure)
+        number = getattr(logging, level)
+        logger.log(number, text, *values, exc_info=failure, extra=extra)
     except Exception as error:
         if is_of_signal_handler(error):
             raise

@@ -344,7 +344,7 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
     }
 
 
-def act_on_impossible(conn: Any, function: str, reason: str) -> None:
+def act_on_impossible(conn: Any, function: str, reason: str, cause: str) -> None:
     """Return if data may go on under keys that cannot be changed, otherwise raise."""
     action = (conn._rules.policy or _NO_POLICY).on_impossible
     if action == "ignore":
@@ -354,6 +354,7 @@ def act_on_impossible(conn: Any, function: str, reason: str) -> None:
         f"{call_text(function, conn)}: its RekeyPolicy wants new keys before this is "
         f"sent, and cannot have them: {reason}",
     )
+    error.reason = cause
     if callable(action):
         action(conn, error)
         return

@@ -33,6 +33,10 @@ def test_modes_are_those_of_peer_limits():
         pykeyupdate.PeerLimits(renegotiation=mode)
 
 
+def test_limits_are_those_of_peer_limits():
+    assert {*TABLES["limits"]} <= {*pykeyupdate.PeerLimits.__annotations__}
+
+
 def test_kinds_of_messages_are_the_members_of_to_send():
     assert TABLES["to_send"] == [kind.name for kind in _rekeying.ToSend]
     assert [*_rekeying.ToSend] == [*range(len(TABLES["to_send"]))]

@@ -79,9 +79,10 @@ int
 ku_tables_add(PyObject *module)
 {
     PyObject *tables = Py_BuildValue(
-        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
+        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
         list_of(RULES), "events", list_of(EVENTS), "levels", list_of(LEVELS),
-        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "refusals",
+        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "limits",
+        list_of(ku_limit_names), "causes", list_of(ku_cause_names), "refusals",
         ku_list_refusals(), "numbers", numbers());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);

@@ -366,14 +366,14 @@ forbid_renegotiation(const struct ku_tls *tls)
 
 /* From here on OpenSSL reads no further record and accepts no handshake. */
 static void
-cut_off_peer(const struct ku_tls *tls, const char *why)
+cut_off_peer(const struct ku_tls *tls, enum ku_limit limit)
 {
     struct ku_ledger *ledger = tls->ledger;
     forbid_renegotiation(tls);
     tls->libssl->SSL_set_shutdown(tls->ssl, tls->libssl->SSL_get_shutdown(tls->ssl)
                                                 | SSL_RECEIVED_SHUTDOWN);
     if (ledger->why_cut == NULL) {
-        ledger->why_cut = why;
+        ledger->why_cut = ku_limit_names[limit];
         ledger->events |= KU_EVENT_CUT_OFF;
         add_to_count(ledger, KU_COUNT_CUT_OFF);
     }
@@ -417,7 +417,7 @@ note_update_received(const struct ku_tls *tls)
     const struct ku_rules *rules = &ledger->rules;
     if (exceeds_rate(&ledger->updates_until, rules->key_update_window,
                      rules->key_updates)) {
-        cut_off_peer(tls, "key updates (PeerLimits.key_updates)");
+        cut_off_peer(tls, KU_LIMIT_KEY_UPDATES);
     }
     ku_time now = ku_ledger_clock();
     if (ledger->in_a_row == 0 || now - ledger->row_began > rules->key_update_window) {
@@ -427,7 +427,7 @@ note_update_received(const struct ku_tls *tls)
     ledger->in_a_row++;
     if (ledger->in_a_row > rules->key_updates_in_a_row
         && rules->key_updates_in_a_row != KU_ANY_NUMBER) {
-        cut_off_peer(tls, "key updates in a row (PeerLimits.key_updates_in_a_row)");
+        cut_off_peer(tls, KU_LIMIT_KEY_UPDATES_IN_A_ROW);
     }
 }
 
@@ -454,7 +454,7 @@ count_peer_renegotiation(const struct ku_tls *tls)
     const struct ku_rules *rules = &ledger->rules;
     if (exceeds_rate(&ledger->renegotiations_until, rules->renegotiation_window,
                      rules->renegotiations)) {
-        cut_off_peer(tls, "renegotiations (PeerLimits.renegotiations)");
+        cut_off_peer(tls, KU_LIMIT_RENEGOTIATIONS);
     }
 }
 

@@ -20,6 +20,7 @@
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
 
+#include "keys/reasons.h"
 #include "openssl/outcome.h"
 #include "openssl/module_state.h"
 
@@ -129,7 +130,7 @@ struct ku_ledger {
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
-    const char *why_cut;   /* what the peer did too often, or NULL */
+    const char *why_cut;   /* the limit that the peer exceeded, or NULL */
     ku_atomic wanted_keys; /* KU_WANTED*; set by other threads */
     uint32_t counts[KU_COUNT_END];
     uint32_t in_a_row;          /* the peer's key updates, no data between */

@@ -14,6 +14,7 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                      struct ku_report *report)
 {
     PyObject *reason = ku_reason(state, outcome);
+    const char *cause = ku_cause_names[ku_cause_of(outcome)];
     PyObject *answer = NULL;
     if (ku_ledger_note_impossible(ledger)) {
         report->events |= KU_EVENT_IMPOSSIBLE;
@@ -25,8 +26,8 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
     else if (reason != NULL) {
         unsigned long asking = ledger->asking_thread;
         ledger->asking_thread = PyThread_get_thread_ident();
-        answer = PyObject_CallFunction(state->act_on_impossible, "OsO", conn, function,
-                                       reason);
+        answer = PyObject_CallFunction(state->act_on_impossible, "OsOs", conn, function,
+                                       reason, cause);
         ledger->asking_thread = asking;
     }
     Py_XDECREF(reason);
@@ -123,10 +124,11 @@ call_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report
     PyObject *impossible = report->events & KU_EVENT_IMPOSSIBLE
                                ? ku_reason(state, &report->impossible)
                                : PyUnicode_FromString("");
+    const char *cause = ku_cause_names[ku_cause_of(&report->impossible)];
     PyObject *told = NULL;
     if (impossible != NULL) {
-        told = PyObject_CallFunction(state->tell_events, "OizO", conn, report->events,
-                                     report->why_cut, impossible);
+        told = PyObject_CallFunction(state->tell_events, "OizOs", conn, report->events,
+                                     report->why_cut, impossible, cause);
         Py_DECREF(impossible);
     }
     return told;

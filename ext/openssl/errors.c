@@ -458,14 +458,24 @@ ku_reason(ku_state *state, const struct ku_outcome *outcome)
                                    : PyUnicode_FromString(text);
 }
 
-/* ssl.SSLError and its subclasses take a number and a text. */
+/* A PeerLimitError, which has the name of the limit.  As a subclass of ssl.SSLError it
+   takes a number and a text. */
 static PyObject *
-raise_with_number(ku_state *state, const char *class_name, PyObject *message)
+raise_cut(ku_state *state, const char *class_name, PyObject *message, const char *limit)
 {
-    PyObject *arguments =
-        message != NULL ? Py_BuildValue("(iO)", SSL_ERROR_SSL, message) : NULL;
+    PyObject *class = message != NULL ? exception_class(state, class_name) : NULL;
+    PyObject *name = class != NULL ? PyUnicode_FromString(limit) : NULL;
+    PyObject *exception =
+        name != NULL ? PyObject_CallFunction(class, "iO", SSL_ERROR_SSL, message)
+                     : NULL;
+    if (exception != NULL && PyObject_SetAttrString(exception, "limit", name) == 0) {
+        PyErr_SetObject(class, exception);
+    }
+    Py_XDECREF(exception);
+    Py_XDECREF(name);
+    Py_XDECREF(class);
     Py_XDECREF(message);
-    return raise_class(state, class_name, arguments);
+    return NULL;
 }
 
 static PyObject *
@@ -480,7 +490,7 @@ raise_refusal(ku_state *state, const struct ku_outcome *outcome, const char *fun
     }
     const char *class_name = REFUSALS[outcome->refusal].exception;
     return outcome->refusal == KU_PEER_LIMIT
-               ? raise_with_number(state, class_name, message)
+               ? raise_cut(state, class_name, message, outcome->detail)
                : raise_class(state, class_name, message);
 }
 

@@ -25,7 +25,7 @@ struct ku_outcome {
     long verify_result;  /* KU_IO: SSL_get_verify_result() */
     const char *detail;  /* KU_NEEDS_*, KU_NOT_ALLOWED: the version ·
                             KU_MISSING: the function ·
-                            KU_PEER_LIMIT: what there was too much of ·
+                            KU_PEER_LIMIT: the limit's name ·
                             KU_IO: the rest of the message, or NULL */
 };
 

@@ -60,8 +60,8 @@
       "new keys in %s need a renegotiation, which its RekeyPolicy does not allow; "    \
       "pass renegotiate=True, or connect with TLS 1.3")                                \
     X(KU_PEER_LIMIT, NEVER, PeerLimitError,                                            \
-      "the peer began more %s than it may and was cut off; close it (or, if you "      \
-      "trust this peer, raise that limit)")                                            \
+      "the peer exceeded PeerLimits.%s and was cut off; close it (or, if you trust "   \
+      "this peer, raise that limit)")                                                  \
     /* --- not now; try again after the next I/O */                                    \
     X(KU_NOT_CONNECTED, NOT_NOW, HandshakeNotDoneError,                                \
       "the socket is not connected; connect() it first (of a listening socket, "       \

@@ -7,6 +7,7 @@ callback (``Link``), not from ``stats()``.
 
 import contextlib
 import logging
+import pickle
 import ssl
 import time
 
@@ -516,8 +517,10 @@ def test_the_message_names_the_connection_and_the_limit(watched, version, limit)
     for call, name in ((case.conn.read, "read"), (case.conn.write, "write")):
         with pytest.raises(PeerLimitError) as cut:
             call(1 if name == "read" else b"x")
-        assert str(cut.value).startswith(f"{name}({case.conn!r}): the peer began ")
-        assert f"(PeerLimits.{limit}) than it may" in str(cut.value)
+        assert str(cut.value).startswith(f"{name}({case.conn!r}): the peer exceeded ")
+        assert f"PeerLimits.{limit} and was cut off" in str(cut.value)
+        for error in (cut.value, pickle.loads(pickle.dumps(cut.value))):
+            assert error.limit == limit
         assert "close it" in str(cut.value)
 
 
