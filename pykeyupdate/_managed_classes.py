@@ -18,6 +18,7 @@ six that move data do the same in C (``ext/streams/socket_methods.c``). This mod
 makes that object, and closes it even while other threads are in it.
 """
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -26,6 +27,7 @@ from types import FrameType
 from typing import Any, Optional
 
 from . import _keyupdate
+from ._describing import Described, describe, pack
 from ._identity_map import IdentityMap
 from ._methods import Methods
 from ._originals import OBJECT, SOCKET
@@ -52,7 +54,7 @@ def _rules_of(context: ssl.SSLContext) -> Rules:
     return vars(context).get(RULES) or Defaults.rules
 
 
-class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
+class SSLObject(Described, Methods, _keyupdate.ManagedObject, OBJECT):
     """An ``ssl.SSLObject`` that looks after its keys.
 
     Contexts make them for asyncio, uvloop, trio and anyio, and for your own memory
@@ -86,12 +88,13 @@ class SSLObject(Methods, _keyupdate.ManagedObject, OBJECT):
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        """Name the end of the connection, as an ``SSLObject`` has no address."""
-        if getattr(self, "_sslobj", None) is None:
-            end = "of no connection"
-        else:
-            end = "server" if self.server_side else f"client of {self.server_hostname}"
-        return f"<pykeyupdate.SSLObject, {end}, at {id(self):#x}>"
+        return describe(self, f"at {id(self):#x}")
+
+    def do_handshake(self) -> None:
+        """As ``ssl.SSLObject.do_handshake()``; asyncio's transport knows the peer."""
+        if self._peer is None and self._transport is not None:
+            self._peer = pack(_peer_of(self._transport()))
+        super().do_handshake()
 
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write")
@@ -148,7 +151,13 @@ def _asyncio_transport(frame: Optional[FrameType]) -> "Optional[weakref.ref[Any]
     return None
 
 
-class SSLSocket(Methods, _keyupdate.ManagedSocket, SOCKET):
+def _peer_of(protocol: Any) -> Any:
+    """Return the address of the peer of an asyncio SSL protocol, if it has one."""
+    transport = getattr(protocol, "_transport", None)
+    return None if transport is None else transport.get_extra_info("peername")
+
+
+class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):
     """An ``ssl.SSLSocket`` that any number of threads may use at the same time.
 
     Contexts make them: see ``manage()`` and ``install(managed=True)``. A thread may
@@ -184,6 +193,8 @@ class SSLSocket(Methods, _keyupdate.ManagedSocket, SOCKET):
 
     _rules: Rules
     _sslobj: Optional[_keyupdate.Duplex]
+    _peer: Any = None
+    _label: Optional[str] = None
 
     __slots__ = ("_sslobj",)  # which ext/streams/socket_methods.c reads
 
@@ -199,6 +210,24 @@ class SSLSocket(Methods, _keyupdate.ManagedSocket, SOCKET):
                 f"{ssl.SSLSocket!r}: let that patch ssl before the context is made"
             )
         return super()._create(*args, **kwargs)  # type: ignore[misc,no-any-return]
+
+    def __repr__(self) -> str:
+        descriptor = self.fileno()
+        return describe(self, "closed" if descriptor < 0 else f"fd={descriptor}")
+
+    def getpeername(self) -> Any:
+        """Return the peer's address, and remember it; ``ssl`` asks at the start."""
+        address = super().getpeername()
+        if self._peer is None:
+            self._peer = pack(address)
+        return address
+
+    def do_handshake(self, block: bool = False) -> None:
+        """As ``ssl.SSLSocket.do_handshake()``; remembers the peer's address."""
+        if self._peer is None:
+            with contextlib.suppress(OSError):
+                self.getpeername()
+        super().do_handshake(block)
 
     def _over_memory(self) -> _keyupdate.Duplex:
         """Return an object over memory, for the one over the socket of ``ssl``."""

@@ -29,8 +29,15 @@ from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
 from . import _arguments, _keyupdate, _rekeying
-from ._errors import ConnectionClosedError, NotATLSConnectionError, WrongLoopError
+from ._describing import pack
+from ._errors import (
+    ConnectionClosedError,
+    NotATLSConnectionError,
+    NotManagedError,
+    WrongLoopError,
+)
 from ._finding import call_text, find_connection, refuse_to_send
+from ._managed_classes import SSLObject, SSLSocket
 from ._rekeying import DATA, ClientCertificate
 from ._static_lookup import has_attribute, is_instance, stored_attribute
 from ._walk import (
@@ -44,6 +51,7 @@ from ._walk import (
 __all__ = [
     "ClientCertificate",
     "flush",
+    "label",
     "rekey",
     "request_client_certificate",
     "wait_for_renegotiation",
@@ -154,6 +162,31 @@ async def request_client_certificate(conn: Any, /) -> ClientCertificate:
     return answer
 
 
+def label(conn: Any, label: Optional[str] = None, /) -> None:
+    """Have a managed connection know its peer, and maybe a name for it.
+
+    An ``SSLObject`` has no address, but what carries its bytes does. This call takes it
+    from there (uvloop, trio, anyio, httpcore), for ``repr()``, ``SSLObject.peer``, the
+    log and the events. With asyncio's own transports it is not needed, and the first
+    other call of this module does the same. ``label`` becomes the connection's
+    ``label``; None (the default) leaves that as it is.
+
+    conn is as for ``rekey()``, or a managed connection itself. Nothing that carries it
+    is kept alive. On the wire: nothing. Raises ``NotManagedError``,
+    ``ConnectionClosedError``, ``NotATLSConnectionError`` (a ``TypeError``);
+    ``TypeError`` for a label that is no ``str``. Call it in the loop's thread.
+    """
+    connection = find_connection(conn, "label")
+    if not is_instance(connection.tls, SSLObject, SSLSocket):
+        raise NotManagedError(
+            f"{call_text('label', conn)}: not a managed connection; call manage() on "
+            "its context, or install(), before connecting"
+        )
+    _remember_peer(connection)
+    if label is not None:
+        connection.tls.label = label
+
+
 # -- which connections -----------------------------------------------------------------
 
 
@@ -177,7 +210,29 @@ def _carried(conn: Any, function: str) -> Connection:
         refuse_to_send(conn, connection, function)
     if is_asyncio(carrier):
         _check_loop(conn, carrier, function)
+    _remember_peer(connection)
     return connection
+
+
+def _remember_peer(connection: Connection) -> None:
+    """Tell a managed object its peer's address, if its carrier knows it."""
+    tls, carrier = connection.tls, connection.carrier
+    if carrier is not None and is_instance(tls, SSLObject) and tls._peer is None:
+        with contextlib.suppress(OSError):  # not connected any more
+            tls._peer = pack(_address_of_peer(carrier))
+
+
+def _address_of_peer(carrier: Any) -> Any:
+    if is_asyncio(carrier):
+        return _transport(carrier).get_extra_info("peername")
+    if has_attribute(carrier, "extra"):  # anyio
+        key = sys.modules["anyio"].abc.SocketAttribute.remote_address
+        return carrier.extra(key, None)  # noqa: S610 (no Django here)
+    if has_attribute(carrier, "get_extra_info"):  # httpcore
+        return carrier.get_extra_info("server_addr")
+    below = stored_attribute(carrier, "transport_stream")  # trio
+    end = stored_attribute(below, "socket")
+    return end.getpeername() if has_attribute(end, "getpeername") else None
 
 
 def _transport(carrier: Any) -> Any:

@@ -4,10 +4,14 @@ import ast
 import asyncio
 import contextlib
 import dataclasses
+import io
+import json
+import logging
 import queue
 import re
 import socket
 import ssl
+import sys
 import threading
 from pathlib import Path
 
@@ -15,14 +19,15 @@ import pytest
 import trustme
 from support import pace
 from support.link import NOT_REQUESTED, REQUESTED, Witness
+from support.wire import Wire
 
 import pykeyupdate
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, POLICY, INCIDENT, MANAGE, THREADS = [
-    text for kind, text in BLOCKS if kind == "python"
-]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, POLICY, INCIDENT = PYTHON[:7]
+JSON, MANAGE, THREADS = PYTHON[7:]
 
 
 @pytest.fixture
@@ -189,3 +194,29 @@ def test_links_work_on_pypi_too():
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert links
     assert not {link for link in links if not link.startswith("https://")} - anchors
+
+
+def test_log_lines_are_json_with_fields(make_contexts, monkeypatch):
+    contexts = make_contexts("tls13")
+    limits = pykeyupdate.PeerLimits(key_updates=0)
+    wire = Wire(contexts, "object", "server", limits=limits).handshake()
+    wire.end.label = "mine"
+    logger = logging.getLogger("pykeyupdate")
+    monkeypatch.setattr(logger, "handlers", [])
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    exec(JSON, {})
+    pykeyupdate.key_update(wire.peer)
+    with pytest.raises(pykeyupdate.PeerLimitError):
+        wire.peer_writes(b"data")
+    (line,) = map(json.loads, written.getvalue().splitlines())
+    assert line.pop("message").startswith(repr(wire.end))
+    assert line == {
+        "level": "WARNING",
+        "event": "CUT_OFF",
+        "reason": None,
+        "limit": "key_updates",
+        "peer": None,
+        "label": "mine",
+        "connection": repr(wire.end),
+    }

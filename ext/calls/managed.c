@@ -5,6 +5,7 @@
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 #include "streams/callbacks.h"
+#include "streams/duplex.h"
 
 static void
 take_NUMBER64(PyObject *number, uint64_t *rule)
@@ -256,6 +257,27 @@ py_usage(PyObject *module, PyObject *conn)
         keys_tuple(&ledger, &ledger.received), owed, ledger.request_outstanding);
 }
 
+/* What a managed connection's repr() names: a new tuple of whether this side is the
+   server, the version's number, and the cipher's name or None.  None for other objects.
+   Neither a step nor a callback of the connection delays it. */
+static PyObject *
+py_facts(PyObject *module, PyObject *sslobj)
+{
+    ku_state *state = PyModule_GetState(module);
+    struct ku_tls tls;
+    PyObject *inner =
+        Py_TYPE(sslobj) == state->duplex_type ? ku_duplex_inner(sslobj) : sslobj;
+    if (inner == NULL || Py_TYPE(inner) != state->sslobject_type
+        || !ku_ledger_tls(state, inner, &tls) || tls.ledger == NULL) {
+        Py_RETURN_NONE;
+    }
+    struct ku_facts facts = ku_ledger_facts(tls.ledger);
+    const char *cipher =
+        facts.cipher != NULL ? tls.libssl->SSL_CIPHER_get_name(facts.cipher) : NULL;
+    return Py_BuildValue("(Niz)", PyBool_FromLong(facts.is_server), facts.version,
+                         cipher);
+}
+
 PyMethodDef ku_managed[] = {
     {"open_ledger", py_open_ledger, METH_VARARGS,
      "open_ledger(sslobj, rules, /)\n--\n\nOpen the ledger of a new connection."},
@@ -269,6 +291,8 @@ PyMethodDef ku_managed[] = {
     {"close_notify", py_close_notify, METH_VARARGS,
      "close_notify(conn, function, /)\n--\n\nMake a close_notify alert."},
     {"usage", py_usage, METH_O, "usage(conn, /)\n--\n\nWhat stats() is made of."},
+    {"facts", py_facts, METH_O,
+     "facts(sslobj, /)\n--\n\nWhat a connection's repr() names, or None."},
     {"totals", py_totals, METH_NOARGS, "totals()\n--\n\nWhat totals() is made of."},
     {"put_forward", py_put_forward, METH_O,
      "put_forward(seconds, /)\n--\n\nPut the clock of ages and windows forward."},

@@ -481,8 +481,12 @@ note_connected(const struct ku_tls *tls)
     start_sent_keys(tls);
     start_received_keys(tls);
     int tls13 = ku_is_tls13(tls);
+    const SSL_CIPHER *cipher = tls->libssl->SSL_get_current_cipher(tls->ssl);
+    int version = tls->libssl->SSL_version(tls->ssl);
     ku_mutex_lock(&ledgers_lock);
     ledger->can_renew = tls13 || ledger->rules.renegotiate;
+    ledger->facts.cipher = cipher;
+    ledger->facts.version = (unsigned short)version;
     ku_mutex_unlock(&ledgers_lock);
 }
 
@@ -625,6 +629,15 @@ ku_ledger_share(struct ku_ledger *ledger)
     ku_mutex_unlock(&ledgers_lock);
 }
 
+struct ku_facts
+ku_ledger_facts(const struct ku_ledger *ledger)
+{
+    ku_mutex_lock(&ledgers_lock);
+    struct ku_facts facts = ledger->facts;
+    ku_mutex_unlock(&ledgers_lock);
+    return facts;
+}
+
 struct ku_ledger *
 ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
 {
@@ -635,6 +648,7 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
     ledger->rules = *rules;
     ledger->max_fragment = TLS_MAX_PLAINTEXT;
     ledger->random = (uint64_t)(uintptr_t)ledger ^ (uint64_t)ku_now();
+    ledger->facts.is_server = libssl.SSL_is_server(ssl) != 0;
     ledger->cipher_records = KU_NO_LIMIT;
     ledger->sent = ledger->received = (struct ku_keys){
         .max_records = KU_NO_LIMIT, .max_bytes = KU_NO_LIMIT, .max_age = KU_NEVER};

@@ -14,8 +14,8 @@
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
    One thread at a time uses a ledger, as it does the connection.  There are two
-   exceptions: `wanted_keys` is atomic, and `can_renew`, `is_shared` and `inherited` are
-   written, and read by other threads, under the lock of the list.  A ledger holds no
+   exceptions: `wanted_keys` is atomic, and `can_renew`, `is_shared`, `inherited` and
+   `facts` are written, and read by other threads, under the lock of the list.  A ledger holds no
    Python objects: OpenSSL frees it in any thread, without the GIL. */
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
@@ -119,11 +119,19 @@ struct ku_keys {
     ku_time max_age;
 };
 
+/* What a connection's description names.  OpenSSL's ciphers are constants. */
+struct ku_facts {
+    const SSL_CIPHER *cipher; /* NULL before the first handshake */
+    unsigned short version;   /* as SSL_version() */
+    unsigned char is_server;
+};
+
 /* A server that has many connections has one of these for each, so keep it small. */
 struct ku_ledger {
     struct ku_ledger *next, *previous; /* in the list, oldest first */
     uint64_t number;
     struct ku_rules rules;
+    struct ku_facts facts;
     struct ku_keys sent, received;
     uint64_t cipher_records; /* what the cipher suite allows */
     ku_time last_update, last_io;
@@ -173,6 +181,9 @@ void ku_ledger_share(struct ku_ledger *ledger);
 
 /* The ledger of a connection; NULL if the connection is not managed. */
 struct ku_ledger *ku_ledger_of(const SSL *ssl);
+
+/* A copy of its facts.  Any thread may ask, at any time. */
+struct ku_facts ku_ledger_facts(const struct ku_ledger *ledger);
 
 /* Fill in `tls` for the connection of an _ssl._SSLSocket.  Returns 1, or 0 if it has no
    connection (see ku_sslobject_ssl()). */

@@ -79,6 +79,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(const SSL_CIPHER *, SSL_get_current_cipher, (const SSL *))  \
     X(int, SSL_CIPHER_get_cipher_nid, (const SSL_CIPHER *))       \
     X(int, SSL_CIPHER_is_aead, (const SSL_CIPHER *))              \
+    X(const char *, SSL_CIPHER_get_name, (const SSL_CIPHER *))    \
     X(SSL_SESSION *, SSL_get_session, (const SSL *))              \
     X(uint8_t, SSL_SESSION_get_max_fragment_length, (const SSL_SESSION *))
 

@@ -421,6 +421,10 @@ static PyMemberDef members[] = {
      "The Rules that it was made with."},
     {"_transport", T_OBJECT, offsetof(ManagedObject, transport), 0,
      "A weak reference to asyncio's transport, if it is of one."},
+    {"_peer", T_OBJECT, offsetof(ManagedObject, peer), 0,
+     "The peer's address, if it is known."},
+    {"_label", T_OBJECT, offsetof(ManagedObject, label), 0,
+     "The program's name for the connection."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -431,6 +435,8 @@ object_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(((ManagedObject *)object)->inner);
     Py_VISIT(((ManagedObject *)object)->rules);
     Py_VISIT(((ManagedObject *)object)->transport);
+    Py_VISIT(((ManagedObject *)object)->peer);
+    Py_VISIT(((ManagedObject *)object)->label);
     return 0;
 }
 
@@ -440,6 +446,8 @@ object_clear(PyObject *object)
     Py_CLEAR(((ManagedObject *)object)->inner);
     Py_CLEAR(((ManagedObject *)object)->rules);
     Py_CLEAR(((ManagedObject *)object)->transport);
+    Py_CLEAR(((ManagedObject *)object)->peer);
+    Py_CLEAR(((ManagedObject *)object)->label);
     return 0;
 }
 

@@ -15,6 +15,8 @@ typedef struct {
     PyObject *inner;     /* the _ssl._SSLSocket; in Python `_sslobj` */
     PyObject *rules;     /* in Python `_rules` */
     PyObject *transport; /* in Python `_transport`: weakref to asyncio's, or None */
+    PyObject *peer;      /* in Python `_peer`: its address, if known, or None */
+    PyObject *label;     /* in Python `_label`: the program's name for it, or None */
     struct ku_buffer held;
     unsigned char waits_with_cut;
     unsigned char write_refused; /* data that would have been too much to hold */
