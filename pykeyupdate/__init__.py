@@ -65,7 +65,17 @@ try:
         wait_for_renegotiation,
     )
     from ._managed_classes import SSLObject, SSLSocket
-    from ._stats import ConnectionStats, Counts, KeyUse, Totals, stats, totals
+    from ._stats import (
+        ConnectionStats,
+        Counts,
+        CutOff,
+        Impossible,
+        KeyChanges,
+        KeyUse,
+        Totals,
+        stats,
+        totals,
+    )
     from ._managed_requests import allow_renegotiation, rekey_all, request_rekey
     from ._installation import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
@@ -85,13 +95,16 @@ __all__ = [
     "ConnectionFailedError",
     "ConnectionStats",
     "Counts",
+    "CutOff",
     "DeferredByOpenSSLError",
     "Event",
     "EventKind",
     "HandshakeNotDoneError",
+    "Impossible",
     "InsecureRenegotiationError",
     "InvalidKeyUpdateTypeError",
     "KernelTLSError",
+    "KeyChanges",
     "KeyUpdateType",
     "KeyUse",
     "NoPostHandshakeAuthError",

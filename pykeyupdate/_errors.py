@@ -107,15 +107,8 @@ class RekeyImpossibleError(NotPossibleError, ssl.SSLError):
     """A ``RekeyPolicy`` wants new keys, and this connection cannot have them.
 
     It is an ``ssl.SSLError``, so that code around sockets closes the connection:
-    nothing more can be sent under the policy. ``reason`` is one of these words:
-
-    - ``renegotiation_not_allowed`` (the policy's ``renegotiate`` is False, and this is
-      TLS 1.2 or below), ``renegotiation_forbidden`` (``ssl.OP_NO_RENEGOTIATION`` is
-      set), ``insecure_renegotiation`` (the peer lacks RFC 5746);
-    - ``kernel_tls`` (the kernel has the keys), ``close_received`` (the peer has sent
-      its close_notify), ``unsupported_by_library``, ``refused_by_openssl``;
-    - ``not_yet`` (the cipher suite's own limit is reached at a moment when OpenSSL
-      cannot change keys), ``ended``.
+    nothing more can be sent under the policy. ``reason`` is why, in a word: one of the
+    fields of ``Impossible``, where each has its meaning.
     """
 
     library: Optional[str] = None  # type: ignore[assignment]

@@ -8,6 +8,7 @@ exceptions of signal handlers that run meanwhile: these come out of the call.
 
 import enum
 import sys
+import time
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
@@ -38,6 +39,12 @@ class EventKind(enum.Enum):
     IMPOSSIBLE = "cannot have the new keys that its RekeyPolicy wants (on_impossible)"
     """New keys are due and impossible: ``RekeyPolicy.on_impossible`` decides what each
     write does from now on. Reported once per connection."""
+    FAILED_AFTER_UPDATE = "has failed, with nothing received since our last key update"
+    """An error or a reset has ended the connection, and nothing has come from the peer
+    since our last KeyUpdate: maybe it cannot take them. Reported once per connection.
+    (An ``SSLObject`` only sees errors of TLS. A connection that asyncio's own transport
+    has lost is told when the object is deleted: neither side has sent a close_notify.
+    ``transport.abort()`` looks the same. Other transports' losses are not told.)"""
 
 
 class Event(NamedTuple):
@@ -48,9 +55,13 @@ class Event(NamedTuple):
     """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
     """For people. For ``CUT_OFF``: the limit, as in ``PeerLimits.key_updates``. For
-    ``IMPOSSIBLE``: why keys cannot be changed."""
+    ``IMPOSSIBLE``: why keys cannot be changed. For ``FAILED_AFTER_UPDATE``: how long
+    after the update it was."""
     reason: Optional[str] = None
-    """For ``IMPOSSIBLE``: the same in a word, as in ``RekeyImpossibleError.reason``."""
+    """In a word. For ``KEY_UPDATE_SENT`` and ``RENEGOTIATED``: why keys were changed, a
+    field of ``KeyChanges``. For ``DEFERRED``: why they are to be changed, likewise.
+    For ``FAILED_AFTER_UPDATE``: why the last update was sent. For ``IMPOSSIBLE``: why
+    they cannot be, one of the fields of ``Impossible``."""
     limit: Optional[str] = None
     """For ``CUT_OFF``: which of ``PeerLimits`` the peer exceeded."""
 
@@ -63,12 +74,17 @@ _LEVELS = {
     EventKind.RENEGOTIATION_REFUSED: "WARNING",
     EventKind.CUT_OFF: "WARNING",
     EventKind.IMPOSSIBLE: "WARNING",
+    EventKind.FAILED_AFTER_UPDATE: "WARNING",
 }  # all others: DEBUG
 registered: dict[object, Handler] = {}
 """The handlers. While there are none, the extension tells of nothing that is logged at
 a level that is off."""
 _handlers: tuple[Handler, ...] = ()  # the same, read without the lock
 _lock = make_lock()
+
+_MOST_WARNINGS, _WINDOW = 20, 60.0  # of each kind in so many seconds
+_logged: dict[EventKind, tuple[float, int, int]] = {}
+"""When the kind's window began, and how many warnings went out and were left out."""
 
 
 def on_event(handler: Handler) -> Callable[[], None]:
@@ -114,8 +130,15 @@ def _publish() -> None:
     _handlers = tuple(registered.values())
 
 
-def tell_events(
-    conn: Any, events: int, limit: Optional[str], why_impossible: str, cause: str
+def tell_events(  # noqa: PLR0913, PLR0917
+    conn: Any,
+    events: int,
+    limit: Optional[str],
+    why_impossible: str,
+    cause: str,
+    changed: str,
+    due: str,
+    since_update: float,
 ) -> None:
     """Report events, given as the extension's bits.
 
@@ -123,9 +146,17 @@ def tell_events(
     its transport is in the middle of a read or write and cannot be used. (asyncio's
     can: see ``ext/streams/asyncio_help.h``.)
     """
+    failed = (
+        f"{since_update:.1f} s after it; some peers cannot take key updates (README, "
+        '"Limits")'
+    )
     more = {
+        EventKind.KEY_UPDATE_SENT: (None, changed),
+        EventKind.RENEGOTIATED: (None, changed),
+        EventKind.DEFERRED: (None, due),
         EventKind.CUT_OFF: (f"PeerLimits.{limit}", None, limit),
         EventKind.IMPOSSIBLE: (why_impossible, cause),
+        EventKind.FAILED_AFTER_UPDATE: (failed, changed),
     }
     news = [
         Event(kind, conn, *more.get(kind, ()))
@@ -159,10 +190,32 @@ def _tell(news: list[Event]) -> None:
 
 def _log(event: Event) -> None:
     level = _LEVELS.get(event.kind, "DEBUG")
-    if _is_logged(level):
+    if not _is_logged(level):
+        return
+    left_out = _left_out(event.kind) if level == "WARNING" else 0
+    if left_out is not None:
         text = event.kind.value + (f": {event.detail}" if event.detail else "")
+        if left_out:
+            text += f" (and {left_out} more like this, which are not logged)"
         name = name_of(event.connection)
         _note(level, "%s %s", name, text, extra=_fields(event, name))
+
+
+def _left_out(kind: EventKind) -> Optional[int]:
+    """Return how many warnings were left out before this one; None to leave it out.
+
+    Whoever opens many connections must not fill a disk by what is written of them.
+    """
+    now = time.monotonic()
+    with _lock:
+        began, logged, left_out = _logged.get(kind, (now, 0, 0))
+        if now - began >= _WINDOW:
+            began, logged = now, 0
+        is_logged = logged < _MOST_WARNINGS
+        _logged[kind] = (
+            (began, logged + 1, 0) if is_logged else (began, logged, left_out + 1)
+        )
+    return left_out if is_logged else None
 
 
 def _fields(event: Event, name: str) -> dict[str, Optional[str]]:

@@ -18,6 +18,7 @@ WANTED: Final[int]
 reads_socket_fields: Final[int]
 WANTED_OF_BOTH: Final[int]
 UNLESS_INHERITED: Final[int]
+FOR_ALL: Final[int]
 
 def key_update(
     conn: Any,
@@ -59,7 +60,11 @@ def usage(
     tuple[int, int, float, int, int],
     int,
     int,
+    str,
+    str | None,
 ]: ...
+def reasons() -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]: ...
+def lost(conn: Any, sslobj: Any, /) -> None: ...
 def facts(sslobj: Any, /) -> tuple[bool, int, str | None] | None: ...
 def totals() -> tuple[tuple[int, ...], int, int]: ...
 def put_forward(seconds: int, /) -> None: ...

@@ -96,6 +96,17 @@ class SSLObject(Described, Methods, _keyupdate.ManagedObject, OBJECT):
             self._peer = pack(_peer_of(self._transport()))
         super().do_handshake()
 
+    def __del__(self) -> None:
+        """Tell of a connection that asyncio's transport has lost (a reset, an end).
+
+        The transport tells its protocol, and not the object. But when all goes well,
+        one of the two sides has sent a close_notify before the object is deleted.
+        """
+        sslobj = getattr(self, "_sslobj", None)
+        is_of_asyncio = self._transport is not None and not sys.is_finalizing()
+        if is_of_asyncio and sslobj is not None:
+            _keyupdate.lost(self, sslobj)
+
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write")
 

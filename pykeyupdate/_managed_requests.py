@@ -67,6 +67,7 @@ def rekey_all(*, request_peer: bool = False, per_second: float = _PER_SECOND) ->
         )
     )
     wanted = _keyupdate.WANTED_OF_BOTH if request_peer else _keyupdate.WANTED
+    wanted |= _keyupdate.FOR_ALL
     count, last, end = 0, 0, totals().opened
     for sock in all_sockets():
         if _rekey_socket(sock, wanted):

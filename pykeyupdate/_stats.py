@@ -44,6 +44,69 @@ class Counts(NamedTuple):
     impossible: int
     """Connections whose ``RekeyPolicy`` wanted new keys that they cannot have: 0 or 1
     for one connection."""
+    writes_refused: int
+    """Writes that raised because of that (``RekeyPolicy.on_impossible``)."""
+    failed_after_update: int
+    """Connections that an error or a reset has ended, with nothing received since our
+    last KeyUpdate: 0 or 1 for one connection. See ``EventKind.FAILED_AFTER_UPDATE``."""
+
+
+class KeyChanges(NamedTuple):
+    """How often this side's keys were changed, by reason.
+
+    The sum is that of ``key_updates_sent`` and all renegotiations in ``Counts``.
+    """  # this and the next two: in the order of ext/keys/reasons.h
+
+    explicit: int
+    """By the program: ``rekey()``, ``key_update()``, ``renegotiate()``, a client's
+    certificate asked for on TLS 1.2."""
+    peer_asked: int
+    """The answer to a peer's request; a renegotiation that the peer began."""
+    records: int
+    """By ``RekeyPolicy.sent_records`` or ``received_records``."""
+    bytes: int
+    """By ``sent_bytes`` or ``received_bytes``."""
+    age: int
+    """By ``age_seconds``."""
+    idle: int
+    """By ``idle_seconds``."""
+    aead_limit: int
+    """By the cipher suite's limit (``aead_limit``)."""
+    request_rekey: int
+    """By ``request_rekey()``."""
+    rekey_all: int
+    """By ``rekey_all()``."""
+
+
+class Impossible(NamedTuple):
+    """How often a policy wanted new keys that a connection cannot have, by cause."""
+
+    renegotiation_not_allowed: int
+    """TLS 1.2 or below, and ``RekeyPolicy.renegotiate`` is False."""
+    renegotiation_forbidden: int
+    """``ssl.OP_NO_RENEGOTIATION`` is set (``PeerLimits`` may have set it)."""
+    insecure_renegotiation: int
+    """The peer does not support RFC 5746."""
+    kernel_tls: int
+    """The kernel has the keys, and cannot change them."""
+    close_received: int
+    """The peer has sent its close_notify."""
+    unsupported_by_library: int
+    """The TLS library lacks the function."""
+    refused_by_openssl: int
+    """OpenSSL refused for good."""
+    not_yet: int
+    """The cipher suite's limit is reached at a moment when keys cannot be changed."""
+    ended: int
+    """The connection has ended."""
+
+
+class CutOff(NamedTuple):
+    """How often a peer was cut off, by the limit in ``PeerLimits``."""
+
+    key_updates: int
+    key_updates_in_a_row: int
+    renegotiations: int
 
 
 class ConnectionStats(NamedTuple):
@@ -56,6 +119,10 @@ class ConnectionStats(NamedTuple):
     """Whether the peer requested a key update, which goes out with our next write."""
     request_outstanding: bool
     """Whether the peer has not answered a request of ours."""
+    last_change: Optional[str] = None
+    """Why our keys were last changed: one of the fields of ``KeyChanges``."""
+    limit: Optional[str] = None
+    """Which of ``PeerLimits`` the peer has exceeded."""
 
 
 class Totals(NamedTuple):
@@ -66,6 +133,11 @@ class Totals(NamedTuple):
     """Connections that are neither closed nor (an ``SSLObject``) deleted."""
     opened: int
     """All connections so far."""
+    key_changes: KeyChanges = KeyChanges(*[0] * len(KeyChanges._fields))
+    impossible: Impossible = Impossible(*[0] * len(Impossible._fields))
+    """``counts.impossible``, by cause."""
+    cut_off: CutOff = CutOff(*[0] * len(CutOff._fields))
+    """``counts.cut_off``, by limit."""
 
 
 def stats(conn: Any, /) -> ConnectionStats:
@@ -78,9 +150,17 @@ def stats(conn: Any, /) -> ConnectionStats:
     ``NotATLSConnectionError`` (a ``TypeError``). Threads: any for an ``SSLSocket``; for
     an ``SSLObject`` the one that does its I/O.
     """
-    counts, sent, received, owed, outstanding = _keyupdate.usage(conn)
+    numbers, sent, received, owed, outstanding, why, limit = _keyupdate.usage(conn)
+    counts = Counts(*numbers)
+    changes = counts.renegotiations + counts.peer_renegotiations
     return ConnectionStats(
-        Counts(*counts), _use(sent), _use(received), bool(owed), bool(outstanding)
+        counts,
+        _use(sent),
+        _use(received),
+        bool(owed),
+        bool(outstanding),
+        why if counts.key_updates_sent + changes else None,
+        limit,
     )
 
 
@@ -96,4 +176,12 @@ def totals() -> Totals:
     Thread-safe. ``pykeyupdate.prometheus`` exports them.
     """
     counts, there_are, ever = _keyupdate.totals()
-    return Totals(Counts(*counts), there_are, ever)
+    changes, causes, limits = _keyupdate.reasons()
+    return Totals(
+        Counts(*counts),
+        there_are,
+        ever,
+        KeyChanges(*changes),
+        Impossible(*causes),
+        CutOff(*limits),
+    )

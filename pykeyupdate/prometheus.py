@@ -40,6 +40,9 @@ _HELP = {
     "deferred": "Key changes that had to wait",
     "cut_off": "Connections whose peer exceeded PeerLimits",
     "impossible": "Connections that cannot have the new keys their RekeyPolicy wants",
+    "writes_refused": "Writes refused because keys could not be changed",
+    "failed_after_update": "Connections that failed with nothing received since a "
+    "key update",
 }
 
 

@@ -15,7 +15,7 @@ from support.threads import Threads
 from support.wire import Wire
 
 import pykeyupdate
-from pykeyupdate import _keyupdate
+from pykeyupdate import _events, _keyupdate
 
 VERSIONS = {"tls13": ssl.TLSVersion.TLSv1_3, "tls12": ssl.TLSVersion.TLSv1_2}
 
@@ -105,6 +105,11 @@ def _nothing_left_installed():
     yield
     assert not pykeyupdate.is_installed()
     assert [dict(vars(cls)) for cls in classes] == before
+
+
+@pytest.fixture(autouse=True)
+def _warnings_of_other_tests_do_not_count():
+    _events._logged.clear()
 
 
 @pytest.fixture

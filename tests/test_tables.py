@@ -33,7 +33,10 @@ def test_modes_are_those_of_peer_limits():
         pykeyupdate.PeerLimits(renegotiation=mode)
 
 
-def test_limits_are_those_of_peer_limits():
+def test_reasons_are_the_fields_of_what_counts_them():
+    assert TABLES["changes"] == list(pykeyupdate.KeyChanges._fields)
+    assert TABLES["causes"] == list(pykeyupdate.Impossible._fields)
+    assert TABLES["limits"] == list(pykeyupdate.CutOff._fields)
     assert {*TABLES["limits"]} <= {*pykeyupdate.PeerLimits.__annotations__}
 
 

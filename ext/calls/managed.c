@@ -2,6 +2,7 @@
 
 #include "calls/step.h"
 #include "keys/ledger.h"
+#include "keys/telling.h"
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 #include "streams/callbacks.h"
@@ -177,10 +178,10 @@ py_want_all(PyObject *module, PyObject *args)
 }
 
 static PyObject *
-counts_tuple(const uint64_t counts[KU_COUNT_END])
+counts_tuple(const uint64_t counts[], int length)
 {
-    PyObject *tuple = PyTuple_New(KU_COUNT_END);
-    for (int i = 0; tuple != NULL && i < KU_COUNT_END; i++) {
+    PyObject *tuple = PyTuple_New(length);
+    for (int i = 0; tuple != NULL && i < length; i++) {
         PyObject *number = PyLong_FromUnsignedLongLong(counts[i]);
         if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
             Py_CLEAR(tuple);
@@ -209,8 +210,42 @@ py_totals(PyObject *module, PyObject *ignored)
     (void)module, (void)ignored;
     uint64_t counts[KU_COUNT_END], open, opened;
     ku_ledger_totals(counts, &open, &opened);
-    return Py_BuildValue("NKK", counts_tuple(counts), (unsigned long long)open,
-                         (unsigned long long)opened);
+    return Py_BuildValue("NKK", counts_tuple(counts, KU_COUNT_END),
+                         (unsigned long long)open, (unsigned long long)opened);
+}
+
+static PyObject *
+py_reasons(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    struct ku_reasons reasons;
+    ku_ledger_reasons(&reasons);
+    return Py_BuildValue("NNN", counts_tuple(reasons.changes, KU_CHANGE_END),
+                         counts_tuple(reasons.causes, KU_CAUSE_END),
+                         counts_tuple(reasons.limits, KU_LIMIT_END));
+}
+
+/* A managed SSLObject whose transport has dropped it: without a close_notify, the
+   transport has lost the connection. */
+static PyObject *
+py_lost(PyObject *module, PyObject *args)
+{
+    PyObject *conn, *inner;
+    ku_state *state = PyModule_GetState(module);
+    struct ku_tls tls;
+    struct ku_report report = {0};
+    if (!PyArg_ParseTuple(args, "OO:lost", &conn, &inner)) {
+        return NULL;
+    }
+    if (Py_TYPE(inner) == state->sslobject_type && ku_ledger_tls(state, inner, &tls)
+        && tls.ledger != NULL && tls.ledger->unheard) {
+        ku_ledger_note_end(tls.ledger);
+        ku_collect_events(inner, tls.ledger, &report);
+    }
+    if (ku_tell_events(state, conn, &report) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -252,9 +287,11 @@ py_usage(PyObject *module, PyObject *conn)
     for (int i = 0; i < KU_COUNT_END; i++) {
         counts[i] = ledger.counts[i];
     }
-    return Py_BuildValue(
-        "NNNii", counts_tuple(counts), keys_tuple(&ledger, &ledger.sent),
-        keys_tuple(&ledger, &ledger.received), owed, ledger.request_outstanding);
+    return Py_BuildValue("NNNiisz", counts_tuple(counts, KU_COUNT_END),
+                         keys_tuple(&ledger, &ledger.sent),
+                         keys_tuple(&ledger, &ledger.received), owed,
+                         ledger.request_outstanding,
+                         ku_change_names[ledger.why_changed], ledger.why_cut);
 }
 
 /* What a managed connection's repr() names: a new tuple of whether this side is the
@@ -294,6 +331,11 @@ PyMethodDef ku_managed[] = {
     {"facts", py_facts, METH_O,
      "facts(sslobj, /)\n--\n\nWhat a connection's repr() names, or None."},
     {"totals", py_totals, METH_NOARGS, "totals()\n--\n\nWhat totals() is made of."},
+    {"reasons", py_reasons, METH_NOARGS,
+     "reasons()\n--\n\nHow often keys were changed, could not be, and peers were cut "
+     "off,\nby reason."},
+    {"lost", py_lost, METH_VARARGS,
+     "lost(conn, sslobj, /)\n--\n\nNote that a transport has dropped an SSLObject."},
     {"put_forward", py_put_forward, METH_O,
      "put_forward(seconds, /)\n--\n\nPut the clock of ages and windows forward."},
     {NULL, NULL, 0, NULL},

@@ -79,11 +79,11 @@ int
 ku_tables_add(PyObject *module)
 {
     PyObject *tables = Py_BuildValue(
-        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES), "rules",
-        list_of(RULES), "events", list_of(EVENTS), "levels", list_of(LEVELS),
-        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "limits",
-        list_of(ku_limit_names), "causes", list_of(ku_cause_names), "refusals",
-        ku_list_refusals(), "numbers", numbers());
+        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES),
+        "rules", list_of(RULES), "events", list_of(EVENTS), "levels", list_of(LEVELS),
+        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "changes",
+        list_of(ku_change_names), "limits", list_of(ku_limit_names), "causes",
+        list_of(ku_cause_names), "refusals", ku_list_refusals(), "numbers", numbers());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);
     return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0
@@ -93,6 +93,7 @@ ku_tables_add(PyObject *module)
                    || PyModule_AddIntConstant(module, "UNLESS_INHERITED",
                                               KU_UNLESS_INHERITED)
                           < 0
+                   || PyModule_AddIntConstant(module, "FOR_ALL", KU_FOR_ALL) < 0
                ? -1
                : 0;
 }

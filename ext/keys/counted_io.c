@@ -1,12 +1,25 @@
 #include "keys/counted_io.h"
 
 #include "keys/ledger.h"
+#include "openssl/questions.h"
 
 /* The next read begins a record unless it finds one begun. */
 static int
 begins_record(const struct ku_tls *tls)
 {
     return tls->libssl->SSL_pending(tls->ssl) == 0;
+}
+
+/* The outcome of a call that has failed.  Notes whether that ends the connection. */
+static struct ku_outcome
+failed_io(const struct ku_tls *tls)
+{
+    struct ku_outcome outcome = ku_failed_io(tls);
+    if (tls->ledger != NULL && tls->ledger->unheard
+        && (outcome.value == SSL_ERROR_SYSCALL || ku_has_failed(tls))) {
+        ku_ledger_note_end(tls->ledger);
+    }
+    return outcome;
 }
 
 struct ku_outcome
@@ -16,7 +29,7 @@ ku_counted_read(const struct ku_tls *tls, char *data, size_t room, size_t *done)
     *done = 0;
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_read_ex(tls->ssl, data, room, done) != 1) {
-        return ku_failed_io(tls);
+        return failed_io(tls);
     }
     if (tls->ledger != NULL) {
         ku_ledger_count_received(tls->ledger, *done, begins);
@@ -31,7 +44,7 @@ ku_counted_write(const struct ku_tls *tls, const char *data, size_t length,
     *done = 0;
     ku_clear_errors(tls->libssl);
     int result = tls->libssl->SSL_write_ex(tls->ssl, data, length, done);
-    struct ku_outcome outcome = result == 1 ? ku_ok(0) : ku_failed_io(tls);
+    struct ku_outcome outcome = result == 1 ? ku_ok(0) : failed_io(tls);
     if (tls->ledger != NULL && *done > 0) {
         ku_ledger_count_sent(tls->ledger, *done);
     }
@@ -45,7 +58,7 @@ ku_counted_peek(const struct ku_tls *tls)
     char first;
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_peek(tls->ssl, &first, 1) <= 0) {
-        return ku_failed_io(tls);
+        return failed_io(tls);
     }
     if (tls->ledger != NULL && begins) {
         tls->ledger->received.records++; /* the read that follows finds it begun */

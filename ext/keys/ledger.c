@@ -27,6 +27,7 @@ static int ex_data_index = -1;
 static ku_mutex ledgers_lock = KU_MUTEX_INITIALIZER;
 static struct ku_ledger *oldest_ledger, *newest_ledger;
 static uint64_t process_counts[KU_COUNT_END];
+static struct ku_reasons process_reasons;
 static uint64_t ledgers_opened, ledgers_open;
 static ku_atomic clock_offset; /* seconds: 32 bits hold 68 years */
 
@@ -59,17 +60,28 @@ unlink_ledger(struct ku_ledger *ledger)
 void
 ku_ledger_want_keys(struct ku_ledger *ledger, long wanted)
 {
-    long before = ku_atomic_get(&ledger->wanted_keys);
-    while (before < wanted
-           && !ku_atomic_exchange(&ledger->wanted_keys, before, wanted)) {
+    long before, after;
+    do { /* the first wish is the reason */
         before = ku_atomic_get(&ledger->wanted_keys);
-    }
+        long what = ku_ledger_wanted_keys(ledger), more = wanted & ~(long)KU_FOR_ALL;
+        long who = (before != KU_NOT_WANTED ? before : wanted) & KU_FOR_ALL;
+        after = (what > more ? what : more) | who;
+    } while (after != before
+             && !ku_atomic_exchange(&ledger->wanted_keys, before, after));
+}
+
+long
+ku_ledger_wanted_keys(const struct ku_ledger *ledger)
+{
+    return ku_atomic_get(&ledger->wanted_keys) & ~(long)KU_FOR_ALL;
 }
 
 void
 ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled)
 {
     (void)ku_atomic_exchange(&ledger->wanted_keys, fulfilled, KU_NOT_WANTED);
+    (void)ku_atomic_exchange(&ledger->wanted_keys, fulfilled | KU_FOR_ALL,
+                             KU_NOT_WANTED);
 }
 
 size_t
@@ -100,13 +112,41 @@ ku_ledger_totals(uint64_t counts[KU_COUNT_END], uint64_t *open, uint64_t *opened
     ku_mutex_unlock(&ledgers_lock);
 }
 
+void
+ku_ledger_reasons(struct ku_reasons *reasons)
+{
+    ku_mutex_lock(&ledgers_lock);
+    *reasons = process_reasons;
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+/* Count it, also in the process's count by `reason`, if it has one. */
+static void
+add_to_counts(struct ku_ledger *ledger, enum ku_count what, uint64_t *reason)
+{
+    ku_mutex_lock(&ledgers_lock);
+    ledger->counts[what]++;
+    process_counts[what]++;
+    if (reason != NULL) {
+        (*reason)++;
+    }
+    ku_mutex_unlock(&ledgers_lock);
+}
+
 static void
 add_to_count(struct ku_ledger *ledger, enum ku_count what)
 {
-    ledger->counts[what]++;
-    ku_mutex_lock(&ledgers_lock);
-    process_counts[what]++;
-    ku_mutex_unlock(&ledgers_lock);
+    add_to_counts(ledger, what, NULL);
+}
+
+/* This side's keys have changed.  The counts of one connection are not split by reason:
+   that would take more memory than all that is kept of it. */
+static void
+add_to_changes(struct ku_ledger *ledger, enum ku_count what, enum ku_change why)
+{
+    add_to_counts(ledger, what, &process_reasons.changes[why]);
+    ledger->why_changed = (unsigned char)why;
+    ledger->why_next = KU_CHANGE_EXPLICIT; /* unless somebody says otherwise */
 }
 
 static void
@@ -321,15 +361,41 @@ ku_ledger_vacate(struct ku_ledger *ledger)
     ledger->busy_thread = 0;
 }
 
+void
+ku_ledger_note_scheduled(struct ku_ledger *ledger, enum ku_change why)
+{
+    if (ledger->why_next == KU_CHANGE_EXPLICIT) {
+        ledger->why_next = (unsigned char)why;
+    }
+}
+
+void
+ku_ledger_note_refused_write(struct ku_ledger *ledger)
+{
+    add_to_count(ledger, KU_COUNT_WRITES_REFUSED);
+}
+
+/* To compare the counts of records costs reading nothing, unlike a flag that each read
+   would have to clear. */
+void
+ku_ledger_note_end(struct ku_ledger *ledger)
+{
+    if (ledger->unheard && (uint32_t)ledger->received.records == ledger->heard_before) {
+        add_to_count(ledger, KU_COUNT_FAILED_AFTER_UPDATE);
+        ledger->events |= KU_EVENT_FAILED;
+    }
+    ledger->unheard = 0;
+}
+
 int
-ku_ledger_note_impossible(struct ku_ledger *ledger)
+ku_ledger_note_impossible(struct ku_ledger *ledger, enum ku_cause cause)
 {
     ku_mutex_lock(&ledgers_lock); /* several threads may write to a managed socket */
     int is_first = !ledger->impossible;
     ledger->impossible = 1;
     ku_mutex_unlock(&ledgers_lock);
     if (is_first) {
-        add_to_count(ledger, KU_COUNT_IMPOSSIBLE);
+        add_to_counts(ledger, KU_COUNT_IMPOSSIBLE, &process_reasons.causes[cause]);
     }
     return is_first;
 }
@@ -375,7 +441,7 @@ cut_off_peer(const struct ku_tls *tls, enum ku_limit limit)
     if (ledger->why_cut == NULL) {
         ledger->why_cut = ku_limit_names[limit];
         ledger->events |= KU_EVENT_CUT_OFF;
-        add_to_count(ledger, KU_COUNT_CUT_OFF);
+        add_to_counts(ledger, KU_COUNT_CUT_OFF, &process_reasons.limits[limit]);
     }
 }
 
@@ -383,7 +449,9 @@ static void
 note_update_sent(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    add_to_count(ledger, KU_COUNT_UPDATES_SENT);
+    add_to_changes(ledger, KU_COUNT_UPDATES_SENT, ledger->why_next);
+    ledger->unheard = 1;
+    ledger->heard_before = (uint32_t)ledger->received.records;
     if (ledger->requesting) {
         add_to_count(ledger, KU_COUNT_REQUESTS_SENT);
         ledger->request_outstanding = 1;
@@ -406,8 +474,10 @@ note_update_received(const struct ku_tls *tls)
     add_to_count(ledger, KU_COUNT_UPDATES_RECEIVED);
     start_received_keys(tls);
     ledger->events |= KU_EVENT_UPDATE_RECEIVED;
+    ledger->unheard = 0;
     if (requests) {
         add_to_count(ledger, KU_COUNT_REQUESTS_RECEIVED);
+        ku_ledger_note_scheduled(ledger, KU_CHANGE_PEER_ASKED);
     }
     else if (ledger->answers_due > 0) {
         ledger->answers_due--;
@@ -507,8 +577,10 @@ note_handshake_done(const struct ku_tls *tls)
     }
     ledger->renegotiates = 0;
     note_connected(tls);
-    add_to_count(ledger, ledger->by_peer ? KU_COUNT_PEER_RENEGOTIATIONS
-                                         : KU_COUNT_RENEGOTIATIONS);
+    add_to_changes(ledger,
+                   ledger->by_peer ? KU_COUNT_PEER_RENEGOTIATIONS
+                                   : KU_COUNT_RENEGOTIATIONS,
+                   ledger->by_peer ? KU_CHANGE_PEER_ASKED : ledger->why_next);
     if (ledger->by_peer && ledger->rules.mode == KU_ONCE && !ledger->allowed) {
         forbid_renegotiation(tls);
     }
@@ -553,6 +625,9 @@ info_callback(const SSL *const_ssl, int where, int value)
     }
     else if (where == SSL_CB_WRITE_ALERT && value == SSL_CB_NO_RENEGOTIATION) {
         note_refused_renegotiation(&tls);
+    }
+    else if (where & SSL_CB_ALERT && value == SSL_CB_CLOSE_NOTIFY) {
+        tls.ledger->unheard = 0; /* it ends as it should */
     }
     else if (is_tls13 && tls.ledger->connected) {
         return;

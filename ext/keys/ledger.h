@@ -76,7 +76,8 @@ typedef unsigned char ku_rule_BYTE;
     X(KU_EVENT_PEER_REFUSED, 1 << 3, RENEGOTIATION_REFUSED, WARNING) \
     X(KU_EVENT_DEFERRED, 1 << 4, DEFERRED, DEBUG)                   \
     X(KU_EVENT_CUT_OFF, 1 << 5, CUT_OFF, WARNING)                   \
-    X(KU_EVENT_IMPOSSIBLE, 1 << 6, IMPOSSIBLE, WARNING)
+    X(KU_EVENT_IMPOSSIBLE, 1 << 6, IMPOSSIBLE, WARNING)              \
+    X(KU_EVENT_FAILED, 1 << 7, FAILED_AFTER_UPDATE, WARNING)
 
 /* What we count, for each connection and for the process: the fields of Counts
    (pykeyupdate/_stats.py), where each is described. */
@@ -90,7 +91,9 @@ typedef unsigned char ku_rule_BYTE;
     X(KU_COUNT_REFUSED, refused)                       \
     X(KU_COUNT_DEFERRED, deferred)                     \
     X(KU_COUNT_CUT_OFF, cut_off)                           \
-    X(KU_COUNT_IMPOSSIBLE, impossible)
+    X(KU_COUNT_IMPOSSIBLE, impossible)                     \
+    X(KU_COUNT_WRITES_REFUSED, writes_refused)             \
+    X(KU_COUNT_FAILED_AFTER_UPDATE, failed_after_update)
 
 /* clang-format on */
 
@@ -144,8 +147,13 @@ struct ku_ledger {
     uint32_t in_a_row;          /* the peer's key updates, no data between */
     uint32_t answers_due;       /* to our requests; they may still come */
     uint32_t max_fragment;      /* most plaintext in one record */
+    uint32_t heard_before;      /* records received before our last KeyUpdate */
     int allowed;                /* depth of allow_renegotiation() */
-    unsigned char events;       /* enum ku_event, not reported yet */
+    unsigned short events;      /* enum ku_event, not reported yet */
+    unsigned char why_next;     /* enum ku_change, of the change that is scheduled */
+    unsigned char why_changed;  /* of the last change */
+    unsigned char why_due;      /* of the change that a policy wants */
+    unsigned char unheard;      /* since our last KeyUpdate, unless records came */
     unsigned char connected;    /* the first handshake is complete */
     unsigned char renegotiates; /* a renegotiation is under way, and not refused */
     unsigned char by_peer;      /* the peer began the renegotiation under way */
@@ -166,7 +174,13 @@ struct ku_ledger {
                                     that belongs to an asyncio transport; or 0 */
 };
 
-enum { KU_NOT_WANTED, KU_WANTED, KU_WANTED_OF_BOTH, KU_UNLESS_INHERITED = 4 };
+enum {
+    KU_NOT_WANTED,
+    KU_WANTED,
+    KU_WANTED_OF_BOTH,
+    KU_UNLESS_INHERITED = 4,
+    KU_FOR_ALL = 8 /* rekey_all() wants them */
+};
 
 /* Copy OpenSSL's functions and reserve the ex_data index of ledgers, once per process.
    Returns 0, or -1 on failure. */
@@ -201,12 +215,23 @@ struct ku_outcome ku_ledger_occupy(struct ku_ledger *ledger);
 void ku_ledger_vacate(struct ku_ledger *ledger);
 
 /* Note that new keys are due and not possible.  Returns 1 the first time. */
-int ku_ledger_note_impossible(struct ku_ledger *ledger);
+int ku_ledger_note_impossible(struct ku_ledger *ledger, enum ku_cause cause);
+
+/* Note that the policy has refused a write.  Any thread may. */
+void ku_ledger_note_refused_write(struct ku_ledger *ledger);
+
+/* Note why the change of keys that has just been scheduled was due.  If it had been
+   scheduled, or owed, for another reason before, that one counts. */
+void ku_ledger_note_scheduled(struct ku_ledger *ledger, enum ku_change why);
+
+/* Note that an error has ended the connection.  If nothing has come since our last
+   KeyUpdate, that may be why. */
+void ku_ledger_note_end(struct ku_ledger *ledger);
 
 /* Returns the events that nobody has been told of, and clears them. */
 int ku_ledger_take_events(struct ku_ledger *ledger);
 
-/* Note that a change of keys has had to wait. */
+/* Note that a change of keys, which is `why_due`, has had to wait. */
 void ku_ledger_note_deferral(struct ku_ledger *ledger);
 
 /* The clock for ages and windows, which tests can advance. */
@@ -216,9 +241,11 @@ void ku_ledger_advance_clock(ku_time by);
 /* Let the peer renegotiate (1), or restore what was before (-1).  Calls may nest. */
 void ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change);
 
-/* Want new keys: raise `wanted_keys` to at least `wanted`.  And no longer want what has
-   been `fulfilled`: reset `wanted_keys`, unless more has been wanted since. */
+/* Want new keys: raise `wanted_keys` to at least `wanted`, which may have KU_FOR_ALL.  And
+   no longer want what has been `fulfilled`: reset `wanted_keys`, unless more has been
+   wanted since.  What is wanted now, without KU_FOR_ALL. */
 void ku_ledger_want_keys(struct ku_ledger *ledger, long wanted);
+long ku_ledger_wanted_keys(const struct ku_ledger *ledger);
 void ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled);
 
 /* Want new keys of up to `most` connections with a number above `*last`.  Sets `*last`
@@ -230,5 +257,11 @@ size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
 /* The totals of the process: what was counted, and how many ledgers are open and have
    ever been opened. */
 void ku_ledger_totals(uint64_t counts[KU_COUNT_END], uint64_t *open, uint64_t *opened);
+
+/* How often keys were changed, could not be, and peers were cut off, by reason. */
+struct ku_reasons {
+    uint64_t changes[KU_CHANGE_END], causes[KU_CAUSE_END], limits[KU_LIMIT_END];
+};
+void ku_ledger_reasons(struct ku_reasons *reasons);
 
 #endif

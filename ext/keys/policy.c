@@ -94,6 +94,53 @@ room_under_cipher_limit(const struct ku_ledger *ledger, size_t n)
                             n < BYTES_WHILE_DEFERRED ? n : BYTES_WHILE_DEFERRED);
 }
 
+/* --- why -------------------------------------------------------------------------- */
+
+/* A limit on records is the policy's own, or a part of what the cipher suite allows if
+   that is lower (ledger.c: start_sent_keys()). */
+static enum ku_change
+records_or_suite(const struct ku_ledger *ledger, uint64_t own, int eighths)
+{
+    return ledger->cipher_records / 8 * (uint64_t)eighths < own ? KU_CHANGE_AEAD_LIMIT
+                                                                : KU_CHANGE_RECORDS;
+}
+
+static enum ku_change
+why_peer_keys_are_due(const struct ku_ledger *ledger)
+{
+    const struct ku_keys *keys = &ledger->received;
+    return keys->records >= keys->max_records
+               ? records_or_suite(ledger, ledger->rules.received_records, 7)
+           : keys->bytes >= keys->max_bytes ? KU_CHANGE_BYTES
+                                            : KU_CHANGE_AGE;
+}
+
+/* Why are new keys due, before a write of n bytes or (n is 0) after a read?  Asked only
+   once they are. */
+static enum ku_change
+why_due(const struct ku_ledger *ledger, ku_time now, size_t n, int heard)
+{
+    const struct ku_keys *keys = &ledger->sent;
+    if (n > 0
+        && bytes_in_records(ledger, uses_left(keys->max_records, keys->records), n)
+               < n) {
+        return records_or_suite(ledger, ledger->rules.sent_records, 6);
+    }
+    if (uses_left(keys->max_bytes, keys->bytes) < n) {
+        return KU_CHANGE_BYTES;
+    }
+    if (keys_are_old(keys, now)) {
+        return KU_CHANGE_AGE;
+    }
+    if (peer_keys_are_due(ledger, now, heard)) {
+        return why_peer_keys_are_due(ledger);
+    }
+    long wanted = ku_atomic_get(&ledger->wanted_keys);
+    return wanted == KU_NOT_WANTED ? KU_CHANGE_IDLE
+           : wanted & KU_FOR_ALL   ? KU_CHANGE_REKEY_ALL
+                                   : KU_CHANGE_REQUEST_REKEY;
+}
+
 /* --- scheduling it ---------------------------------------------------------------- */
 
 /* A request of ours must not replace the answer that we owe. */
@@ -102,7 +149,7 @@ choose_update_type(const struct ku_tls *tls, int heard)
 {
     struct ku_ledger *ledger = tls->ledger;
     int asks = ledger->rules.request_peer
-               || ku_atomic_get(&ledger->wanted_keys) == KU_WANTED_OF_BOTH
+               || ku_ledger_wanted_keys(ledger) == KU_WANTED_OF_BOTH
                || peer_keys_are_due(ledger, time_if_needed(ledger), heard);
     int owes = ku_pending_key_update(tls) != SSL_KEY_UPDATE_NONE;
     return asks && !ledger->request_outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
@@ -139,6 +186,9 @@ schedule_update(const struct ku_tls *tls, int heard)
         type = SSL_KEY_UPDATE_NOT_REQUESTED; /* it may not request: ask again later */
         outcome = ku_ok(0);
     }
+    else if (outcome.refusal == KU_OK) {
+        ku_ledger_note_scheduled(ledger, ledger->why_due);
+    }
     if (outcome.refusal == KU_OK) {
         fulfil_wish(ledger, type);
     }
@@ -155,6 +205,7 @@ schedule_renegotiation(const struct ku_tls *tls)
     }
     struct ku_outcome outcome = ku_schedule_renegotiation(tls, 0);
     if (outcome.refusal == KU_OK) {
+        ku_ledger_note_scheduled(ledger, ledger->why_due);
         give_up_wish(ledger);
     }
     return outcome;
@@ -218,6 +269,7 @@ schedule_before_write(const struct ku_tls *tls, int must)
     }
     struct ku_outcome may = ku_check_renegotiation(tls);
     if (may.refusal == KU_OK) {
+        ku_ledger_note_scheduled(ledger, ledger->why_due);
         ku_ledger_want_keys(ledger, KU_WANTED);
         may = ku_refused(KU_BEGINS_WITH_READ);
     }
@@ -250,6 +302,7 @@ ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
         *room = n;
         return ku_ok(0);
     }
+    ledger->why_due = (unsigned char)why_due(ledger, now, n, 0);
     int must = n > 0 && room_under_cipher_limit(ledger, n) == 0;
     struct ku_outcome outcome = schedule_before_write(tls, must);
     int whole = writes_are_whole(tls);
@@ -288,6 +341,7 @@ ku_policy_renew_if_due(const struct ku_tls *tls)
     if (policy_is_off(tls)) {
         return 0;
     }
+    ledger->why_due = (unsigned char)why_due(ledger, now, 0, 1);
     struct ku_outcome outcome = schedule_new_keys(tls, 0, 1);
     if (outcome.refusal == KU_OK) {
         return ku_is_tls13(tls) || tls->libssl->SSL_is_server(tls->ssl);

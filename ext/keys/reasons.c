@@ -3,6 +3,7 @@
 #include "openssl/errors.h"
 
 #define KU_NAME(number, name) #name,
+const char *const ku_change_names[] = {KU_CHANGES(KU_NAME) NULL};
 const char *const ku_limit_names[] = {KU_LIMITS(KU_NAME) NULL};
 const char *const ku_cause_names[] = {KU_CAUSES(KU_NAME) NULL};
 #undef KU_NAME

@@ -8,6 +8,18 @@
 
 /* clang-format off */
 
+/* Why this side's keys were changed. */
+#define KU_CHANGES(X)                          \
+    X(KU_CHANGE_EXPLICIT, explicit)               \
+    X(KU_CHANGE_PEER_ASKED, peer_asked)           \
+    X(KU_CHANGE_RECORDS, records)                 \
+    X(KU_CHANGE_BYTES, bytes)                     \
+    X(KU_CHANGE_AGE, age)                         \
+    X(KU_CHANGE_IDLE, idle)                       \
+    X(KU_CHANGE_AEAD_LIMIT, aead_limit)           \
+    X(KU_CHANGE_REQUEST_REKEY, request_rekey)     \
+    X(KU_CHANGE_REKEY_ALL, rekey_all)
+
 /* The limit that a peer exceeded: the names in PeerLimits. */
 #define KU_LIMITS(X)                                   \
     X(KU_LIMIT_KEY_UPDATES, key_updates)                  \
@@ -29,11 +41,13 @@
 /* clang-format on */
 
 #define KU_WORD(number, name) number,
+enum ku_change { KU_CHANGES(KU_WORD) KU_CHANGE_END };
 enum ku_limit { KU_LIMITS(KU_WORD) KU_LIMIT_END };
 enum ku_cause { KU_CAUSES(KU_WORD) KU_CAUSE_END };
 #undef KU_WORD
 
 /* Their words, each list with a NULL at its end. */
+extern const char *const ku_change_names[KU_CHANGE_END + 1];
 extern const char *const ku_limit_names[KU_LIMIT_END + 1];
 extern const char *const ku_cause_names[KU_CAUSE_END + 1];
 

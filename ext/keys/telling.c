@@ -6,6 +6,19 @@
 
 enum { LOGGING_DEBUG = 10, LOGGING_INFO = 20, LOGGING_WARNING = 30 };
 
+void
+ku_take_events(struct ku_ledger *ledger, struct ku_report *report)
+{
+    int events = ku_ledger_take_events(ledger);
+    report->events |= events;
+    report->why_cut = ledger->why_cut;
+    report->why_changed = ledger->why_changed;
+    report->why_due = ledger->why_due;
+    if (events & KU_EVENT_FAILED) {
+        report->since_update = ku_ledger_clock() - ledger->last_update;
+    }
+}
+
 /* The function that is called may use the connection.  It may not write:
    `asking_thread` is how another write is recognized and refused. */
 int
@@ -14,9 +27,9 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
                      struct ku_report *report)
 {
     PyObject *reason = ku_reason(state, outcome);
-    const char *cause = ku_cause_names[ku_cause_of(outcome)];
+    enum ku_cause cause = ku_cause_of(outcome);
     PyObject *answer = NULL;
-    if (ku_ledger_note_impossible(ledger)) {
+    if (ku_ledger_note_impossible(ledger, cause)) {
         report->events |= KU_EVENT_IMPOSSIBLE;
         report->impossible = *outcome;
     }
@@ -27,8 +40,11 @@ ku_ask_on_impossible(ku_state *state, PyObject *conn, const char *function,
         unsigned long asking = ledger->asking_thread;
         ledger->asking_thread = PyThread_get_thread_ident();
         answer = PyObject_CallFunction(state->act_on_impossible, "OsOs", conn, function,
-                                       reason, cause);
+                                       reason, ku_cause_names[cause]);
         ledger->asking_thread = asking;
+    }
+    if (answer == NULL) {
+        ku_ledger_note_refused_write(ledger);
     }
     Py_XDECREF(reason);
     Py_XDECREF(answer);
@@ -127,8 +143,10 @@ call_tell_events(ku_state *state, PyObject *conn, const struct ku_report *report
     const char *cause = ku_cause_names[ku_cause_of(&report->impossible)];
     PyObject *told = NULL;
     if (impossible != NULL) {
-        told = PyObject_CallFunction(state->tell_events, "OizOs", conn, report->events,
-                                     report->why_cut, impossible, cause);
+        told = PyObject_CallFunction(
+            state->tell_events, "OizOsssd", conn, report->events, report->why_cut,
+            impossible, cause, ku_change_names[report->why_changed],
+            ku_change_names[report->why_due], (double)report->since_update / 1e6);
         Py_DECREF(impossible);
     }
     return told;
@@ -165,8 +183,7 @@ ku_collect_events(PyObject *sslobj, struct ku_ledger *ledger, struct ku_report *
 {
     KU_LOCK_OBJECT(sslobj);
     if (ku_ledger_occupy(ledger).refusal == KU_OK) {
-        report->events |= ku_ledger_take_events(ledger);
-        report->why_cut = ledger->why_cut;
+        ku_take_events(ledger, report);
         ku_ledger_vacate(ledger);
     }
     KU_UNLOCK_OBJECT();

@@ -11,7 +11,13 @@ struct ku_report {
     int events;                   /* bits of enum ku_event */
     const char *why_cut;          /* for KU_EVENT_CUT_OFF */
     struct ku_outcome impossible; /* for KU_EVENT_IMPOSSIBLE */
+    enum ku_change why_changed;   /* for KU_EVENT_UPDATE_SENT and _RENEGOTIATED */
+    enum ku_change why_due;       /* for KU_EVENT_DEFERRED */
+    ku_time since_update;         /* for KU_EVENT_FAILED */
 };
+
+/* Move the ledger's events into `report`, with what is to be said of them. */
+void ku_take_events(struct ku_ledger *ledger, struct ku_report *report);
 
 /* The keys of `conn` must change and cannot, for the reason in `outcome`: ask
    on_impossible whether data may go on.  Returns 0 if it may, or -1 with an exception.

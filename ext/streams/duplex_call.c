@@ -254,6 +254,10 @@ ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument
         *progress = action(call, argument);
     } while ((*progress == KU_INTERRUPTED || *progress == KU_NO_NEW_KEYS)
              && pause_for_python(self, call, progress, &thread));
+    if (*progress == KU_SYSTEM && ku_wire_is_gone(call->error)
+        && call->pump->ledger != NULL) {
+        ku_ledger_note_end(call->pump->ledger);
+    }
     ku_threads_exit(call);
     PyEval_RestoreThread(thread);
     return PyErr_Occurred() ? -1 : 0;

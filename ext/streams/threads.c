@@ -42,8 +42,7 @@ ku_threads_exit(struct ku_call *call)
     ku_threads_give_up_role(pump, &pump->sending, &call->sends);
     ku_threads_give_up_role(pump, &pump->writing, &call->writes);
     if (pump->ledger != NULL) {
-        call->report.events |= ku_ledger_take_events(pump->ledger);
-        call->report.why_cut = pump->ledger->why_cut;
+        ku_take_events(pump->ledger, &call->report);
     }
     pump->users -= pump->users > 0; /* it is 0 already after a fork() */
     ku_threads_leave(pump, call->drains);

@@ -67,7 +67,9 @@ def sending(policy, prepare=lambda end: None):
     pair = Pair(policy)
     prepare(pair.client)
     pair.to_server.read()
-    return records_until_update(pair.client, pair.to_server, LIMIT)
+    found = records_until_update(pair.client, pair.to_server, LIMIT)
+    assert pykeyupdate.stats(pair.client).last_change == "aead_limit"
+    return found
 
 
 def receiving():
@@ -81,7 +83,8 @@ def receiving():
             read(1)
         received += BATCH
     assert len(pair.to_server.read()) == KEY_UPDATE
-    assert pykeyupdate.stats(pair.client).counts.requests_sent == 1
+    stats = pykeyupdate.stats(pair.client)
+    assert (stats.counts.requests_sent, stats.last_change) == (1, "aead_limit")
     return received - BATCH, received
 
 
