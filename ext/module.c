@@ -30,6 +30,7 @@
 #include "calls/controls.h"
 #include "calls/rekeying.h"
 #include "calls/managed.h"
+#include "calls/viewing.h"
 #include "calls/tables.h"
 #include "keys/ledger.h"
 #include "openssl/sslobject.h"
@@ -253,7 +254,8 @@ module_exec(PyObject *module)
                    && PyModule_AddFunctions(module, proofs) == 0
                    && ku_tables_add(module) == 0
                    && PyModule_AddFunctions(module, ku_rekeying) == 0
-               ? PyModule_AddFunctions(module, ku_managed)
+                   && PyModule_AddFunctions(module, ku_managed) == 0
+               ? PyModule_AddFunctions(module, ku_viewing)
                : -1;
 }
 

@@ -69,13 +69,16 @@ try:
         ConnectionStats,
         Counts,
         CutOff,
+        Histogram,
         Impossible,
         KeyChanges,
+        KeySurvey,
         KeyUse,
         Totals,
         stats,
         totals,
     )
+    from ._connections import ConnectionInfo, connections
     from ._managed_requests import allow_renegotiation, rekey_all, request_rekey
     from ._installation import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
@@ -93,6 +96,7 @@ __all__ = [
     "CloseNotifyError",
     "ConnectionClosedError",
     "ConnectionFailedError",
+    "ConnectionInfo",
     "ConnectionStats",
     "Counts",
     "CutOff",
@@ -100,11 +104,13 @@ __all__ = [
     "Event",
     "EventKind",
     "HandshakeNotDoneError",
+    "Histogram",
     "Impossible",
     "InsecureRenegotiationError",
     "InvalidKeyUpdateTypeError",
     "KernelTLSError",
     "KeyChanges",
+    "KeySurvey",
     "KeyUpdateType",
     "KeyUse",
     "NoPostHandshakeAuthError",
@@ -131,6 +137,7 @@ __all__ = [
     "WrongProtocolVersionError",
     "WrongRoleError",
     "allow_renegotiation",
+    "connections",
     "flush",
     "get_key_update_type",
     "install",

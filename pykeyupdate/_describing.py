@@ -13,7 +13,7 @@ from typing import Any, Optional
 from . import _keyupdate
 from ._finding import name_of
 
-_VERSIONS = {
+VERSIONS = {
     0x0300: "SSLv3",
     0x0301: "TLSv1",
     0x0302: "TLSv1.1",
@@ -88,7 +88,7 @@ def _tls(facts: Any) -> list[str]:
     _, version, cipher = facts
     if cipher is None:
         return ["no handshake yet"]
-    return [_VERSIONS.get(version, hex(version)), cipher]
+    return [VERSIONS.get(version, hex(version)), cipher]
 
 
 def _names(conn: Any) -> list[str]:

@@ -28,15 +28,16 @@ from typing import Any, Optional
 
 from . import _keyupdate
 from ._describing import Described, describe, pack
-from ._identity_map import IdentityMap
 from ._methods import Methods
 from ._originals import OBJECT, SOCKET
 from ._policy import DEFAULT, Rules
+from ._weak_list import WeakList
 
 RULES = "_pykeyupdate_rules"
 """The attribute of a managed context that holds its ``Rules``."""
 
-_sockets: IdentityMap[None] = IdentityMap()
+_sockets: "WeakList[SSLSocket]" = WeakList()
+_objects: "WeakList[SSLObject]" = WeakList()
 
 
 class Defaults:
@@ -47,7 +48,12 @@ class Defaults:
 
 def all_sockets() -> "list[SSLSocket]":
     """Return all living managed sockets."""
-    return _sockets.keys()
+    return _sockets.items()
+
+
+def all_references() -> "list[weakref.ref[Any]]":
+    """Return weak references to all living managed connections, and to some dead."""
+    return _sockets.references() + _objects.references()
 
 
 def _rules_of(context: ssl.SSLContext) -> Rules:
@@ -85,6 +91,7 @@ class SSLObject(Described, Methods, _keyupdate.ManagedObject, OBJECT):
         made._rules = _rules_of(made.context)
         made._transport = _asyncio_transport(sys._getframe(1))
         _keyupdate.open_ledger(made._sslobj, made._rules.numbers)
+        _objects.add(made)
         return made  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -253,7 +260,7 @@ class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):
         self._rules = _rules_of(self._context)
         _keyupdate.open_ledger(inner, self._rules.numbers)
         duplex = _keyupdate.Duplex(inner, self)
-        _sockets.set(self, None)
+        _sockets.add(self)
         return duplex
 
     def _send_close_notify(self) -> None:

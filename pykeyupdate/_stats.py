@@ -125,6 +125,40 @@ class ConnectionStats(NamedTuple):
     """Which of ``PeerLimits`` the peer has exceeded."""
 
 
+# As in ext/keys/survey.h.  The last number of records is RFC 9846's for AES-GCM.
+AGE_BOUNDS = (60, 300, 900, 3600, 14400, 86400, 604800)
+RECORD_BOUNDS = (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 23_726_566)
+
+
+class Histogram(NamedTuple):
+    """How many keys there are of each size."""
+
+    bounds: tuple[int, ...]
+    counts: tuple[int, ...]
+    """How many keys are up to the first bound, how many above that and up to the
+    second, ..., and how many are above the last: one number more than bounds."""
+
+
+class KeySurvey(NamedTuple):
+    """The present keys of one direction, of all connections that are open."""
+
+    oldest_seconds: Optional[float]
+    """The age of the oldest key; ``None`` if there is none."""
+    ages: Histogram
+    """By age; the bounds are 1, 5 and 15 minutes, 1 and 4 hours, a day and a week, in
+    seconds."""
+    records: Histogram
+    """By the records of data that they have protected; the bounds are 100 to 10,000,000
+    in powers of ten, and 23,726,566 (RFC 9846's limit for AES-GCM)."""
+
+
+_NO_KEYS = KeySurvey(
+    None,
+    Histogram(AGE_BOUNDS, (0,) * (len(AGE_BOUNDS) + 1)),
+    Histogram(RECORD_BOUNDS, (0,) * (len(RECORD_BOUNDS) + 1)),
+)
+
+
 class Totals(NamedTuple):
     """Statistics of all managed connections of the process, closed ones included."""
 
@@ -138,6 +172,10 @@ class Totals(NamedTuple):
     """``counts.impossible``, by cause."""
     cut_off: CutOff = CutOff(*[0] * len(CutOff._fields))
     """``counts.cut_off``, by limit."""
+    sent: KeySurvey = _NO_KEYS
+    """The keys under which this side sends."""
+    received: KeySurvey = _NO_KEYS
+    """The keys under which the peers send."""
 
 
 def stats(conn: Any, /) -> ConnectionStats:
@@ -173,9 +211,13 @@ def _use(numbers: tuple[int, int, float, int, int]) -> KeyUse:
 def totals() -> Totals:
     """Return the statistics of all managed connections of the process.
 
-    Thread-safe. ``pykeyupdate.prometheus`` exports them.
+    The process has connections in each of its sub-interpreters, and those that it
+    inherited by ``fork()``. The survey of the keys that are in use looks at each of
+    them: a millisecond for 10,000 connections, in which nobody waits. Thread-safe.
+    ``pykeyupdate.prometheus`` exports them.
     """
     counts, there_are, ever = _keyupdate.totals()
+    sent, received = map(_survey, _keyupdate.survey())
     changes, causes, limits = _keyupdate.reasons()
     return Totals(
         Counts(*counts),
@@ -184,4 +226,15 @@ def totals() -> Totals:
         KeyChanges(*changes),
         Impossible(*causes),
         CutOff(*limits),
+        sent,
+        received,
+    )
+
+
+def _survey(numbers: tuple[float, tuple[int, ...], tuple[int, ...]]) -> KeySurvey:
+    oldest, ages, records = numbers
+    return KeySurvey(
+        None if oldest < 0 else oldest,
+        Histogram(AGE_BOUNDS, ages),
+        Histogram(RECORD_BOUNDS, records),
     )

@@ -23,6 +23,7 @@ DEFINED_ELSEWHERE = {"openssl/locate"}  # in locate_elf.c and its like, one a sy
 
 MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_constants", "_errors", "_fork_lock", "_frozen", "_identity_map"],
+    ["_weak_list"],
     ["_import_error", "_signal_handlers", "_static_lookup"],
     ["_originals"],
     ["_walk"],
@@ -35,7 +36,8 @@ MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_sync"],
     ["_methods"],
     ["_managed_classes"],
-    ["_context_hooks", "_managed_requests"],
+    ["_connections", "_context_hooks"],
+    ["_managed_requests"],
     ["_installation"],
     ["__init__"],
     ["aio", "prometheus", "testing"],

@@ -3,13 +3,20 @@
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _errors, _events, _keyupdate, _policy, _rekeying
+from pykeyupdate import _errors, _events, _keyupdate, _policy, _rekeying, _stats
 
 TABLES = _keyupdate.tables
 
 
 def test_counters_are_the_fields_of_counts():
     assert TABLES["counters"] == list(pykeyupdate.Counts._fields)
+
+
+def test_histograms_have_the_bounds_that_are_documented():
+    bounds = {"ages": _stats.AGE_BOUNDS, "records": _stats.RECORD_BOUNDS}
+    assert TABLES["bounds"] == [
+        " ".join([name, *map(str, numbers)]) for name, numbers in bounds.items()
+    ]
 
 
 def test_events_are_the_members_of_event_kind():

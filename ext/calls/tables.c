@@ -1,7 +1,7 @@
 #include "calls/tables.h"
 
 #include "calls/rekeying.h"
-#include "keys/ledger.h"
+#include "keys/survey.h"
 #include "openssl/errors.h"
 
 static const char *const MODES[] = {
@@ -39,6 +39,11 @@ static const char *const TO_SEND[] = {
     KU_TO_SEND(KU_NAME)
 #undef KU_NAME
         NULL};
+
+#define KU_BOUND(bound) " " #bound
+static const char *const BOUNDS[] = {"ages" KU_AGE_BOUNDS(KU_BOUND),
+                                     "records" KU_RECORD_BOUNDS(KU_BOUND), NULL};
+#undef KU_BOUND
 
 static PyObject *
 list_of(const char *const names[])
@@ -79,11 +84,12 @@ int
 ku_tables_add(PyObject *module)
 {
     PyObject *tables = Py_BuildValue(
-        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES),
+        "{s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N,s:N}", "modes", list_of(MODES),
         "rules", list_of(RULES), "events", list_of(EVENTS), "levels", list_of(LEVELS),
-        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "changes",
-        list_of(ku_change_names), "limits", list_of(ku_limit_names), "causes",
-        list_of(ku_cause_names), "refusals", ku_list_refusals(), "numbers", numbers());
+        "counters", list_of(COUNTERS), "to_send", list_of(TO_SEND), "bounds",
+        list_of(BOUNDS), "changes", list_of(ku_change_names), "limits",
+        list_of(ku_limit_names), "causes", list_of(ku_cause_names), "refusals",
+        ku_list_refusals(), "numbers", numbers());
     int result = tables != NULL ? PyObject_SetAttrString(module, "tables", tables) : -1;
     Py_XDECREF(tables);
     return result < 0 || PyModule_AddIntConstant(module, "WANTED", KU_WANTED) < 0

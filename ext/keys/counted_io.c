@@ -61,7 +61,7 @@ ku_counted_peek(const struct ku_tls *tls)
         return failed_io(tls);
     }
     if (tls->ledger != NULL && begins) {
-        tls->ledger->received.records++; /* the read that follows finds it begun */
+        ku_ledger_count_begun(tls->ledger); /* the read that follows finds it begun */
     }
     return ku_ok(0);
 }

@@ -29,7 +29,14 @@ static struct ku_ledger *oldest_ledger, *newest_ledger;
 static uint64_t process_counts[KU_COUNT_END];
 static struct ku_reasons process_reasons;
 static uint64_t ledgers_opened, ledgers_open;
+static struct walk *walks;     /* that are under way */
 static ku_atomic clock_offset; /* seconds: 32 bits hold 68 years */
+
+/* A walk through the list that releases the lock on its way. */
+struct walk {
+    struct ku_ledger *next;
+    struct walk *other;
+};
 
 /* --- the list of ledgers ---------------------------------------------------------- */
 
@@ -53,6 +60,9 @@ unlink_ledger(struct ku_ledger *ledger)
         ledger->previous;
     *(ledger->previous != NULL ? &ledger->previous->next : &oldest_ledger) =
         ledger->next;
+    for (struct walk *walk = walks; walk != NULL; walk = walk->other) {
+        walk->next = walk->next == ledger ? ledger->next : walk->next;
+    }
     ledgers_open--;
     ku_mutex_unlock(&ledgers_lock);
 }
@@ -149,6 +159,82 @@ add_to_changes(struct ku_ledger *ledger, enum ku_count what, enum ku_change why)
     ledger->why_next = KU_CHANGE_EXPLICIT; /* unless somebody says otherwise */
 }
 
+/* --- what other threads see ------------------------------------------------------- */
+
+#define SEEN_AT_ONCE 256 /* ledgers, while others wait for the lock */
+
+/* Copy member by member: the owner changes two of them meanwhile. */
+static struct ku_keys
+view_of_keys(const struct ku_keys *keys)
+{
+    return (struct ku_keys){.records = KU_SEE(keys->records),
+                            .bytes = KU_SEE(keys->bytes),
+                            .since = keys->since,
+                            .max_records = keys->max_records,
+                            .max_bytes = keys->max_bytes,
+                            .max_age = keys->max_age};
+}
+
+/* With the lock held. */
+static void
+view_ledger(const struct ku_ledger *ledger, struct ku_view *view)
+{
+    *view =
+        (struct ku_view){.number = ledger->number,
+                         .sent = view_of_keys(&ledger->sent),
+                         .received = view_of_keys(&ledger->received),
+                         .last_data = KU_SEE(ledger->last_data),
+                         .facts = ledger->facts,
+                         .why_cut = KU_SEE(ledger->why_cut),
+                         .connected = ledger->connected,
+                         .can_renew = ledger->can_renew,
+                         .inherited = ledger->inherited,
+                         .answer_owed = KU_SEE(ledger->answer_owed),
+                         .request_outstanding = KU_SEE(ledger->request_outstanding)};
+    memcpy(view->counts, ledger->counts, sizeof(view->counts));
+}
+
+void
+ku_ledger_view(struct ku_ledger *ledger, struct ku_view *view)
+{
+    ku_mutex_lock(&ledgers_lock);
+    view_ledger(ledger, view);
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+static void
+end_walk(struct walk *walk)
+{
+    struct walk **link = &walks;
+    while (*link != walk) {
+        link = &(*link)->other;
+    }
+    *link = walk->other;
+}
+
+void
+ku_ledger_view_all(void (*see)(void *argument, const struct ku_view *view),
+                   void *argument)
+{
+    struct ku_view view;
+    ku_mutex_lock(&ledgers_lock);
+    struct walk walk = {.next = oldest_ledger, .other = walks};
+    walks = &walk;
+    for (unsigned count = 1; walk.next != NULL; count++) {
+        view_ledger(walk.next, &view);
+        see(argument, &view);
+        walk.next = walk.next->next;
+        if (count % SEEN_AT_ONCE == 0) {
+            ku_mutex_unlock(&ledgers_lock);
+            ku_mutex_lock(&ledgers_lock);
+        }
+    }
+    end_walk(&walk);
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+/* --- forks ------------------------------------------------------------------------ */
+
 static void
 lock_ledgers(void)
 {
@@ -165,6 +251,7 @@ static void
 mark_inherited(void)
 {
     unsigned long me = PyThread_get_thread_ident();
+    walks = NULL; /* of threads that are not here */
     for (struct ku_ledger *ledger = oldest_ledger; ledger != NULL;
          ledger = ledger->next) {
         ledger->inherited = 1;
@@ -183,10 +270,16 @@ watch_forks(void)
 
 /* --- keys, and how long they may be used ------------------------------------------ */
 
+static ku_time
+put_forward(ku_time time)
+{
+    return time + (ku_time)ku_atomic_get(&clock_offset) * 1000000;
+}
+
 ku_time
 ku_ledger_clock(void)
 {
-    return ku_now() + (ku_time)ku_atomic_get(&clock_offset) * 1000000;
+    return put_forward(ku_now());
 }
 
 void
@@ -275,14 +368,17 @@ start_sent_keys(const struct ku_tls *tls)
     uint64_t cipher = cipher_limit(tls);
     ledger->cipher_records =
         cipher == KU_NO_LIMIT ? cipher : cipher - RECORDS_KEPT_BACK;
-    ledger->sent = (struct ku_keys){.since = ku_ledger_clock()};
-    ledger->sent.max_records =
+    struct ku_keys fresh = {.since = ku_ledger_clock()};
+    fresh.max_records =
         fraction_of(smaller_of(rules->sent_records, fraction_of(cipher, 0.75)), some);
-    ledger->sent.max_bytes = fraction_of(rules->sent_bytes, some);
-    ledger->sent.max_age =
+    fresh.max_bytes = fraction_of(rules->sent_bytes, some);
+    fresh.max_age =
         rules->age == KU_NEVER ? KU_NEVER : (ku_time)((double)rules->age * some);
-    ledger->last_update = ledger->last_io = ledger->sent.since;
+    ledger->last_update = ledger->last_io = fresh.since;
     ledger->overuse_permitted = ledger->deferring = 0;
+    ku_mutex_lock(&ledgers_lock);
+    ledger->sent = fresh;
+    ku_mutex_unlock(&ledgers_lock);
 }
 
 static void
@@ -291,11 +387,13 @@ start_received_keys(const struct ku_tls *tls)
     struct ku_ledger *ledger = tls->ledger;
     const struct ku_rules *rules = &ledger->rules;
     uint64_t cipher = cipher_limit(tls);
-    ledger->received = (struct ku_keys){.since = ku_ledger_clock()};
-    ledger->received.max_records =
-        smaller_of(rules->received_records, fraction_of(cipher, 0.875));
-    ledger->received.max_bytes = rules->received_bytes;
-    ledger->received.max_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
+    struct ku_keys fresh = {.since = ku_ledger_clock()};
+    fresh.max_records = smaller_of(rules->received_records, fraction_of(cipher, 0.875));
+    fresh.max_bytes = rules->received_bytes;
+    fresh.max_age = rules->age == KU_NEVER ? KU_NEVER : rules->age / 6 * 7;
+    ku_mutex_lock(&ledgers_lock);
+    ledger->received = fresh;
+    ku_mutex_unlock(&ledgers_lock);
 }
 
 /* This process uses the connection now, no longer only its parent. */
@@ -309,6 +407,15 @@ take_over(struct ku_ledger *ledger)
     }
 }
 
+static void
+count_data(struct ku_ledger *ledger, struct ku_keys *keys, uint64_t records,
+           size_t bytes)
+{
+    KU_SHOW(keys->records, keys->records + records);
+    KU_SHOW(keys->bytes, keys->bytes + bytes);
+    KU_SHOW(ledger->last_data, put_forward(ku_now_roughly()));
+}
+
 /* Data that we send counts as progress too: a peer that only receives may still request
    key updates. */
 void
@@ -316,19 +423,24 @@ ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes)
 {
     take_over(ledger);
     ledger->in_a_row = bytes > 0 ? 0 : ledger->in_a_row;
-    ledger->sent.bytes += bytes;
-    ledger->sent.records += bytes > ledger->max_fragment
-                                ? (bytes - 1) / ledger->max_fragment + 1
-                                : bytes > 0;
+    count_data(ledger, &ledger->sent,
+               bytes > ledger->max_fragment ? (bytes - 1) / ledger->max_fragment + 1
+                                            : bytes > 0,
+               bytes);
 }
 
 void
 ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins)
 {
-    ledger->received.bytes += bytes;
-    ledger->received.records += begins != 0;
+    count_data(ledger, &ledger->received, begins != 0, bytes);
     take_over(ledger);
     ledger->in_a_row = 0;
+}
+
+void
+ku_ledger_count_begun(struct ku_ledger *ledger)
+{
+    count_data(ledger, &ledger->received, 1, 0);
 }
 
 void
@@ -439,7 +551,7 @@ cut_off_peer(const struct ku_tls *tls, enum ku_limit limit)
     tls->libssl->SSL_set_shutdown(tls->ssl, tls->libssl->SSL_get_shutdown(tls->ssl)
                                                 | SSL_RECEIVED_SHUTDOWN);
     if (ledger->why_cut == NULL) {
-        ledger->why_cut = ku_limit_names[limit];
+        KU_SHOW(ledger->why_cut, ku_limit_names[limit]);
         ledger->events |= KU_EVENT_CUT_OFF;
         add_to_counts(ledger, KU_COUNT_CUT_OFF, &process_reasons.limits[limit]);
     }
@@ -454,10 +566,11 @@ note_update_sent(const struct ku_tls *tls)
     ledger->heard_before = (uint32_t)ledger->received.records;
     if (ledger->requesting) {
         add_to_count(ledger, KU_COUNT_REQUESTS_SENT);
-        ledger->request_outstanding = 1;
+        KU_SHOW(ledger->request_outstanding, 1);
         ledger->answers_due++;
         ledger->requesting = 0;
     }
+    KU_SHOW(ledger->answer_owed, 0); /* any update is an answer */
     start_sent_keys(tls);
     ledger->events |= KU_EVENT_UPDATE_SENT;
 }
@@ -476,12 +589,13 @@ note_update_received(const struct ku_tls *tls)
     ledger->events |= KU_EVENT_UPDATE_RECEIVED;
     ledger->unheard = 0;
     if (requests) {
+        KU_SHOW(ledger->answer_owed, 1);
         add_to_count(ledger, KU_COUNT_REQUESTS_RECEIVED);
         ku_ledger_note_scheduled(ledger, KU_CHANGE_PEER_ASKED);
     }
     else if (ledger->answers_due > 0) {
         ledger->answers_due--;
-        ledger->request_outstanding = 0;
+        KU_SHOW(ledger->request_outstanding, 0);
         return;
     }
     const struct ku_rules *rules = &ledger->rules;
@@ -546,17 +660,17 @@ static void
 note_connected(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
-    ledger->connected = 1;
     ledger->max_fragment = max_fragment_length(tls);
     start_sent_keys(tls);
     start_received_keys(tls);
-    int tls13 = ku_is_tls13(tls);
-    const SSL_CIPHER *cipher = tls->libssl->SSL_get_current_cipher(tls->ssl);
+    KU_SHOW(ledger->last_data, ledger->last_io);
     int version = tls->libssl->SSL_version(tls->ssl);
+    const SSL_CIPHER *cipher = tls->libssl->SSL_get_current_cipher(tls->ssl);
     ku_mutex_lock(&ledgers_lock);
-    ledger->can_renew = tls13 || ledger->rules.renegotiate;
+    ledger->connected = 1;
     ledger->facts.cipher = cipher;
     ledger->facts.version = (unsigned short)version;
+    ledger->can_renew = version == TLS1_3_VERSION || ledger->rules.renegotiate;
     ku_mutex_unlock(&ledgers_lock);
 }
 

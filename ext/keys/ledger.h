@@ -13,10 +13,11 @@
    messages: SSL_set_shutdown(SSL_RECEIVED_SHUTDOWN) ends that call before the next
    record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
 
-   One thread at a time uses a ledger, as it does the connection.  There are two
-   exceptions: `wanted_keys` is atomic, and `can_renew`, `is_shared`, `inherited` and
-   `facts` are written, and read by other threads, under the lock of the list.  A ledger holds no
-   Python objects: OpenSSL frees it in any thread, without the GIL. */
+   One thread at a time uses a ledger, as it does the connection.  Other threads may set
+   `wanted_keys`, which is atomic, and may see what struct ku_view has.  Its owner writes
+   that under the lock of the list, as the others read it; but what changes with each
+   read and write without the lock, by KU_SHOW().  A ledger holds no Python objects:
+   OpenSSL frees it in any thread, without the GIL. */
 #ifndef PYKEYUPDATE_LEDGER_H
 #define PYKEYUPDATE_LEDGER_H
 
@@ -137,7 +138,7 @@ struct ku_ledger {
     struct ku_facts facts;
     struct ku_keys sent, received;
     uint64_t cipher_records; /* what the cipher suite allows */
-    ku_time last_update, last_io;
+    ku_time last_update, last_io, last_data;
     ku_time updates_until, renegotiations_until, row_began;
     uint64_t random;
     uint64_t options_before;
@@ -159,11 +160,12 @@ struct ku_ledger {
     unsigned char by_peer;      /* the peer began the renegotiation under way */
     unsigned char requesting;   /* the KeyUpdate under way requests an answer */
     unsigned char request_outstanding; /* we requested the peer's; it has not come */
-    unsigned char is_shared;           /* a managed socket's: any thread may renew */
-    unsigned char overuse_permitted;   /* use the present keys without limit */
-    unsigned char deferring;           /* new keys are due, and have had to wait */
-    unsigned char impossible;          /* new keys were due, and are not possible */
-    unsigned char can_renew;           /* connected, and its keys can be changed */
+    unsigned char answer_owed;       /* the peer requested ours; it has not gone out */
+    unsigned char is_shared;         /* a managed socket's: any thread may renew */
+    unsigned char overuse_permitted; /* use the present keys without limit */
+    unsigned char deferring;         /* new keys are due, and have had to wait */
+    unsigned char impossible;        /* new keys were due, and are not possible */
+    unsigned char can_renew;         /* connected, and its keys can be changed */
     unsigned char inherited;       /* from the process that forked; not used here yet */
     unsigned char orphaned;        /* and a thread that is not here was using it */
     unsigned char has_callbacks;   /* _ssl stores what its context's callbacks raise */
@@ -207,6 +209,9 @@ int ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls);
    `begins`: that data began a record. */
 void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
 void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
+
+/* Count a record that has been begun, and of which nothing has been read. */
+void ku_ledger_count_begun(struct ku_ledger *ledger);
 
 /* Occupy an SSLObject, inside a critical section: one thread at a time may, and not in
    a callback of its own.  Returns KU_OK, KU_BUSY, KU_IN_CALLBACK or KU_FORKED.  After
@@ -253,6 +258,27 @@ void ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled);
    sockets, inherited connections, and those that have no keys yet or whose keys cannot
    be changed. */
 size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
+
+/* What another thread may see of a connection.  Before the first handshake is complete,
+   the keys are all 0. */
+struct ku_view {
+    uint64_t number;
+    struct ku_keys sent, received;
+    uint32_t counts[KU_COUNT_END];
+    ku_time last_data; /* when data last went or came; at first, of the handshake */
+    struct ku_facts facts;
+    const char *why_cut;
+    unsigned char connected, can_renew, inherited;
+    unsigned char answer_owed, request_outstanding;
+};
+
+/* Look at a connection that cannot be freed meanwhile, from any thread. */
+void ku_ledger_view(struct ku_ledger *ledger, struct ku_view *view);
+
+/* Look at all connections, one after the other.  `see` is called under the lock of the
+   list, which is released now and then so that nobody waits long for it. */
+void ku_ledger_view_all(void (*see)(void *argument, const struct ku_view *view),
+                        void *argument);
 
 /* The totals of the process: what was counted, and how many ledgers are open and have
    ever been opened. */

@@ -3,6 +3,8 @@
 #ifndef PYKEYUPDATE_ATOMIC_H
 #define PYKEYUPDATE_ATOMIC_H
 
+#include <stdint.h>
+
 typedef volatile long ku_atomic;
 
 #ifdef _MSC_VER
@@ -50,4 +52,19 @@ ku_atomic_exchange(ku_atomic *number, long before, long after)
 }
 
 #endif
+
+/* A variable of any type that one thread at a time writes, and that others may read at
+   any time.  The writer reads it as any other and writes it by KU_SHOW(), the others read
+   it by KU_SEE(): they get one of its values, and learn nothing of other variables.  This
+   costs what a plain access does, which it is where a word has 32 bits (two halves of a
+   wider number may then be of two values) and for Microsoft's compiler. */
+#if defined(_MSC_VER) || UINTPTR_MAX < UINT64_MAX
+#  define KU_SHOW(variable, value) ((void)((variable) = (value)))
+#  define KU_SEE(variable) (variable)
+#else
+#  define KU_SHOW(variable, value)                                                     \
+      __atomic_store_n(&(variable), (value), __ATOMIC_RELAXED)
+#  define KU_SEE(variable) __atomic_load_n(&(variable), __ATOMIC_RELAXED)
+#endif
+
 #endif

@@ -24,18 +24,42 @@ ku_now(void)
            + count.QuadPart % per_second * 1000000 / per_second;
 }
 
+ku_time
+ku_now_roughly(void)
+{
+    return ku_now();
+}
+
 void
 ku_sleep(ku_time microseconds)
 {
     Sleep((DWORD)((microseconds + 999) / 1000));
 }
 #else
+#  ifdef CLOCK_MONOTONIC_COARSE
+#    define ROUGH_CLOCK CLOCK_MONOTONIC_COARSE
+#  else
+#    define ROUGH_CLOCK CLOCK_MONOTONIC
+#  endif
+
+static ku_time
+time_of(clockid_t clock)
+{
+    struct timespec now;
+    (void)clock_gettime(clock, &now);
+    return (ku_time)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 ku_time
 ku_now(void)
 {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (ku_time)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+    return time_of(CLOCK_MONOTONIC);
+}
+
+ku_time
+ku_now_roughly(void)
+{
+    return time_of(ROUGH_CLOCK);
 }
 
 void

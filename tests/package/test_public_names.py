@@ -29,6 +29,8 @@ INSTANCES = [
     pykeyupdate.KeyUpdateType.REQUESTED,
     pykeyupdate.totals(),
     pykeyupdate.totals().counts,
+    pykeyupdate.totals().sent,
+    pykeyupdate.totals().sent.ages,
 ]
 
 

@@ -1,0 +1,11 @@
+/* What connections() and totals() need from C: a look at connections that any thread may
+   be using. */
+#ifndef PYKEYUPDATE_VIEWING_H
+#define PYKEYUPDATE_VIEWING_H
+
+#include <Python.h>
+
+/* The functions for pykeyupdate._keyupdate; the last entry is NULL. */
+extern PyMethodDef ku_viewing[];
+
+#endif

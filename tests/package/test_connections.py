@@ -1,0 +1,292 @@
+"""_connections.py: every live managed connection, seen from outside."""
+
+import gc
+import os
+import pickle
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+from support.wire import Wire, at_once
+
+import pykeyupdate
+from pykeyupdate import RekeyPolicy, _weak_list, testing
+
+
+def info_of(conn):
+    """Return the snapshot of one connection, or None."""
+    found = [it for it in pykeyupdate.connections() if it.connection is conn]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("version", ["tls12", "tls13"])
+def test_a_snapshot_is_what_the_connection_says_itself(make_wire, role, version):
+    wire = make_wire(RekeyPolicy(), version)
+    for size in (10, 40_000):
+        wire.write(b"a" * size)
+    wire.peer_writes(b"b" * 17_000)
+    testing.advance_clock(60)
+    info = info_of(wire.end)
+    now = pykeyupdate.stats(wire.end)
+    is_server = wire.end.server_side
+    assert info.role == ("server" if is_server else "client")
+    assert info.server_name == (None if is_server else "localhost")
+    assert info.version == wire.end.version()
+    assert info.cipher == wire.end.cipher()[0]
+    for seen, own in ((info.sent, now.sent), (info.received, now.received)):
+        assert seen._replace(age_seconds=0) == own._replace(age_seconds=0)
+        assert 0 <= own.age_seconds - seen.age_seconds < 5
+    assert info.counts == now.counts
+    assert 60 <= info.idle_seconds < 90
+    assert (info.obstacle is None) == (version == "tls13")
+
+
+def test_a_snapshot_stays_as_it_is(make_wire):
+    wire = make_wire(at_once(sent_records=2))
+    before = info_of(wire.end)
+    for _ in range(5):
+        wire.write(b"data")
+    after = info_of(wire.end)
+    assert (before.sent.records, before.counts.key_updates_sent) == (0, 0)
+    assert after.number == before.number
+    assert after.sent.records == len(wire.under_each_key()[-1])
+    assert after.counts.key_updates_sent == wire.key_updates() == 2
+
+
+def test_data_ends_the_idleness(make_wire):
+    wire = make_wire(None)
+    testing.advance_clock(100)
+    assert info_of(wire.end).idle_seconds >= 100
+    wire.write(b"data")
+    assert info_of(wire.end).idle_seconds < 50
+    testing.advance_clock(100)
+    wire.peer_writes(b"data")
+    assert info_of(wire.end).idle_seconds < 50
+
+
+def test_an_answer_is_owed_until_it_is_sent(make_wire):
+    wire = make_wire(None)
+    pykeyupdate.key_update(wire.peer, pykeyupdate.KeyUpdateType.REQUESTED)
+    wire.peer_writes(b"data")
+    assert info_of(wire.end).answer_owed
+    wire.write(b"data")
+    assert not info_of(wire.end).answer_owed
+
+
+def test_a_request_is_outstanding_until_it_is_answered(make_wire):
+    wire = make_wire(None)
+    pykeyupdate.request_rekey(wire.end, request_peer=True)
+    wire.write(b"data")
+    assert info_of(wire.end).request_outstanding
+    wire.peer_writes(b"data")
+    assert not info_of(wire.end).request_outstanding
+
+
+def test_an_obstacle_is_named(make_contexts, kind, role):
+    wire = Wire(make_contexts("tls13"), kind, role)
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.end.do_handshake()
+    info = info_of(wire.end)
+    assert (info.version, info.cipher, info.sent.age_seconds) == (None, None, 0)
+    assert "handshake" in info.obstacle
+    wire.handshake()
+    assert info_of(wire.end).obstacle is None
+    wire.close()
+
+
+@pytest.mark.parametrize("renegotiate", [False, True])
+def test_below_tls13_the_policy_decides(make_wire, renegotiate):
+    wire = make_wire(RekeyPolicy(renegotiate=renegotiate), "tls12")
+    obstacle = info_of(wire.end).obstacle
+    assert obstacle is None if renegotiate else "TLSv1.2" in obstacle
+    assert renegotiate or "renegotiate=True" in obstacle
+
+
+def test_a_cut_is_named(make_contexts, kind):
+    limits = pykeyupdate.PeerLimits(key_updates=0)
+    wire = Wire(make_contexts("tls13"), kind, "server", limits=limits).handshake()
+    pykeyupdate.key_update(wire.peer)
+    wire.peer.write(b"data")
+    wire.carry()
+    with pytest.raises(pykeyupdate.PeerLimitError):
+        wire.end.read()
+    assert "PeerLimits.key_updates" in info_of(wire.end).obstacle
+    wire.close()
+
+
+def test_those_that_have_gone_are_not_there(make_contexts, make_link, kind):
+    wire = Wire(make_contexts("tls13"), kind, "client").handshake()
+    stock = make_link("tls13")
+    info = info_of(wire.end)
+    assert info.connection is wire.end
+    assert info_of(stock.client) is None
+    wire.close()
+    if kind == "object":
+        del wire
+        gc.collect()
+        assert info.connection is None
+    else:
+        assert info_of(wire.end) is None
+    assert info.number not in [it.number for it in pykeyupdate.connections()]
+
+
+def test_a_snapshot_can_be_pickled_without_its_connection(make_wire):
+    wire = make_wire(RekeyPolicy())
+    info = info_of(wire.end)
+    again = pickle.loads(pickle.dumps(info))
+    assert again[:-1] == info[:-1]
+    assert again.connection is None
+    assert type(again) is pykeyupdate.ConnectionInfo
+
+
+def test_totals_survey_the_keys(make_contexts):
+    gc.collect()
+    before = pykeyupdate.totals()
+    wires = [
+        Wire(make_contexts("tls13"), kind, "client").handshake()
+        for kind in ("object", "socket")
+    ]
+    for _ in range(101):
+        wires[0].write(b"data")
+    now = pykeyupdate.totals()
+    new = [now.sent.records.counts[i] - before.sent.records.counts[i] for i in range(2)]
+    assert new == [1, 1]
+    assert sum(now.received.records.counts) - sum(before.received.records.counts) == 2
+    everyone = sum(now.sent.ages.counts)
+    assert everyone == sum(now.received.ages.counts) == sum(now.sent.records.counts)
+    testing.advance_clock(8 * 86400)
+    old = pykeyupdate.totals()
+    assert old.sent.oldest_seconds >= 8 * 86400
+    assert old.sent.ages.counts[-1] == old.received.ages.counts[-1] == everyone
+    wires[1].write(b"data")
+    pykeyupdate.rekey(wires[1].end)
+    young = pykeyupdate.totals()
+    assert young.sent.ages.counts[-1] == everyone - 1
+    assert young.received.ages == old.received.ages
+    for wire in wires:
+        wire.close()
+
+
+def test_without_connections_there_is_no_oldest_key():
+    program = (
+        "import pykeyupdate; sent = pykeyupdate.totals().sent; "
+        "print(sent.oldest_seconds, sent.ages.counts, [*pykeyupdate.connections()])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == f"None {(0,) * 8} []\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_a_child_shows_what_it_inherited(make_wire):
+    wire = make_wire(None)
+    child = os.fork()
+    if child == 0:
+        info = info_of(wire.end)
+        has_none = "forked" in info.obstacle and pykeyupdate.totals().open > 0
+        os._exit(0 if has_none else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert info_of(wire.end).obstacle is None
+
+
+def test_another_interpreters_connections_are_not_shown():
+    interpreters = pytest.importorskip("_xxsubinterpreters")
+    other = interpreters.create()
+    make = (
+        "import ssl, pykeyupdate\n"
+        "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n"
+        "context.check_hostname = False\n"
+        "pykeyupdate.manage(context)\n"
+        "conn = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())\n"
+        "assert len([*pykeyupdate.connections()]) == 1\n"
+    )
+    shown, opened = len([*pykeyupdate.connections()]), pykeyupdate.totals().open
+    try:
+        interpreters.run_string(other, make)
+        assert len([*pykeyupdate.connections()]) == shown
+        assert pykeyupdate.totals().open == opened + 1
+    finally:
+        interpreters.destroy(other)
+
+
+def test_looking_from_another_thread_disturbs_nobody(make_contexts):
+    """Connections come, talk, change keys and go; a thread looks all the time."""
+    stop, seen, failures = threading.Event(), [], []
+
+    def look():
+        try:
+            while not stop.is_set():
+                seen.append(sum(1 for _ in pykeyupdate.connections()))
+                assert pykeyupdate.totals().open >= 0
+        except Exception as error:
+            failures.append(error)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    policy = at_once(sent_records=2)
+    for _ in range(30):
+        for kind in ("object", "socket"):
+            wire = Wire(make_contexts("tls13"), kind, "client", policy=policy)
+            wire.handshake()
+            for _ in range(10):
+                assert wire.write(b"data") == b"data"
+                assert wire.peer_writes(b"data") == b"data"
+            wire.close()
+    stop.set()
+    looker.join(20)
+    assert not failures
+    assert max(seen) > 0
+
+
+class Thing:
+    """Something that can be held weakly, and compares like nothing else."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise AssertionError
+
+
+def test_a_weak_list_forgets_the_dead_and_nobody_else():
+    things = _weak_list.WeakList()
+    kept = []
+    for number in range(1000):
+        thing = Thing()
+        things.add(thing)
+        if number % 10 == 0:
+            kept.append(thing)
+    del thing
+    assert [id(thing) for thing in things.items()] == [id(thing) for thing in kept]
+    assert len(things.references()) < 400
+
+
+def test_a_weak_list_takes_what_comes_while_it_removes_the_dead():
+    """As a finalizer, or a signal handler, may add to it just then."""
+    things = _weak_list.WeakList()
+    late = [Thing() for _ in range(100)]
+
+    class Awkward(Thing):
+        def __del__(self):
+            for thing in late:
+                things.add(thing)
+
+    class Fragile:
+        """Its referent dies in the middle of the removal."""
+
+        def __init__(self):
+            self.thing = Awkward()
+
+        def __call__(self):
+            self.thing = None
+
+    kept = [Thing() for _ in range(things._FEW - 2)]
+    things._references.append(Fragile())
+    for thing in kept:
+        things.add(thing)
+    last = Thing()
+    things.add(last)
+    assert {*map(id, things.items())} == {*map(id, [*kept, last, *late])}
