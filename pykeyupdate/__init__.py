@@ -79,7 +79,8 @@ try:
         totals,
     )
     from ._connections import ConnectionInfo, connections
-    from ._managed_requests import allow_renegotiation, rekey_all, request_rekey
+    from ._managed_requests import allow_renegotiation, request_rekey
+    from ._for_all import CloseResult, RekeyResult, close_all, rekey_all
     from ._installation import install, installed, is_installed, manage, uninstall
 except ImportError as _error:
     from ._import_error import reraise as _reraise
@@ -94,6 +95,7 @@ __all__ = [
     "AlreadyPendingError",
     "ClientCertificate",
     "CloseNotifyError",
+    "CloseResult",
     "ConnectionClosedError",
     "ConnectionFailedError",
     "ConnectionInfo",
@@ -126,6 +128,7 @@ __all__ = [
     "RefusedByOpenSSLError",
     "RekeyImpossibleError",
     "RekeyPolicy",
+    "RekeyResult",
     "RenegotiationForbiddenError",
     "SSLObject",
     "SSLSocket",
@@ -137,6 +140,7 @@ __all__ = [
     "WrongProtocolVersionError",
     "WrongRoleError",
     "allow_renegotiation",
+    "close_all",
     "connections",
     "flush",
     "get_key_update_type",

@@ -1,7 +1,6 @@
 """The live managed connections of the process, as snapshots."""
 
 import time
-import weakref
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -10,6 +9,10 @@ from ._describing import VERSIONS
 from ._managed_classes import all_references
 from ._stats import Counts, KeyUse
 
+_INHERITED = "it was inherited from the process that forked"
+_BEGINNING = "its first handshake is not complete"
+PASSING = _INHERITED, _BEGINNING
+"""Obstacles of connections that nothing need be done about."""
 _TURN = 0.001  # seconds without letting other threads run
 _tuple = tuple.__new__  # makes a NamedTuple, without its function in Python
 
@@ -87,7 +90,7 @@ def connections() -> Iterator[ConnectionInfo]:
             turn_ends = time.monotonic() + _TURN
 
 
-def snapshot(reference: "weakref.ref[Any]") -> Optional[ConnectionInfo]:
+def snapshot(reference: Callable[[], Any]) -> Optional[ConnectionInfo]:
     """Return a live managed connection as it is now, or None."""
     conn: Any = reference()
     inner = getattr(conn, "_sslobj", None)
@@ -120,9 +123,9 @@ def _obstacle(
     version: Optional[str], connected: bool, inherited: bool, why_cut: Optional[str]
 ) -> str:
     if inherited:
-        return "it was inherited from the process that forked"
+        return _INHERITED
     if not connected:
-        return "its first handshake is not complete"
+        return _BEGINNING
     if why_cut is not None:
         return f"its peer exceeded PeerLimits.{why_cut}"
     return f"{version}, and its RekeyPolicy has no renegotiate=True"

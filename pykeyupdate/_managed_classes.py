@@ -46,11 +46,6 @@ class Defaults:
     rules = DEFAULT
 
 
-def all_sockets() -> "list[SSLSocket]":
-    """Return all living managed sockets."""
-    return _sockets.items()
-
-
 def all_references() -> "list[weakref.ref[Any]]":
     """Return weak references to all living managed connections, and to some dead."""
     return _sockets.references() + _objects.references()
@@ -173,6 +168,16 @@ def _peer_of(protocol: Any) -> Any:
     """Return the address of the peer of an asyncio SSL protocol, if it has one."""
     transport = getattr(protocol, "_transport", None)
     return None if transport is None else transport.get_extra_info("peername")
+
+
+def asyncio_transport(conn: SSLObject) -> tuple[Any, Any]:
+    """Return the event loop and the transport of an object of asyncio's, or None both.
+
+    The transport is the one that the program has.
+    """
+    protocol: Any = conn._transport() if conn._transport is not None else None
+    transport = getattr(protocol, "_app_transport", None)
+    return (None, None) if transport is None else (protocol._loop, transport)
 
 
 class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):

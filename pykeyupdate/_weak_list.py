@@ -44,11 +44,6 @@ class WeakList(Generic[Item]):
         finally:
             self._is_removing = False
 
-    def items(self) -> list[Item]:
-        """Return the objects that are still alive, oldest first."""
-        items = [reference() for reference in list(self._references)]
-        return [item for item in items if item is not None]
-
     def references(self) -> "list[weakref.ref[Any]]":
-        """Return weak references to all of them, and to some that are dead."""
+        """Return weak references to all, oldest first, and to some that are dead."""
         return list(self._references)

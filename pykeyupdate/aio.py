@@ -24,11 +24,13 @@ import contextlib
 import functools
 import ssl
 import sys
+import time
 from collections.abc import Coroutine, Iterator
 from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
 from . import _arguments, _keyupdate, _rekeying
+from ._connections import ConnectionInfo, snapshot
 from ._describing import pack
 from ._errors import (
     ConnectionClosedError,
@@ -37,7 +39,8 @@ from ._errors import (
     WrongLoopError,
 )
 from ._finding import call_text, find_connection, refuse_to_send
-from ._managed_classes import SSLObject, SSLSocket
+from ._for_all import BREATH, PER_SECOND, Filter, Rekeying, RekeyResult
+from ._managed_classes import SSLObject, SSLSocket, asyncio_transport
 from ._rekeying import DATA, ClientCertificate
 from ._static_lookup import has_attribute, is_instance, stored_attribute
 from ._walk import (
@@ -53,12 +56,14 @@ __all__ = [
     "flush",
     "label",
     "rekey",
+    "rekey_all",
     "request_client_certificate",
     "wait_for_renegotiation",
 ]
 
 _Call = Coroutine[Any, Any, None]
 
+_TURN = 0.001  # seconds without letting the loop's other tasks run
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two polls
 
 
@@ -92,6 +97,34 @@ async def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     """
     _arguments.check_flag("rekey()", "request_peer", request_peer)
     await _send(conn, "rekey", lambda: _keyupdate.rekey(conn, "rekey", request_peer))
+
+
+async def rekey_all(
+    which: Optional[Filter] = None,
+    /,
+    *,
+    request_peer: bool = False,
+    per_second: float = PER_SECOND,
+) -> RekeyResult:
+    """Get new keys on all managed connections, as ``pykeyupdate.rekey_all()`` does.
+
+    It also sends the KeyUpdate message, idle or not, on those TLS 1.3 connections that
+    transports of asyncio's own carry in the running loop. Those of other loops,
+    threads and frameworks get new keys with their owner's next read or write
+    (``waiting``), and sockets at once. The loop goes on meanwhile, also if
+    ``per_second`` is ``float("inf")``. It runs under trio, too.
+
+    Arguments, result and errors: as for ``pykeyupdate.rekey_all()``. It can be
+    cancelled and called again.
+    """
+    tour = Rekeying("rekey_all()", which, request_peer, per_second, _send_wanted)
+    sleep = _sleep_here()
+    turn_ends = time.monotonic() + _TURN
+    for ahead in tour.steps():
+        if ahead > BREATH or time.monotonic() > turn_ends:
+            await sleep(ahead if ahead > BREATH else 0)
+            turn_ends = time.monotonic() + _TURN
+    return tour.result()
 
 
 async def flush(conn: Any, /) -> None:
@@ -249,9 +282,7 @@ def _coroutine(carrier: Any, *names: str) -> Callable[[Any], Any]:
 def _check_loop(conn: Any, carrier: Any, function: str) -> None:
     """Refuse a transport that belongs to another loop or is no longer open."""
     transport = _transport(carrier)
-    running: Optional[asyncio.AbstractEventLoop] = None
-    with contextlib.suppress(RuntimeError):  # another framework's loop does not count
-        running = asyncio.get_running_loop()
+    running = _running_loop()
     for holder in (transport, transport.get_protocol()):
         loops = stored_attribute(holder, "_loop"), stored_attribute(holder, "loop")
         if any(
@@ -268,6 +299,24 @@ def _check_loop(conn: Any, carrier: Any, function: str) -> None:
             f"{call_text(function, conn)}: its transport is closed or closing; open a "
             "new connection"
         )
+
+
+def _running_loop() -> Optional[asyncio.AbstractEventLoop]:
+    """Return asyncio's loop; another framework's does not count."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _sleep_here() -> Callable[[float], Any]:
+    """Return the function that sleeps in the running framework."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        with contextlib.suppress(RuntimeError):  # not in trio
+            trio.lowlevel.current_task()
+            return trio.sleep  # type: ignore[no-any-return]
+    return asyncio.sleep
 
 
 def _is_lost(transport: Any) -> bool:
@@ -287,6 +336,21 @@ class _Nothing(bytes):
         return True
 
 
+def _send_wanted(info: ConnectionInfo) -> bool:
+    """Send the new keys that have been asked for, on a transport of this loop."""
+    conn = info.connection
+    loop, transport = asyncio_transport(conn)
+    if info.version != "TLSv1.3" or loop is not _running_loop():
+        return False
+    if transport is None or transport.is_closing() or _is_lost(transport):
+        return False
+    _keyupdate.ManagedObject.write(conn, b"")  # does what the owner's write does
+    _send_output(transport)
+    after = snapshot(info.reference)
+    sent = info.counts.key_updates_sent
+    return after is not None and after.counts.key_updates_sent > sent
+
+
 async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
     """Take a step that may write to the BIO, and have the carrier send the result."""
     connection = _carried(conn, function)
@@ -297,13 +361,17 @@ async def _send(conn: Any, function: str, take: Callable[[], object]) -> None:
             refuse_to_send(conn, connection, function)
         return
     take()
-    transport = _transport(carrier)
+    _send_output(_transport(carrier))
+    if is_stream_writer(carrier) and sys.version_info >= (3, 11):
+        await carrier.drain()  # before 3.11, two tasks may not be in it at once
+
+
+def _send_output(transport: Any) -> None:
+    """Have a transport send what OpenSSL has written."""
     if sys.version_info < (3, 11) and type(transport).__module__.startswith("asyncio"):
         transport.write(_Nothing())
     else:
         transport.writelines([])
-    if is_stream_writer(carrier) and sys.version_info >= (3, 11):
-        await carrier.drain()  # before 3.11, two tasks may not be in it at once
 
 
 async def _send_through(connection: Connection, take: Callable[[], object]) -> bool:
