@@ -3,7 +3,7 @@
 Importing this package changes nothing. Its functions accept any connection of Python's
 ``ssl``, or an object that holds one; ``install()`` also makes them methods of ``ssl``'s
 own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. ``aio``,
-``testing`` and ``prometheus`` are imported when they are first used.
+``testing``, ``prometheus`` and ``opentelemetry`` are imported when they are first used.
 """
 
 import typing as _typing
@@ -165,7 +165,8 @@ __all__ = [
     "wait_for_renegotiation",
 ]
 
-_SUBMODULES = ("aio", "prometheus", "testing")
+_OPTIONAL = {"prometheus_client": "prometheus", "opentelemetry": "opentelemetry"}
+_SUBMODULES = ("aio", "opentelemetry", "prometheus", "testing")
 
 
 def _claim_public_names() -> None:
@@ -188,6 +189,7 @@ _claim_public_names()
 
 if _typing.TYPE_CHECKING:
     from . import aio as aio
+    from . import opentelemetry as opentelemetry
     from . import prometheus as prometheus
     from . import testing as testing
 else:  # with __getattr__(), a type checker would accept any name
@@ -202,6 +204,7 @@ else:  # with __getattr__(), a type checker would accept any name
 def __dir__() -> list[str]:
     """Return the module's names, including submodules not imported yet."""
     names = {*globals(), *_SUBMODULES}
-    if _find_spec("prometheus_client") is None:
-        names.discard("prometheus")  # inspect and similar tools would fail on it
+    for needed, name in _OPTIONAL.items():
+        if _find_spec(needed) is None:
+            names.discard(name)  # inspect and similar tools would fail on it
     return sorted(names)

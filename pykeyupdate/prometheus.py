@@ -2,26 +2,42 @@
 
 ::
 
-    import prometheus_client
-    import pykeyupdate
+    import pykeyupdate.prometheus
 
-    prometheus_client.REGISTRY.register(pykeyupdate.prometheus.Collector())
+    pykeyupdate.prometheus.export()
 
-This does not work in prometheus_client's multiprocess mode (several processes behind
-one endpoint, as under gunicorn): ``MultiProcessCollector`` adds up files that
-prometheus_client's own metrics write, and calls no collector. There, give each process
-its own endpoint, or have each process set a prometheus_client ``Gauge`` from
-``pykeyupdate.totals()``.
+That is all, in a single process and in each worker of several. There are two ways for
+it to work:
+
+In a single process, a ``Collector`` reads ``totals()`` when Prometheus scrapes.
+
+In prometheus_client's multiprocess mode (several processes behind one endpoint, as
+under gunicorn or uvicorn; ``PROMETHEUS_MULTIPROC_DIR`` is set), whichever worker is
+scraped adds up files that prometheus_client's own metrics write, and calls no collector
+in the other workers. So there each worker has a thread that sleeps, and every few
+seconds brings metrics of prometheus_client up to date. What a worker has counted since
+then is missing from a scrape, and for good if the worker is killed.
 """
 
+import atexit
 import os
+import threading
+import weakref
 from collections.abc import Iterator
+from typing import Any, Optional, Union
 
+from . import _arguments
+from ._arguments import Seconds, Span
+from ._fork_lock import make_lock
+from ._metrics import METRICS, Metric, Values
 from ._stats import totals
 
 try:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    import prometheus_client
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import Metric as Family
     from prometheus_client.registry import Collector as _Collector
+    from prometheus_client.registry import CollectorRegistry
 except ImportError as _error:
     raise ImportError(
         f"pykeyupdate.prometheus needs prometheus-client 0.20 or newer ({_error}). "
@@ -29,62 +45,207 @@ except ImportError as _error:
         name=_error.name,
     ) from _error
 
-_HELP = {
-    "key_updates_sent": "TLS 1.3 key updates sent",
-    "key_updates_received": "TLS 1.3 key updates received",
-    "requests_sent": "Key updates sent that requested one from the peer",
-    "requests_received": "Key updates received that requested one",
-    "renegotiations": "Completed renegotiations begun by this side",
-    "peer_renegotiations": "Completed renegotiations begun by the peer",
-    "refused": "Refused renegotiations of the peer",
-    "deferred": "Key changes that had to wait",
-    "cut_off": "Connections whose peer exceeded PeerLimits",
-    "impossible": "Connections that cannot have the new keys their RekeyPolicy wants",
-    "writes_refused": "Writes refused because keys could not be changed",
-    "failed_after_update": "Connections that failed with nothing received since a "
-    "key update",
-}
-
+__all__ = ["Collector", "Export", "export"]
 
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client/values.py
+_PREFIX = "pykeyupdate_"
+_INTERVAL = Span(0.1, 86400, "seconds from 0.1 to a day, or a timedelta")
+_lock = make_lock()
+_exports: "weakref.WeakKeyDictionary[CollectorRegistry, Export]" = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def export(
+    registry: Optional[CollectorRegistry] = None, *, interval_seconds: Seconds = 10.0
+) -> "Export":
+    """Export ``totals()`` in this process, and in those that it forks.
+
+    registry is the one to add the metrics to (``prometheus_client.REGISTRY``). In
+    multiprocess mode, call this in each worker: where the application is made, or
+    (gunicorn) in ``post_fork``. The endpoint is prometheus_client's own, with a
+    ``MultiProcessCollector``; gunicorn's ``child_exit`` should call
+    ``prometheus_client.multiprocess.mark_process_dead()``.
+
+    interval_seconds is how old the numbers of other workers may be in multiprocess mode
+    (10.0, as most servers are scraped every 15 seconds or more seldom; an update takes
+    a millisecond or two). It has no effect in a single process.
+
+    Raises ``RuntimeError`` if this registry has them already; ``TypeError`` and
+    ``ValueError`` for a wrong interval. Thread-safe.
+    """
+    interval = _arguments.seconds(
+        "export()", "interval_seconds", interval_seconds, _INTERVAL
+    )
+    registry = prometheus_client.REGISTRY if registry is None else registry
+    with _lock:
+        if registry in _exports:
+            raise RuntimeError(
+                "pykeyupdate.prometheus.export(): this registry exports totals() "
+                "already, and Prometheus refuses a metric that comes twice; call it "
+                "once in each process, or stop() the first"
+            )
+        made = _exports[registry] = Export(registry, interval)
+    return made
+
+
+class Export:
+    """What ``export()`` has begun."""
+
+    def __init__(self, registry: CollectorRegistry, interval: float) -> None:
+        self._registry = registry
+        self._collectors: list[_Collector] = []
+        self._feeder: Optional[_Feeder] = None
+        if _is_multiprocess():
+            self._feeder = _Feeder(registry, interval)
+            self._collectors += self._feeder.metrics
+        else:
+            self._collectors.append(Collector())
+            registry.register(self._collectors[0])
+
+    def update(self) -> None:
+        """Bring this worker's numbers up to date (multiprocess mode).
+
+        An endpoint can call it before it answers, so that the numbers of the worker
+        that is scraped are fresh. Thread-safe.
+        """
+        if self._feeder is not None:
+            self._feeder.update()
+
+    def stop(self) -> None:
+        """End the thread, if there is one, and remove the metrics. Thread-safe."""
+        if self._feeder is not None:
+            self._feeder.stop()
+        with _lock:
+            _exports.pop(self._registry, None)
+            while self._collectors:
+                self._registry.unregister(self._collectors.pop())
+
+
+def _is_multiprocess() -> bool:
+    return _MULTIPROCESS in os.environ or _MULTIPROCESS.lower() in os.environ
+
+
+# -- a single process ------------------------------------------------------------------
 
 
 class Collector(_Collector):
-    """Exports ``pykeyupdate_..._total`` and ``pykeyupdate_connections``.
+    """Exports ``totals()`` in a single process; ``export()`` registers one.
 
     The numbers cover the whole process and are read when Prometheus scrapes. Register
     only one: for a second one in the same registry, ``register()`` raises
     ``ValueError``, because Prometheus would refuse the same metrics twice.
 
     Raises ``RuntimeError`` in multiprocess mode (``PROMETHEUS_MULTIPROC_DIR`` is set),
-    where nothing would be exported. Thread-safe.
+    where nothing would be exported: ``export()`` works there. Thread-safe.
     """
 
     def __init__(self) -> None:
-        if _MULTIPROCESS in os.environ or _MULTIPROCESS.lower() in os.environ:
+        if _is_multiprocess():
             raise RuntimeError(
                 "pykeyupdate.prometheus.Collector() exports nothing in multiprocess "
-                f"mode, which {_MULTIPROCESS} sets: unset it and give each process an "
-                "endpoint of its own, or have each set a prometheus_client.Gauge from "
-                "pykeyupdate.totals()"
+                f"mode, which {_MULTIPROCESS} sets: call "
+                "pykeyupdate.prometheus.export() in each worker"
             )
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[Family]:
         """Return the metrics; their names let a registry detect a second collector."""
         return self.collect()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         """Return the metrics as they are now."""
         now = totals()
-        for name, text in _HELP.items():
-            yield CounterMetricFamily(
-                f"pykeyupdate_{name}", text, value=getattr(now.counts, name)
-            )
-        yield CounterMetricFamily(
-            "pykeyupdate_connections_opened",
-            "Managed connections opened",
-            value=now.opened,
+        for metric in METRICS:
+            kind = _FAMILIES[metric.kind]
+            family = kind(_PREFIX + metric.name, metric.text, labels=metric.labels)
+            for labels, value in metric.read(now).items():
+                family.add_metric(labels, value)
+            yield family
+
+
+_FAMILIES: dict[str, Union[type[CounterMetricFamily], type[GaugeMetricFamily]]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+}
+
+
+# -- several processes -----------------------------------------------------------------
+
+
+class _Feeder:
+    """Brings prometheus_client's metrics up to date, in a thread that mostly sleeps."""
+
+    def __init__(self, registry: CollectorRegistry, interval: float) -> None:
+        self._interval = interval
+        self._lock = make_lock()
+        self._before: dict[str, Values] = {}
+        self._metrics = {metric.name: _made(metric, registry) for metric in METRICS}
+        self.metrics = list(self._metrics.values())
+        self._stopped = threading.Event()
+        self.update()
+        self._start()
+        atexit.register(self.update)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _start(self) -> None:
+        threading.Thread(
+            target=self._run, name="pykeyupdate.prometheus", daemon=True
+        ).start()
+
+    def _run(self) -> None:
+        stopped = self._stopped
+        while not stopped.wait(self._interval):
+            self.update()
+
+    def _forked(self) -> None:
+        """Begin anew in a child, which has its parent's counts, but not its thread.
+
+        The metrics begin at 0 there (prometheus_client/values.py), and must not count
+        again what the parent has counted.
+        """
+        if not self._stopped.is_set():
+            now = totals()
+            self._before = {metric.name: metric.read(now) for metric in METRICS}
+            self._stopped = threading.Event()
+            self._start()
+
+    def update(self) -> None:
+        now = totals()
+        with self._lock:
+            for metric in METRICS:
+                values = metric.read(now)
+                before = self._before.get(metric.name, {})
+                self._before[metric.name] = values
+                for labels, value in values.items():
+                    self._set(metric, labels, value, before.get(labels, 0))
+
+    def _set(
+        self, metric: Metric, labels: tuple[str, ...], value: float, before: float
+    ) -> None:
+        child: Any = self._metrics[metric.name]
+        if labels:
+            child = child.labels(*labels)
+        if metric.kind == "gauge":
+            child.set(value)
+        else:
+            child.inc(max(value - before, 0))  # two updates at once
+
+    def stop(self) -> None:
+        self._stopped.set()
+        atexit.unregister(self.update)
+
+
+def _made(metric: Metric, registry: CollectorRegistry) -> Any:
+    name = _PREFIX + metric.name
+    if metric.kind == "counter":
+        return prometheus_client.Counter(
+            name, metric.text, metric.labels, registry=registry
         )
-        yield GaugeMetricFamily(
-            "pykeyupdate_connections", "Managed connections open", value=now.open
-        )
+    return prometheus_client.Gauge(
+        name,
+        metric.text,
+        metric.labels,
+        registry=registry,
+        multiprocess_mode="livesum" if metric.of_several == "sum" else "livemax",
+    )

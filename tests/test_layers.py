@@ -40,7 +40,8 @@ MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_for_all"],
     ["_installation"],
     ["__init__"],
-    ["aio", "prometheus", "testing"],
+    ["_metrics"],
+    ["aio", "opentelemetry", "prometheus", "testing"],
     ["_cli"],
     ["__main__"],
 ]

@@ -3,7 +3,15 @@
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _errors, _events, _keyupdate, _policy, _rekeying, _stats
+from pykeyupdate import (
+    _errors,
+    _events,
+    _keyupdate,
+    _metrics,
+    _policy,
+    _rekeying,
+    _stats,
+)
 
 TABLES = _keyupdate.tables
 
@@ -70,8 +78,15 @@ def test_every_refusal_has_one_duration():
     assert len({tuple(pair) for pair in TABLES["refusals"]}) == len(names)
 
 
-def test_every_count_has_its_words_for_prometheus():
-    pytest.importorskip("prometheus_client")
-    from pykeyupdate import prometheus
+def test_every_count_is_exported():
+    names = {metric.name for metric in _metrics.METRICS}
+    assert names >= {*pykeyupdate.Counts._fields}
 
-    assert [*prometheus._HELP] == list(pykeyupdate.Counts._fields)
+
+def test_every_metric_is_in_an_instrument():
+    pytest.importorskip("opentelemetry.metrics")
+    from pykeyupdate import opentelemetry
+
+    instruments = [it for made in opentelemetry._INSTRUMENTS for it in made.attributes]
+    names = [name for name, _ in instruments]
+    assert sorted(names) == sorted(metric.name for metric in _metrics.METRICS)
