@@ -10,13 +10,16 @@ begins_record(const struct ku_tls *tls)
     return tls->libssl->SSL_pending(tls->ssl) == 0;
 }
 
-/* The outcome of a call that has failed.  Notes whether that ends the connection. */
+/* The outcome of a call that has failed.  Notes whether an error has ended the
+   connection.  (Python 3.9 has OpenSSL take an end without a close_notify for one with it,
+   SSL_OP_IGNORE_UNEXPECTED_EOF.  A close_notify resets `unheard`.) */
 static struct ku_outcome
 failed_io(const struct ku_tls *tls)
 {
     struct ku_outcome outcome = ku_failed_io(tls);
-    if (tls->ledger != NULL && tls->ledger->unheard
-        && (outcome.value == SSL_ERROR_SYSCALL || ku_has_failed(tls))) {
+    if (tls->ledger != NULL && tls->ledger->unheard && tls->ledger->why_cut == NULL
+        && (outcome.value == SSL_ERROR_SYSCALL || outcome.value == SSL_ERROR_ZERO_RETURN
+            || ku_has_failed(tls))) {
         ku_ledger_note_end(tls->ledger);
     }
     return outcome;

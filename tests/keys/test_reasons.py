@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import struct
+import sys
 
 import pytest
 from support.link import write_nothing
@@ -326,6 +327,8 @@ def test_a_reset_is_a_failure(make_contexts, told, way):
 @pytest.mark.parametrize("way", ["reset", "end", "close", "unheard close"])
 def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
     """Of a server that is left alone after its update; it does not tell the object."""
+    if way == "unheard close" and sys.version_info < (3, 11):
+        pytest.skip("asyncio sends a close_notify there, which nobody receives")
     client, server = make_contexts("tls13")
     pykeyupdate.manage(server)
     failures = []
