@@ -23,6 +23,19 @@ VERSIONS = {
 _IPV4, _IPV6 = struct.Struct("!H4s"), struct.Struct("!HII16s")
 
 
+class _Peer:
+    """The peer's address as ``getpeername()`` gives it, or None if it is unknown.
+
+    It outlives the connection. A socket has it from its handshake on, an ``SSLObject``
+    likewise if asyncio's transport made it, and otherwise once ``aio.label()`` or
+    another function of ``aio`` has been given what carries it. Any thread may ask.
+    """
+
+    # No property: a program may have set an attribute of this name on its sockets.
+    def __get__(self, conn: Any, cls: Any = None) -> Any:
+        return self if conn is None else _unpack(conn._peer)
+
+
 class Described:
     """A managed connection's name and address, and its ``repr()``."""
 
@@ -30,16 +43,7 @@ class Described:
     _peer: Any
     _label: Optional[str]
 
-    @property
-    def peer(self) -> Any:
-        """The peer's address as ``getpeername()`` gives it, or None if it is unknown.
-
-        It outlives the connection. A socket has it from its handshake on, an
-        ``SSLObject`` from the beginning if asyncio's transport made it, and otherwise
-        once ``aio.label()`` or another function of ``aio`` has been given what carries
-        it. Any thread may ask.
-        """
-        return _unpack(self._peer)
+    peer = _Peer()
 
     @property
     def label(self) -> Optional[str]:
@@ -104,7 +108,9 @@ def _peer_text(conn: Any) -> Optional[str]:
     if isinstance(address, tuple) and len(address) in (2, 4):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-    return str(address) if address else None  # a Unix socket may have no name
+    if not address:  # a Unix socket may have no name
+        return None
+    return address if isinstance(address, str) else repr(address)
 
 
 def pack(address: Any) -> Any:

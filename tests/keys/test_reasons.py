@@ -364,7 +364,8 @@ def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
             tls.close()
         elif way == "close":
             tls.settimeout(5)
-            await loop.run_in_executor(None, tls.unwrap)
+            with contextlib.suppress(OSError):  # asyncio 3.9 sends no close_notify
+                await loop.run_in_executor(None, tls.unwrap)
         else:
             tls.shutdown(socket.SHUT_RDWR)
         await asyncio.wait_for(over.wait(), 20)

@@ -145,6 +145,14 @@ def test_a_socket_of_a_path_or_of_none(listen, wrap, tmp_path, connect):
             near, far = wrap(listener, wrap_connected(listener))
             assert near.peer == near.getpeername()
             assert type(near.peer) is bytes
+            assert f"peer {near.peer!r}," in repr(near)
+
+
+def test_a_program_may_use_the_name_for_itself(connect):
+    near, far = connect()
+    near.peer = far
+    assert near.peer is far
+    assert "peer" not in repr(near)
 
 
 def test_it_takes_little_memory(listen, wrap):
