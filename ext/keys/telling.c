@@ -10,6 +10,9 @@ void
 ku_take_events(struct ku_ledger *ledger, struct ku_report *report)
 {
     int events = ku_ledger_take_events(ledger);
+    if (events == 0) {
+        return; /* as after most calls */
+    }
     report->events |= events;
     report->why_cut = ledger->why_cut;
     report->why_changed = ledger->why_changed;
