@@ -194,7 +194,11 @@ def _log(event: Event) -> None:
         return
     left_out = _left_out(event.kind) if level == "WARNING" else 0
     if left_out is not None:
-        text = event.kind.value + (f": {event.detail}" if event.detail else "")
+        text = event.kind.value
+        if event.detail:
+            text += f": {event.detail}"
+        elif event.reason:
+            text += f" ({event.reason})"
         if left_out:
             text += f" (and {left_out} more like this, which are not logged)"
         name = name_of(event.connection)
