@@ -266,9 +266,12 @@ async def connected(framework, contexts, use):
 @pytest.fixture(params=frameworks.ALL, ids=lambda cls: cls.__name__)
 def framework(request):
     try:
-        return request.param()
+        made = request.param()
+        if made.name == "uvloop":
+            made.new_event_loop().close()
     except ImportError as error:
         pytest.skip(str(error))
+    return made
 
 
 def managed(stream):
