@@ -3,7 +3,8 @@
 Importing this package changes nothing. Its functions accept any connection of Python's
 ``ssl``, or an object that holds one; ``install()`` also makes them methods of ``ssl``'s
 own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. ``aio``,
-``testing``, ``prometheus`` and ``opentelemetry`` are imported when they are first used.
+``control``, ``testing``, ``prometheus`` and ``opentelemetry`` are imported when they are
+first used.
 """
 
 import typing as _typing
@@ -166,7 +167,7 @@ __all__ = [
 ]
 
 _OPTIONAL = {"prometheus_client": "prometheus", "opentelemetry": "opentelemetry"}
-_SUBMODULES = ("aio", "opentelemetry", "prometheus", "testing")
+_SUBMODULES = ("aio", "control", "opentelemetry", "prometheus", "testing")
 
 
 def _claim_public_names() -> None:
@@ -189,6 +190,7 @@ _claim_public_names()
 
 if _typing.TYPE_CHECKING:
     from . import aio as aio
+    from . import control as control
     from . import opentelemetry as opentelemetry
     from . import prometheus as prometheus
     from . import testing as testing

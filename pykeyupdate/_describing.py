@@ -104,7 +104,11 @@ def _names(conn: Any) -> list[str]:
 
 
 def _peer_text(conn: Any) -> Optional[str]:
-    address = _unpack(conn._peer)
+    return address_text(_unpack(conn._peer))
+
+
+def address_text(address: Any) -> Optional[str]:
+    """Return a socket address as text, or None if it has no name."""
     if isinstance(address, tuple) and len(address) in (2, 4):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"

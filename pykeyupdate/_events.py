@@ -202,7 +202,7 @@ def _log(event: Event) -> None:
         if left_out:
             text += f" (and {left_out} more like this, which are not logged)"
         name = name_of(event.connection)
-        _note(level, "%s %s", name, text, extra=_fields(event, name))
+        note(level, "%s %s", name, text, extra=_fields(event, name))
 
 
 def _left_out(kind: EventKind) -> Optional[int]:
@@ -263,17 +263,17 @@ def _call(handler: Handler, event: Event) -> None:
             raise
         text = "on_event() handler %r failed over %s"
         fields = _fields(event, name_of(event.connection))
-        _note("ERROR", text, handler, event.kind, failure=error, extra=fields)
+        note("ERROR", text, handler, event.kind, failure=error, extra=fields)
 
 
-def _note(
+def note(
     level: str,
     text: str,
     *values: object,
     failure: Optional[Exception] = None,
     extra: Optional[dict[str, Optional[str]]] = None,
 ) -> None:
-    """Log a message. Print the exception of a logging handler that raises.
+    """Log a line. Print the exception of a logging handler that raises.
 
     The exception would otherwise come out of a read, whose data would then be lost.
     ``logging.Handler.handleError()`` prints the errors that handlers catch themselves

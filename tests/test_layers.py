@@ -40,8 +40,9 @@ MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_for_all"],
     ["_installation"],
     ["__init__"],
-    ["_metrics"],
-    ["aio", "opentelemetry", "prometheus", "testing"],
+    ["_control_commands", "_metrics", "_unix_listener"],
+    ["_line_server"],
+    ["aio", "control", "opentelemetry", "prometheus", "testing"],
     ["_cli"],
     ["__main__"],
 ]

@@ -9,6 +9,8 @@ import json
 import logging
 import queue
 import re
+import shlex
+import signal
 import socket
 import ssl
 import sys
@@ -22,12 +24,13 @@ from support.link import NOT_REQUESTED, REQUESTED, Witness
 from support.wire import Wire
 
 import pykeyupdate
+from pykeyupdate._cli import ctl
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, POLICY, INCIDENT = PYTHON[:7]
-JSON, MANAGE, THREADS = PYTHON[7:]
+JSON, CONTROL, MANAGE, THREADS = PYTHON[7:]
 
 
 @pytest.fixture
@@ -157,7 +160,26 @@ def test_one_line_for_the_process_and_new_keys_everywhere(example_org, capsys):
     finally:
         pykeyupdate.uninstall()
     assert witness.said("server", "received").count(NOT_REQUESTED) == 1
-    assert re.fullmatch(r"\d+ connections, \d+ updates\n", capsys.readouterr().out)
+    said = r"(\d+) have new keys, \d+ get them with their next I/O\n(\{.*\}\n)?"
+    assert int(re.fullmatch(said, capsys.readouterr().out)[1]) >= 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+def test_two_lines_for_acting_from_outside(tmp_path):
+    before = signal.getsignal(signal.SIGUSR2)
+    names = {}
+    try:
+        exec(CONTROL.replace("/run/app", str(tmp_path)), names)
+        assert signal.getsignal(signal.SIGUSR2) != before
+        (shell,) = [text for kind, text in BLOCKS if "ctl" in text and kind == "sh"]
+        for line in shell.splitlines()[1:]:
+            arguments = [names["serving"].path, *shlex.split(line)[1:]]
+            chosen = ctl._parser().parse_args(arguments)
+            if chosen.command not in ("follow", "top"):
+                assert ctl.main(arguments) == 0
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+        names["serving"].close()
 
 
 def test_tables_of_rules_have_the_defaults():

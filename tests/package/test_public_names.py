@@ -43,6 +43,7 @@ def test_only_what_is_for_users_has_no_underscore():
     modules = {module.name for module in pkgutil.iter_modules(pykeyupdate.__path__)}
     assert {name for name in modules if name[0] != "_"} == {
         "aio",
+        "control",
         "opentelemetry",
         "prometheus",
         "testing",

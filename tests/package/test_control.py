@@ -1,0 +1,575 @@
+"""control.py: a running process seen and changed from outside."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from support.wire import Wire, at_once
+
+import pykeyupdate
+from pykeyupdate import RekeyPolicy, _line_server
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets"
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "control.sock")
+
+
+@pytest.fixture
+def server(path):
+    with pykeyupdate.control.serve(path) as serving:
+        yield serving
+    assert not os.path.exists(path)
+
+
+class Client:
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)  # with a timeout, it would not wait for its turn
+        self.sock.settimeout(20)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def answer(self):
+        return json.loads(self.file.readline())
+
+    def ask(self, **request):
+        self.send(json.dumps(request).encode() + b"\n")
+        return self.answer()
+
+    def is_ended(self):
+        """Return whether the server closes the connection, whatever it says first."""
+        with contextlib.suppress(ConnectionError):
+            self.file.read()
+        return True
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.fixture
+def client(server):
+    made = Client(server.path)
+    yield made
+    made.close()
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def threads_of_ours():
+    return [t for t in threading.enumerate() if t.name.startswith("pykeyupdate")]
+
+
+# -- the socket ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o777])
+def test_nobody_else_can_open_the_file_whatever_the_umask(path, umask):
+    before = os.umask(umask)
+    try:
+        with pykeyupdate.control.serve(path):
+            found = os.stat(path)
+            client = Client(path)
+            assert client.ask(do="totals")["ok"]
+            client.close()
+    finally:
+        os.umask(before)
+    assert stat.S_ISSOCK(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o600
+
+
+def test_it_ends_with_the_block_and_leaves_nothing(path):
+    open_before = os.listdir("/proc/self/fd") if os.path.exists("/proc/self") else []
+    with pykeyupdate.control.serve(path) as serving:
+        clients = [Client(path) for _ in range(3)]
+        assert len(threads_of_ours()) == 1
+        assert "open" in repr(serving)
+    assert "closed" in repr(serving)
+    assert not threads_of_ours()
+    assert all(client.is_ended() for client in clients)
+    for client in clients:
+        client.close()
+    serving.close()
+    if open_before:
+        assert len(os.listdir("/proc/self/fd")) == len(open_before)
+
+
+def test_a_live_process_keeps_its_socket_and_a_dead_ones_is_replaced(path, server):
+    with pytest.raises(OSError, match="give each process a path of its own") as caught:
+        pykeyupdate.control.serve(path)
+    assert caught.value.filename == path
+    client = Client(path)
+    assert client.ask(do="totals")["ok"]
+    client.close()
+
+
+def test_the_file_of_a_dead_process_is_replaced(path):
+    program = (
+        "import os, sys, pykeyupdate\n"
+        "pykeyupdate.control.serve(sys.argv[1])\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True)
+    assert os.path.exists(path)
+    with pykeyupdate.control.serve(path):
+        client = Client(path)
+        assert client.ask(do="totals")["pid"] == os.getpid()
+        client.close()
+
+
+def test_another_file_is_left_alone(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(FileExistsError, match="no socket"):
+        pykeyupdate.control.serve(path)
+    assert path.read_text() == "data"
+
+
+def test_a_file_that_replaced_ours_is_left_alone(path):
+    serving = pykeyupdate.control.serve(path)
+    os.unlink(path)
+    with open(path, "w"):
+        pass
+    serving.close()
+    assert os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [(b"bytes", TypeError), (3, TypeError), ("", ValueError), ("\0name", ValueError)],
+)
+def test_a_path_is_the_name_of_a_file(path, error):
+    with pytest.raises(error):
+        pykeyupdate.control.serve(path)
+
+
+def test_where_there_are_no_unix_sockets_it_says_so(monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(NotImplementedError, match="rekey_all"):
+        pykeyupdate.control.serve("path")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_a_forked_child_does_not_serve_and_the_parent_goes_on(path, server, client):
+    follower = Client(path)
+    assert follower.ask(do="follow")["ok"]
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            server.close()
+            own = pykeyupdate.control.serve(path + ".child")
+            asked = Client(own.path)
+            answers = asked.ask(do="totals")["pid"] == os.getpid()
+            own.close()
+            os._exit(0 if answers and os.path.exists(path) else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.ask(do="totals")["pid"] == os.getpid()
+    follower.close()
+
+
+def test_it_stops_with_the_interpreter(path):
+    program = (
+        "import sys, pykeyupdate\nserving = pykeyupdate.control.serve(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+# -- the answers -----------------------------------------------------------------------
+
+
+def test_connections_are_told_as_they_are(make_wire, client):
+    wire = make_wire(RekeyPolicy())
+    wire.end.label = "upstream\n\x1b"
+    [info] = [it for it in pykeyupdate.connections() if it.connection is wire.end]
+    answer = client.ask(do="connections", where=[["number", "==", info.number]])
+    assert (answer["ok"], answer["total"], answer["pid"]) == (True, 1, os.getpid())
+    [row] = answer["connections"]
+    assert row["label"] == "upstream\n\x1b"
+    assert row["version"] == "TLSv1.3"
+    assert row["cipher"] == wire.end.cipher()[0]
+    assert row["role"] == ("server" if wire.end.server_side else "client")
+    assert row["counts"] == info.counts._asdict()
+    assert "reference" not in row
+
+
+def test_connections_are_chosen_and_sorted(make_contexts, client):
+    wires = [
+        Wire(make_contexts("tls13"), "object", "client").handshake() for _ in "123"
+    ]
+    for number, wire in enumerate(wires):
+        wire.end.label = f"mine {number}"
+        for _ in range(number):
+            wire.write(b"data")
+    mine = ["label", "~", "mine"]
+
+    def labels(*more, **arguments):
+        answer = client.ask(do="connections", where=[mine, *more], **arguments)
+        return [row["label"] for row in answer["connections"]], answer["total"]
+
+    assert labels() == (["mine 0", "mine 1", "mine 2"], 3)
+    assert labels(sort="-sent.records") == (["mine 2", "mine 1", "mine 0"], 3)
+    assert labels(sort="-sent.records", limit=1) == (["mine 2"], 3)
+    assert labels(sort="-sent.records", limit=1, offset=1) == (["mine 1"], 3)
+    assert labels(["sent.records", ">=", 1], ["label", "!=", "mine 2"]) == (
+        ["mine 1"],
+        1,
+    )
+    assert labels(["peer", ">", 3]) == ([], 0)
+    assert labels(limit=0) == ([], 3)
+    assert labels(sort="obstacle") == (["mine 0", "mine 1", "mine 2"], 3)
+
+
+def test_totals(client):
+    answer = client.ask(do="totals")
+    assert answer["totals"]["opened"] == pykeyupdate.totals().opened
+    assert len(answer["totals"]["sent"]["ages"]["counts"]) == 8
+
+
+def test_policies_in_force_are_those_of_new_and_of_live_connections(make_wire, client):
+    make_wire(RekeyPolicy(sent_records=1234567))
+    answer = client.ask(do="policy")
+    assert answer["default"]["policy"]["min_interval_seconds"] == 1.0
+    found = [
+        rules["connections"]
+        for rules in answer["in_force"]
+        if (rules["policy"] or {}).get("sent_records") == 1234567
+    ]
+    assert found == [1]
+
+
+def test_rekey_does_what_rekey_all_does(make_contexts, client):
+    wires = [
+        Wire(make_contexts(version), "socket", "client").handshake()
+        for version in ("tls13", "tls13", "tls12")
+    ]
+    for wire in wires[1:]:
+        wire.end.label = "chosen"
+    answer = client.ask(do="rekey", where=[["label", "==", "chosen"]], per_second=1e6)
+    assert (answer["done"], answer["waiting"], answer["impossible"]) == (1, 0, 1)
+    for wire in wires[:2]:
+        wire.carry()
+    assert [wire.key_updates() for wire in wires[:2]] == [0, 1]
+    for wire in wires:
+        wire.close()
+
+
+def test_a_rekeying_that_takes_long_delays_no_other_client(make_contexts, server):
+    wires = [Wire(make_contexts("tls13"), "socket", "client").handshake() for _ in "12"]
+    slow, quick = Client(server.path), Client(server.path)
+    for wire in wires:
+        wire.end.label = "slow"
+    request = {"do": "rekey", "where": [["label", "==", "slow"]], "per_second": 1}
+    slow.send(json.dumps(request).encode() + b"\n")
+    begin = time.monotonic()
+    assert quick.ask(do="totals")["ok"]
+    assert time.monotonic() - begin < 0.9
+    assert slow.answer()["done"] == 2
+    assert time.monotonic() - begin > 0.9
+    for it in (*wires, slow, quick):
+        it.close()
+
+
+def test_events_are_told_as_they_come(make_wire, client):
+    wire = make_wire(at_once(sent_records=1))
+    wire.end.label = "followed"
+    assert client.ask(do="follow", events=["KEY_UPDATE_SENT"])["ok"]
+    wire.write(b"data")
+    wire.write(b"data")
+    told = client.answer()
+    assert told["event"] == "KEY_UPDATE_SENT"
+    assert told["connection"]["label"] == "followed"
+    assert abs(time.time() - told["at"]) < 30
+    client.close()
+    assert eventually(lambda: not pykeyupdate._events.registered)
+
+
+def test_a_follower_that_does_not_read_is_dropped_and_delays_nobody(
+    make_wire, client, server, monkeypatch
+):
+    monkeypatch.setattr(_line_server, "STALL_SECONDS", 0.5)
+    wire = make_wire(at_once(sent_records=1))
+    assert client.ask(do="follow")["ok"]
+    longest = 0.0
+    for _ in range(6000):
+        begin = time.monotonic()
+        wire.write(b"data")
+        longest = max(longest, time.monotonic() - begin)
+        if not pykeyupdate._events.registered:
+            break
+    assert eventually(lambda: not pykeyupdate._events.registered)
+    assert longest < 0.5
+    other = Client(server.path)
+    assert other.ask(do="totals")["ok"]
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ({}, "`do` must be one of"),
+        ({"do": "exit"}, "`do` must be one of"),
+        ({"do": ["totals"]}, "`do` must be one of"),
+        ({"do": "totals", "x": 1}, "unknown argument 'x': totals takes no arguments"),
+        ({"do": "connections", "where": "x"}, "where must be a list"),
+        ({"do": "connections", "where": [["x", "==", 1]]}, "unknown field 'x'"),
+        ({"do": "connections", "where": [["peer", "=", 1]]}, "unknown operator '='"),
+        ({"do": "connections", "where": [["peer"]]}, "a condition is"),
+        ({"do": "connections", "where": [["peer", "==", 1]] * 21}, "at most 20"),
+        ({"do": "connections", "sort": "sent"}, "unknown field 'sent'"),
+        ({"do": "connections", "limit": -1}, "from 0 to 1000"),
+        ({"do": "connections", "limit": 1e9}, "from 0 to 1000"),
+        ({"do": "connections", "limit": 1.5}, "from 0 to 1000"),
+        ({"do": "connections", "offset": "x"}, "offset must be"),
+        ({"do": "rekey", "per_second": 0}, "per_second must be above 0"),
+        ({"do": "rekey", "request_peer": 1}, "request_peer must be"),
+        ({"do": "follow", "events": ["X"]}, "events must be a list of some of"),
+        ({"do": "follow", "events": "KEY_UPDATE_SENT"}, "events must be a list"),
+    ],
+)
+def test_a_wrong_request_is_refused_by_its_name(client, request_, said):
+    answer = client.ask(**request_)
+    assert not answer["ok"]
+    assert said in answer["error"]
+    assert client.ask(do="totals")["ok"]
+
+
+# -- hostile clients -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\n",
+        b"junk\n",
+        b"\xff\xfe\x00\n",
+        b"[" * 60_000 + b"\n",
+        b"1" * 60_000 + b"\n",
+        b'{"do": "connections", "limit": NaN}\n',
+        b"3\n",
+        b"null\n",
+        b"GET / HTTP/1.1\r\n",
+        b"\x16\x03\x01\x02\x00\x01\n",
+    ],
+)
+def test_junk_is_refused_and_the_next_request_answered(client, junk):
+    client.send(junk)
+    assert not client.answer()["ok"]
+    assert client.ask(do="totals")["ok"]
+
+
+def test_a_megabyte_without_an_end_is_cut_off(client, server):
+    with contextlib.suppress(OSError):
+        for _ in range(1000):
+            client.send(b"x" * 1024)
+    assert client.is_ended()
+    other = Client(server.path)
+    assert other.ask(do="totals")["ok"]
+    other.close()
+
+
+def test_half_a_line_has_its_time(server, monkeypatch):
+    monkeypatch.setattr(_line_server, "LINE_SECONDS", 0.3)
+    slow = Client(server.path)
+    begin = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() - begin < 10:
+            slow.send(b" ")
+            time.sleep(0.05)
+    assert slow.is_ended()
+    assert time.monotonic() - begin < 5
+    slow.close()
+
+
+def test_many_requests_at_once_are_answered_in_their_order(client):
+    client.send(b'{"do": "totals"}\n{"do": "help"}\n' * 50 + b'{"do": "totals"}')
+    answers = [client.answer() for _ in range(100)]
+    assert ["totals" in answer for answer in answers] == [True, False] * 50
+    client.sock.shutdown(socket.SHUT_WR)
+    assert client.is_ended()  # half a line is no request
+
+
+def test_whoever_stops_sending_gets_its_answers(client):
+    client.send(b'{"do": "totals"}\n{"do": "help"}\n')
+    client.sock.shutdown(socket.SHUT_WR)
+    assert "totals" in client.answer()
+    assert "commands" in client.answer()
+    assert client.is_ended()
+
+
+def test_clients_that_do_nothing_keep_nobody_out(server):
+    idle = [Client(server.path) for _ in range(3 * _line_server.MOST_CLIENTS)]
+    for _ in range(3):
+        honest = Client(server.path)
+        assert honest.ask(do="totals")["ok"]
+        honest.close()
+    for client in idle:
+        client.close()
+
+
+def test_what_is_not_read_is_not_kept(server, monkeypatch):
+    """A client asks and asks, and takes no answer."""
+    monkeypatch.setattr(_line_server, "STALL_SECONDS", 0.5)
+    greedy = Client(server.path)
+    greedy.sock.settimeout(5)
+    with contextlib.suppress(OSError):
+        for _ in range(10_000):
+            greedy.send(b'{"do": "help"}\n' * 10)
+    assert all(len(it.outbox) < 200_000 for it in list(server._server._clients))
+    honest = Client(server.path)
+    assert honest.ask(do="totals")["ok"]
+    greedy.close()
+    honest.close()
+
+
+def test_a_fault_of_ours_ends_one_client_and_is_logged(server, client, caplog):
+    def fail(request):
+        raise ZeroDivisionError
+
+    respond, server._server._respond = server._server._respond, fail
+    client.send(b'{"do": "totals"}\n')
+    assert client.is_ended()
+    server._server._respond = respond
+    assert "the control socket failed" in caplog.text
+    other = Client(server.path)
+    assert other.ask(do="totals")["ok"]
+    other.close()
+
+
+# -- signals ---------------------------------------------------------------------------
+
+SIGNAL = getattr(signal, "SIGUSR2", None)
+needs_signals = pytest.mark.skipif(SIGNAL is None, reason="needs SIGUSR2")
+
+
+@needs_signals
+def test_a_signal_gives_new_keys_and_its_handler_only_starts_a_thread(
+    make_contexts, caplog
+):
+    wire = Wire(make_contexts("tls13"), "socket", "client").handshake()
+    before = signal.getsignal(SIGNAL)
+    caplog.set_level(logging.INFO, "pykeyupdate")
+    restore = pykeyupdate.control.on_signal("SIGUSR2", per_second=1e6)
+    try:
+        os.kill(os.getpid(), SIGNAL)
+        assert eventually(lambda: "rekey_all() on signal SIGUSR2" in caplog.text)
+        wire.carry()
+        assert wire.key_updates() == 1
+    finally:
+        restore()
+    assert signal.getsignal(SIGNAL) == before
+    restore()
+    wire.close()
+
+
+@needs_signals
+def test_many_signals_are_served_together_and_one_after_the_other(monkeypatch):
+    calls = []
+    lock = threading.Lock()
+
+    def rekey_all(**arguments):
+        assert lock.acquire(blocking=False)
+        calls.append(arguments)
+        time.sleep(0.2)
+        lock.release()
+
+    monkeypatch.setattr(pykeyupdate.control, "rekey_all", rekey_all)
+    restore = pykeyupdate.control.on_signal(SIGNAL, request_peer=True)
+    try:
+        for _ in range(20):
+            os.kill(os.getpid(), SIGNAL)
+            time.sleep(0.001)
+        assert eventually(lambda: len(calls) == 2)
+        time.sleep(0.5)
+    finally:
+        restore()
+    assert len(calls) == 2
+    assert calls[0]["request_peer"] is True
+
+
+@needs_signals
+def test_a_handler_that_came_after_ours_stays():
+    before = signal.getsignal(SIGNAL)
+    restore = pykeyupdate.control.on_signal()
+    try:
+        signal.signal(SIGNAL, signal.SIG_IGN)
+        restore()
+        assert signal.getsignal(SIGNAL) is signal.SIG_IGN
+    finally:
+        signal.signal(SIGNAL, before)
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"signum": "SIGNONE"}, ValueError),
+        ({"signum": -1}, ValueError),
+        ({"signum": True}, ValueError),
+        ({"signum": None}, ValueError),
+        ({"signum": "SIGUSR2", "per_second": 0}, ValueError),
+        ({"signum": "SIGUSR2", "request_peer": 1}, TypeError),
+    ],
+)
+def test_wrong_arguments_leave_the_handler_alone(arguments, error):
+    before = signal.getsignal(SIGNAL)
+    signum = arguments.pop("signum")
+    with pytest.raises(error):
+        pykeyupdate.control.on_signal(signum, **arguments)
+    assert signal.getsignal(SIGNAL) == before
+
+
+@needs_signals
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_a_child_that_was_forked_during_a_round_serves_its_own_signals(monkeypatch):
+    """gunicorn forks from a process that may be in the middle of one."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def rekey_all(**arguments):
+        entered.set()
+        go_on.wait(20)
+
+    monkeypatch.setattr(pykeyupdate.control, "rekey_all", rekey_all)
+    restore = pykeyupdate.control.on_signal()
+    try:
+        os.kill(os.getpid(), SIGNAL)
+        assert entered.wait(20)
+        child = os.fork()
+        if child == 0:
+            served = threading.Event()
+            pykeyupdate.control.rekey_all = lambda **arguments: served.set()
+            os.kill(os.getpid(), SIGNAL)
+            os._exit(0 if served.wait(20) else 1)
+        go_on.set()
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        go_on.set()
+        restore()
