@@ -209,7 +209,11 @@ add_types(PyObject *module, ku_state *state)
     state->duplex_type = (PyTypeObject *)ku_duplex_type(module);
     PyObject *duplex = (PyObject *)state->duplex_type;
     Py_XINCREF(duplex);
+    state->view_type = (PyTypeObject *)ku_view_type(module);
+    PyObject *view = (PyObject *)state->view_type;
+    Py_XINCREF(view);
     return add_type(module, "Duplex", duplex) == 0
+                   && add_type(module, "View", view) == 0
                    && add_type(module, "ManagedObject", ku_object_type(module)) == 0
                    && add_type(module, "ManagedSocket", ku_socket_methods_type(module))
                           == 0

@@ -3,8 +3,8 @@
 Importing this package changes nothing. Its functions accept any connection of Python's
 ``ssl``, or an object that holds one; ``install()`` also makes them methods of ``ssl``'s
 own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. ``aio``,
-``control``, ``testing``, ``prometheus`` and ``opentelemetry`` are imported when they are
-first used.
+``control``, ``testing``, ``prometheus`` and ``opentelemetry`` are imported when they
+are first used.
 """
 
 import typing as _typing

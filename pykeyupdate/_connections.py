@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _keyupdate
-from ._describing import VERSIONS
+from ._describing import VERSIONS, unpack
 from ._managed_classes import all_references
 from ._stats import Counts, KeyUse
 
@@ -14,55 +14,168 @@ _BEGINNING = "its first handshake is not complete"
 PASSING = _INHERITED, _BEGINNING
 """Obstacles of connections that nothing need be done about."""
 _TURN = 0.001  # seconds without letting other threads run
-_tuple = tuple.__new__  # makes a NamedTuple, without its function in Python
-
 _PAUSE = 0.00002  # seconds: any pause lets a thread that waits for the GIL have it
 
 
-class ConnectionInfo(NamedTuple):
-    """A managed connection as it was at one moment."""
+class _Values(NamedTuple):
+    """What a ``ConnectionInfo`` says, in its order."""
 
     number: int
-    """Its number in this process: connections are counted from 1, and the number of one
-    that has gone does not come again."""
     label: Optional[str]
-    """What the program calls it."""
     peer: Any
-    """The peer's address as ``getpeername()`` has it; ``None`` if it is unknown."""
     role: str
-    """``"client"`` or ``"server"``: this side's."""
     server_name: Optional[str]
-    """A client's ``server_hostname``."""
     version: Optional[str]
-    """As ``version()`` has it, of the last complete handshake; ``None`` before."""
     cipher: Optional[str]
-    """OpenSSL's name of the cipher suite, likewise."""
     sent: KeyUse
     received: KeyUse
     counts: Counts
     idle_seconds: float
-    """Seconds since data last went or came, or since the handshake; the clock ticks
-    every few milliseconds."""
     answer_owed: bool
-    """Whether the peer requested a key update, which goes out with our next write."""
     request_outstanding: bool
-    """Whether the peer has not answered a request of ours."""
     obstacle: Optional[str]
-    """Why it cannot have new keys as it is; ``None`` if it can."""
-    reference: Callable[[], Any]
-    """A weak reference to the connection. A copy that was pickled has none."""
+
+
+class ConnectionInfo(_keyupdate.View):
+    """A managed connection as it was at one moment.
+
+    Its attributes cannot be set; ``as_dict()`` has them all. Two are equal if all of
+    these are. A copy that was pickled has no ``connection``.
+    """
+
+    __slots__ = ()
+
+    def _all(self) -> _Values:
+        values: Optional[_Values] = self.told
+        if values is None:
+            values = self.told = self._read()
+        return values
+
+    def _read(self) -> _Values:
+        number, is_server, code, cipher, *used, idle, owed, outstanding, why = (
+            _keyupdate.values(self)
+        )
+        sent, received, counts = used
+        version = VERSIONS.get(code)
+        return _Values(
+            number,
+            self.kept_label,
+            unpack(self.kept_peer),
+            "server" if is_server else "client",
+            self.kept_name,
+            version,
+            cipher,
+            KeyUse(*sent),
+            KeyUse(*received),
+            Counts(*counts),
+            idle,
+            owed,
+            outstanding,
+            None if why is None else _obstacle(version, *why),
+        )
 
     @property
     def connection(self) -> Any:
         """The ``SSLSocket`` or ``SSLObject``, or ``None`` if it has gone."""
-        return self.reference()
+        return None if self.reference is None else self.reference()
+
+    @property
+    def number(self) -> int:
+        """Its number in this process, from 1 up; none comes twice."""
+        return self._all().number
+
+    @property
+    def label(self) -> Optional[str]:
+        """The connection's ``label``."""
+        return self._all().label
+
+    @property
+    def peer(self) -> Any:
+        """The connection's ``peer``: what ``getpeername()`` returned, or None."""
+        return self._all().peer
+
+    @property
+    def role(self) -> str:
+        """``"client"`` or ``"server"``: this side's."""
+        return self._all().role
+
+    @property
+    def server_name(self) -> Optional[str]:
+        """A client's ``server_hostname``."""
+        return self._all().server_name
+
+    @property
+    def version(self) -> Optional[str]:
+        """As ``version()`` has it, of the last complete handshake; None before."""
+        return self._all().version
+
+    @property
+    def cipher(self) -> Optional[str]:
+        """OpenSSL's name of the cipher suite, likewise."""
+        return self._all().cipher
+
+    @property
+    def sent(self) -> KeyUse:
+        """The keys under which this side sends."""
+        return self._all().sent
+
+    @property
+    def received(self) -> KeyUse:
+        """The keys under which the peer sends."""
+        return self._all().received
+
+    @property
+    def counts(self) -> Counts:
+        """How often each thing has happened."""
+        return self._all().counts
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since data went or came, or the handshake; exact to some ms."""
+        return self._all().idle_seconds
+
+    @property
+    def answer_owed(self) -> bool:
+        """Whether the peer requested a key update; it goes out with our next write."""
+        return self._all().answer_owed
+
+    @property
+    def request_outstanding(self) -> bool:
+        """Whether the peer has not answered a request of ours."""
+        return self._all().request_outstanding
+
+    @property
+    def obstacle(self) -> Optional[str]:
+        """Why it cannot have new keys as it is; None if it can."""
+        return self._all().obstacle
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a new dict of all attributes but ``connection``."""
+        return self._all()._asdict()
+
+    def __repr__(self) -> str:
+        return f"ConnectionInfo{repr(self._all())[len('_Values') :]}"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not ConnectionInfo:
+            return NotImplemented
+        return self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self.number)
 
     def __reduce__(self) -> "tuple[Any, ...]":
-        return type(self)._make, ((*self[:-1], _nothing),)
+        return _restored, tuple(self._all())
 
 
-def _nothing() -> None:
-    """Stand for a weak reference to an object that has gone."""
+FIELDS = _Values._fields
+
+
+def _restored(*values: Any) -> ConnectionInfo:
+    """Return a pickled snapshot again, without its connection."""
+    info = ConnectionInfo()
+    info.told = _Values(*values)
+    return info
 
 
 def connections() -> Iterator[ConnectionInfo]:
@@ -94,29 +207,11 @@ def snapshot(reference: Callable[[], Any]) -> Optional[ConnectionInfo]:
     """Return a live managed connection as it is now, or None."""
     conn: Any = reference()
     inner = getattr(conn, "_sslobj", None)
-    seen = None if inner is None else _keyupdate.view(inner)
-    if seen is None:
+    if inner is None:
         return None
-    number, code, cipher, sent, received, counts, idle, owed, outstanding, why = seen
-    version = VERSIONS.get(code)
-    fields = (
-        number,
-        conn.label,
-        conn.peer,
-        "server" if conn.server_side else "client",
-        conn.server_hostname,
-        version,
-        cipher,
-        _tuple(KeyUse, sent),
-        _tuple(KeyUse, received),
-        _tuple(Counts, counts),
-        idle,
-        owed,
-        outstanding,
-        None if why is None else _obstacle(version, *why),
-        reference,
+    return _keyupdate.view(
+        ConnectionInfo, inner, conn._label, conn._peer, conn.server_hostname, reference
     )
-    return _tuple(ConnectionInfo, fields)
 
 
 def _obstacle(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from . import _arguments
-from ._connections import ConnectionInfo, connections, snapshot
+from ._connections import FIELDS, ConnectionInfo, connections, snapshot
 from ._describing import address_text
 from ._events import Event, EventKind, on_event
 from ._for_all import BREATH, PER_SECOND, Filter, Rekeying
@@ -33,8 +33,7 @@ _MOST_EVENTS = 1000  # that a follower may be behind
 _GROUPS: dict[str, Any] = {"sent": KeyUse, "received": KeyUse, "counts": Counts}
 _FIELDS: dict[str, Callable[[ConnectionInfo], Any]] = {
     path: operator.attrgetter(path)
-    for name in ConnectionInfo._fields
-    if name != "reference"
+    for name in FIELDS
     for path in (
         [f"{name}.{inner}" for inner in _GROUPS[name]._fields]
         if name in _GROUPS
@@ -316,10 +315,8 @@ def _plain(value: Any) -> Any:
 
 
 def _row(info: ConnectionInfo) -> dict[str, Any]:
-    row: dict[str, Any] = _plain(info)
-    del row["reference"]
-    row["peer"] = address_text(info.peer)
-    return row
+    row = {name: _plain(value) for name, value in info.as_dict().items()}
+    return {**row, "peer": address_text(info.peer)}
 
 
 def _rules(

@@ -33,7 +33,7 @@ class _Peer:
 
     # No property: a program may have set an attribute of this name on its sockets.
     def __get__(self, conn: Any, cls: Any = None) -> Any:
-        return self if conn is None else _unpack(conn._peer)
+        return self if conn is None else unpack(conn._peer)
 
 
 class Described:
@@ -104,7 +104,7 @@ def _names(conn: Any) -> list[str]:
 
 
 def _peer_text(conn: Any) -> Optional[str]:
-    return address_text(_unpack(conn._peer))
+    return address_text(unpack(conn._peer))
 
 
 def address_text(address: Any) -> Optional[str]:
@@ -131,7 +131,8 @@ def pack(address: Any) -> Any:
     return (address,) if isinstance(address, bytes) else address  # a path in Linux
 
 
-def _unpack(kept: Any) -> Any:
+def unpack(kept: Any) -> Any:
+    """Return the address that ``pack()`` was given."""
     if not isinstance(kept, bytes):
         return kept[0] if isinstance(kept, tuple) and len(kept) == 1 else kept
     if len(kept) == _IPV4.size:

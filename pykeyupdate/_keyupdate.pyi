@@ -1,8 +1,10 @@
-from typing import Any, Final, Literal, TypedDict, final
+from typing import Any, Final, Literal, TypedDict, TypeVar, final
 
 from typing_extensions import Self, disjoint_base
 
 from ._constants import KeyUpdateType as KeyUpdateType
+
+_View = TypeVar("_View", bound=View)
 
 class _LibSSL(TypedDict):
     path: str
@@ -70,7 +72,16 @@ def totals() -> tuple[tuple[int, ...], int, int]: ...
 def put_forward(seconds: int, /) -> None: ...
 
 # Looks at connections that any thread may be using (ext/calls/viewing.c).
-def view(sslobj: Any, /) -> tuple[Any, ...] | None: ...
+def view(
+    cls: type[_View],
+    sslobj: Any,
+    label: str | None,
+    peer: Any,
+    name: str | None,
+    reference: Any,
+    /,
+) -> _View | None: ...
+def values(view: View, /) -> tuple[Any, ...]: ...
 def survey() -> tuple[
     tuple[float, tuple[int, ...], tuple[int, ...]],
     tuple[float, tuple[int, ...], tuple[int, ...]],
@@ -91,6 +102,13 @@ class ManagedSocket:
     def write(self, data: Any) -> int: ...
     def send(self, data: Any, flags: int = 0) -> int: ...
     def sendall(self, data: Any, flags: int = 0) -> None: ...
+
+class View:
+    kept_label: Final[str | None]
+    kept_peer: Final[Any]
+    kept_name: Final[str | None]
+    reference: Final[Any]
+    told: Any
 
 def set_socket_class(cls: type, slot: Any, /) -> None: ...
 

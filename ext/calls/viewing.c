@@ -1,5 +1,8 @@
 #include "calls/viewing.h"
 
+#include <stddef.h>
+#include <structmember.h>
+
 #include "keys/survey.h"
 #include "openssl/sslobject.h"
 #include "streams/duplex.h"
@@ -72,39 +75,133 @@ obstacle(const struct ku_view *view)
                          view->why_cut);
 }
 
-static PyObject *
-view_tuple(const ku_state *state, const struct ku_view *view)
+/* --- View: what was seen of a connection ------------------------------------------ */
+
+/* Most of what is seen of many connections is never asked for, so it is kept as it is, and
+   becomes Python's objects on demand.  The garbage collector does not follow a View: its
+   objects are strings, bytes and a weak reference, which lead nowhere.  If it did, 10,000
+   that are made in a row would have it look through all of the program's objects, which
+   takes longer than all the rest. */
+typedef struct {
+    PyObject_HEAD
+    struct ku_view view;
+    ku_time now;
+    PyObject *kept_label, *kept_peer, *kept_name; /* of the connection */
+    PyObject *reference;                          /* to it */
+    PyObject *told;                               /* what has been made of all that */
+} View;
+
+static void
+view_dealloc(PyObject *object)
 {
-    ku_time now = ku_ledger_clock();
+    View *self = (View *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    Py_XDECREF(self->kept_label);
+    Py_XDECREF(self->kept_peer);
+    Py_XDECREF(self->kept_name);
+    Py_XDECREF(self->reference);
+    Py_XDECREF(self->told);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+#define KU_KEPT(name, flags) {#name, T_OBJECT, offsetof(View, name), flags, NULL}
+static PyMemberDef view_members[] = {
+    KU_KEPT(kept_label, READONLY),
+    KU_KEPT(kept_peer, READONLY),
+    KU_KEPT(kept_name, READONLY),
+    KU_KEPT(reference, READONLY),
+    KU_KEPT(told, 0),
+    {NULL, 0, 0, 0, NULL},
+};
+#undef KU_KEPT
+
+static PyType_Slot view_slots[] = {
+    {Py_tp_doc, "What was seen of a connection."},
+    {Py_tp_dealloc, view_dealloc},
+    {Py_tp_members, view_members},
+    {0, NULL},
+};
+
+static PyType_Spec view_spec = {
+    .name = "pykeyupdate._keyupdate.View",
+    .basicsize = sizeof(View),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = view_slots,
+};
+
+PyObject *
+ku_view_type(PyObject *module)
+{
+    return PyType_FromModuleAndSpec(module, &view_spec, NULL);
+}
+
+static PyObject *
+new_reference(PyObject *object)
+{
+    Py_INCREF(object);
+    return object;
+}
+
+/* The ledger lives as long as the _SSLSocket, to which the caller has a reference.  None
+   of OpenSSL's functions that are called looks at what another thread may be changing. */
+static PyObject *
+py_view(PyObject *module, PyObject *args)
+{
+    const ku_state *state = PyModule_GetState(module);
+    struct ku_tls tls = {0};
+    PyTypeObject *cls;
+    PyObject *sslobj, *label, *peer, *name, *reference;
+    if (!PyArg_ParseTuple(args, "O!OOOOO:view", &PyType_Type, &cls, &sslobj, &label,
+                          &peer, &name, &reference)) {
+        return NULL;
+    }
+    if (Py_TYPE(sslobj) == state->duplex_type) {
+        sslobj = ku_duplex_inner(sslobj);
+    }
+    if (!PyType_IsSubtype(cls, state->view_type) || sslobj == NULL
+        || Py_TYPE(sslobj) != state->sslobject_type
+        || !ku_ledger_tls(state, sslobj, &tls) || tls.ledger == NULL) {
+        Py_RETURN_NONE;
+    }
+    View *seen = (View *)PyType_GenericAlloc(cls, 0);
+    if (seen != NULL) {
+        if (PyType_GetFlags(cls) & Py_TPFLAGS_HAVE_GC) {
+            PyObject_GC_UnTrack(seen);
+        }
+        ku_ledger_view(tls.ledger, &seen->view);
+        seen->now = ku_ledger_clock();
+        seen->kept_label = new_reference(label);
+        seen->kept_peer = new_reference(peer);
+        seen->kept_name = new_reference(name);
+        seen->reference = new_reference(reference);
+    }
+    return (PyObject *)seen;
+}
+
+/* Returns a new tuple, or NULL with an exception. */
+static PyObject *
+py_values(PyObject *module, PyObject *object)
+{
+    const ku_state *state = PyModule_GetState(module);
+    if (!PyType_IsSubtype(Py_TYPE(object), state->view_type)) {
+        PyErr_SetString(PyExc_TypeError, "values() takes a View");
+        return NULL;
+    }
+    const struct ku_view *view = &((View *)object)->view;
+    ku_time now = ((View *)object)->now;
     const char *cipher = view->facts.cipher != NULL
                              ? state->libssl.SSL_CIPHER_get_name(view->facts.cipher)
                              : NULL;
     return Py_BuildValue(
-        "KizNNNdOON", (unsigned long long)view->number, view->facts.version, cipher,
-        keys_tuple(view, &view->sent, now), keys_tuple(view, &view->received, now),
-        counts_tuple(view),
+        "KOizNNNdOON", (unsigned long long)view->number, flag(view->facts.is_server),
+        view->facts.version, cipher, keys_tuple(view, &view->sent, now),
+        keys_tuple(view, &view->received, now), counts_tuple(view),
         view->connected ? seconds_between(view->last_data, now) : 0.0,
         flag(view->answer_owed), flag(view->request_outstanding), obstacle(view));
 }
 
-/* The ledger lives as long as the _SSLSocket, to which the caller has a reference.  None of
-   OpenSSL's functions that are called looks at what another thread may be changing. */
-static PyObject *
-py_view(PyObject *module, PyObject *sslobj)
-{
-    const ku_state *state = PyModule_GetState(module);
-    struct ku_tls tls = {0};
-    if (Py_TYPE(sslobj) == state->duplex_type) {
-        sslobj = ku_duplex_inner(sslobj);
-    }
-    if (sslobj == NULL || Py_TYPE(sslobj) != state->sslobject_type
-        || !ku_ledger_tls(state, sslobj, &tls) || tls.ledger == NULL) {
-        Py_RETURN_NONE;
-    }
-    struct ku_view view;
-    ku_ledger_view(tls.ledger, &view);
-    return view_tuple(state, &view);
-}
+/* --- all of them ------------------------------------------------------------------ */
 
 static PyObject *
 survey_tuple(const struct ku_key_survey *survey)
@@ -126,8 +223,11 @@ py_survey(PyObject *module, PyObject *ignored)
 }
 
 PyMethodDef ku_viewing[] = {
-    {"view", py_view, METH_O,
-     "view(sslobj, /)\n--\n\nWhat connections() is made of; None: not managed."},
+    {"view", py_view, METH_VARARGS,
+     "view(cls, sslobj, label, peer, name, reference, /)\n--\n\n"
+     "Make a snapshot, of class cls; None: not managed."},
+    {"values", py_values, METH_O,
+     "values(view, /)\n--\n\nWhat a ConnectionInfo is made of."},
     {"survey", py_survey, METH_NOARGS,
      "survey()\n--\n\nWhat totals() says of the present keys."},
     {NULL, NULL, 0, NULL},

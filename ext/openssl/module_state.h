@@ -39,7 +39,8 @@
     X(PyObject, send_name)          /* the string "send" */                           \
     X(PyObject, managed_class)      /* pykeyupdate.SSLSocket */                       \
     X(PyObject, sslobj_slot)        /* its _sslobj, a member descriptor */            \
-    X(PyTypeObject, duplex_type)    /* Duplex */
+    X(PyTypeObject, duplex_type)    /* Duplex */                                      \
+    X(PyTypeObject, view_type)      /* View */
 /* clang-format on */
 
 typedef struct {

@@ -137,9 +137,25 @@ def test_a_snapshot_can_be_pickled_without_its_connection(make_wire):
     wire = make_wire(RekeyPolicy())
     info = info_of(wire.end)
     again = pickle.loads(pickle.dumps(info))
-    assert again[:-1] == info[:-1]
+    assert again == info
+    assert hash(again) == hash(info)
+    assert repr(again) == repr(info)
+    assert again.label == info.label
+    assert again.as_dict() == info.as_dict()
+    assert b"_Values" not in pickle.dumps(info)
     assert again.connection is None
     assert type(again) is pykeyupdate.ConnectionInfo
+
+
+def test_a_snapshot_is_no_work_for_the_garbage_collector(make_wire):
+    """10,000 of them would else have it look through the whole program."""
+    wire = make_wire(RekeyPolicy())
+    assert not gc.is_tracked(info_of(wire.end))
+    before = sys.getallocatedblocks()
+    for _ in range(200):
+        for info in pykeyupdate.connections():
+            assert info.number
+    assert sys.getallocatedblocks() - before < 1000
 
 
 def test_totals_survey_the_keys(make_contexts):
