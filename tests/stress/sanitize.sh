@@ -7,8 +7,8 @@
 # needs setuptools and trustme, and so does DEBUG (python3.14d, if it is there), whose
 # references are counted.  FREE_THREADED (python3.14t, if it is there) needs setuptools;
 # the storm of threads runs on it under TSan.  FUZZ_CALLS (100000), VALGRIND_CALLS
-# (5000), THREAD_SECONDS (2), CALLBACK_SECONDS (60) and STORM_RUNS (40) change how long
-# it takes.  Each tool that is missing is named and passed over; the exit status is 0
+# (5000), THREAD_SECONDS (2), CALLBACK_SECONDS (60), STORM_RUNS (40) and LOOK_SECONDS (20)
+# change how long it takes.  Each tool that is missing is named and passed over; the exit status is 0
 # where all that ran found nothing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -60,10 +60,11 @@ python_noise() {
 
 # Of the interpreter and OpenSSL TSan sees nothing: neither the reference counts that order
 # a deallocation nor critical sections are among what it knows, and what libc does for them
-# is not ours.
+# is not ours.  Nor does it see how the interpreter passes a new object to other threads.
 in_tsan() {
-    printf '%s\n' race:duplex_dealloc race:keep_logger race:_PyObjectStack \
-        race:libcrypto.so race:libssl.so >"$work/tsan.supp"
+    printf '%s\n' race:duplex_dealloc race:object_dealloc race:duplex_new \
+        race:keep_logger race:_PyObjectStack race:libcrypto.so race:libssl.so \
+        >"$work/tsan.supp"
     PYTHONPATH="$work/tsan:$PWD/tests" TRUSTME_PYTHON="$python" LD_PRELOAD="$tsan" \
         TSAN_OPTIONS="suppressions=$work/tsan.supp exitcode=66 \
 ignore_noninstrumented_modules=1" \
@@ -96,6 +97,7 @@ if [[ -e $tsan && -n $free_threaded_python ]]; then
     build tsan "$free_threaded_python" "-g -O1 -fsanitize=thread"
     run "TSan: storm" in_tsan tests/stress/storm.py --runs "${STORM_RUNS:-40}" \
         --stock-runs 0 --no-witness
+    run "TSan: looking" in_tsan tests/stress/looking.py --seconds "${LOOK_SECONDS:-20}"
 else
     echo "== no libtsan for gcc, or no free-threaded Python: passed over"
 fi
