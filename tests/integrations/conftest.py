@@ -3,11 +3,17 @@
 import contextlib
 import importlib
 import os
+import shutil
+import socket
+import subprocess
 import threading
+import time
 
 import pytest
 from support.link import NOT_REQUESTED
 from support.servers import HTTPServer
+
+STALLED = 30  # seconds, for what takes less than one
 
 
 @pytest.fixture
@@ -82,3 +88,34 @@ def trust_file(authority, tmp_path):
     path = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(path))
     return str(path)
+
+
+@pytest.fixture
+def mosquitto(certificate, tmp_path):
+    """Start the broker; return its port."""
+    path = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+    if path is None and not os.environ.get("PYKEYUPDATE_REQUIRE_PEERS"):
+        pytest.skip("mosquitto is not installed")
+    assert path, "mosquitto is not installed"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    (tmp_path / "mosquitto.conf").write_text(
+        f"listener {address[1]} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+        f"certfile {tmp_path}/both.pem\nkeyfile {tmp_path}/both.pem\n"
+        "user root\n"  # where it is root it would become another, who may not read here
+    )
+    process = subprocess.Popen([path, "-c", tmp_path / "mosquitto.conf"])
+    try:
+        limit = time.monotonic() + STALLED
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(address).close()
+                break
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        yield address
+    finally:
+        process.kill()
+        process.wait()

@@ -6,15 +6,11 @@ milliseconds, on every end that is in this process. PYKEYUPDATE_TRAFFIC_SECONDS 
 duration; ``python tests/stress traffic`` is the long run.
 """
 
-import contextlib
 import faulthandler
 import os
 import random
 import selectors
-import shutil
-import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
@@ -149,37 +145,6 @@ def contexts(make_contexts, version, traffic):
 
 
 # -- MQTT: paho against mosquitto ------------------------------------------------------
-
-
-@pytest.fixture
-def mosquitto(certificate, tmp_path):
-    """Start the broker; return its port."""
-    path = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if path is None and not os.environ.get("PYKEYUPDATE_REQUIRE_PEERS"):
-        pytest.skip("mosquitto is not installed")
-    assert path, "mosquitto is not installed"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = free.getsockname()
-    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
-    (tmp_path / "mosquitto.conf").write_text(
-        f"listener {address[1]} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-        f"certfile {tmp_path}/both.pem\nkeyfile {tmp_path}/both.pem\n"
-        "user root\n"  # where it is root it would become another, who may not read here
-    )
-    process = subprocess.Popen([path, "-c", tmp_path / "mosquitto.conf"])
-    try:
-        limit = time.monotonic() + STALLED
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(address).close()
-                break
-            assert process.poll() is None
-            assert time.monotonic() < limit
-            time.sleep(0.01)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("version", ["tls13"])  # it takes no renegotiation

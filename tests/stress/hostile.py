@@ -7,8 +7,8 @@ to and fro. Another process makes a thousand connections to the control socket, 
 hundred at a time, and does one of these with each: junk; half a line, and then nothing;
 a megabyte without an end; a byte at a time; half a JSON object and the end; a thousand
 requests at once whose answers are not read; `follow` without reading; the deepest JSON
-and the longest numbers; nothing at all. Meanwhile an honest client asks for the totals and
-the connections, twenty times a second.
+and the longest numbers; nothing at all. Meanwhile an honest client asks for the totals
+and the connections, twenty times a second.
 
 It fails if an honest client is not answered within two seconds, if a message takes more
 than a quarter of a second longer than without the hostile clients (they need a
