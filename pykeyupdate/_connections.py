@@ -131,7 +131,12 @@ class ConnectionInfo(_keyupdate.View):
 
     @property
     def idle_seconds(self) -> float:
-        """Seconds since data went or came, or the handshake; exact to some ms."""
+        """Seconds since data went or came, or the handshake.
+
+        It is exact to some milliseconds. Only from the first ``connections()`` or
+        ``control.serve()`` of the process on, the times are noted, and what was before
+        counts as then. (To note them costs a hundredth of the time of a small message.)
+        """
         return self._all().idle_seconds
 
     @property
@@ -193,6 +198,7 @@ def connections() -> Iterator[ConnectionInfo]:
     the loop's own work by all of its time, use ``await
     asyncio.to_thread(list, pykeyupdate.connections())``. On the wire: nothing.
     """
+    _keyupdate.watch()
     turn_ends = time.monotonic() + _TURN
     for reference in all_references():
         info = snapshot(reference)

@@ -15,7 +15,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Callable, Optional, Union
 
-from . import _unix_listener
+from . import _keyupdate, _unix_listener
 from ._control_commands import Commands, refusal
 from ._events import note
 from ._finding import name_of
@@ -33,6 +33,7 @@ class ControlServer:
 
     def __init__(self, path: _unix_listener.Path) -> None:
         text = _unix_listener.check_path("serve()", path)
+        _keyupdate.watch()
         commands = Commands()
         self._server = LineServer(
             text, "pykeyupdate control", commands.respond, refusal, _report

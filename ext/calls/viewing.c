@@ -204,6 +204,14 @@ py_values(PyObject *module, PyObject *object)
 /* --- all of them ------------------------------------------------------------------ */
 
 static PyObject *
+py_watch(PyObject *module, PyObject *ignored)
+{
+    (void)module, (void)ignored;
+    ku_ledger_watch();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 survey_tuple(const struct ku_key_survey *survey)
 {
     return Py_BuildValue("dNN", (double)survey->oldest / 1e6, KU_NUMBERS(survey->ages),
@@ -223,6 +231,8 @@ py_survey(PyObject *module, PyObject *ignored)
 }
 
 PyMethodDef ku_viewing[] = {
+    {"watch", py_watch, METH_NOARGS,
+     "watch()\n--\n\nNote from now on when data goes or comes."},
     {"view", py_view, METH_VARARGS,
      "view(cls, sslobj, label, peer, name, reference, /)\n--\n\n"
      "Make a snapshot, of class cls; None: not managed."},

@@ -29,7 +29,8 @@ static struct ku_ledger *oldest_ledger, *newest_ledger;
 static uint64_t process_counts[KU_COUNT_END];
 static struct ku_reasons process_reasons;
 static uint64_t ledgers_opened, ledgers_open;
-static struct walk *walks;     /* that are under way */
+static struct walk *walks; /* that are under way */
+static ku_time watched_since = KU_NEVER;
 static ku_atomic clock_offset; /* seconds: 32 bits hold 68 years */
 
 /* A walk through the list that releases the lock on its way. */
@@ -175,22 +176,28 @@ view_of_keys(const struct ku_keys *keys)
                             .max_age = keys->max_age};
 }
 
+static ku_time
+later_of(ku_time a, ku_time b)
+{
+    return a > b ? a : b;
+}
+
 /* With the lock held. */
 static void
 view_ledger(const struct ku_ledger *ledger, struct ku_view *view)
 {
-    *view =
-        (struct ku_view){.number = ledger->number,
-                         .sent = view_of_keys(&ledger->sent),
-                         .received = view_of_keys(&ledger->received),
-                         .last_data = KU_SEE(ledger->last_data),
-                         .facts = ledger->facts,
-                         .why_cut = KU_SEE(ledger->why_cut),
-                         .connected = ledger->connected,
-                         .can_renew = ledger->can_renew,
-                         .inherited = ledger->inherited,
-                         .answer_owed = KU_SEE(ledger->answer_owed),
-                         .request_outstanding = KU_SEE(ledger->request_outstanding)};
+    *view = (struct ku_view){
+        .number = ledger->number,
+        .sent = view_of_keys(&ledger->sent),
+        .received = view_of_keys(&ledger->received),
+        .last_data = later_of(KU_SEE(ledger->last_data), KU_SEE(watched_since)),
+        .facts = ledger->facts,
+        .why_cut = KU_SEE(ledger->why_cut),
+        .connected = ledger->connected,
+        .can_renew = ledger->can_renew,
+        .inherited = ledger->inherited,
+        .answer_owed = KU_SEE(ledger->answer_owed),
+        .request_outstanding = KU_SEE(ledger->request_outstanding)};
     memcpy(view->counts, ledger->counts, sizeof(view->counts));
 }
 
@@ -199,6 +206,17 @@ ku_ledger_view(struct ku_ledger *ledger, struct ku_view *view)
 {
     ku_mutex_lock(&ledgers_lock);
     view_ledger(ledger, view);
+    ku_mutex_unlock(&ledgers_lock);
+}
+
+void
+ku_ledger_watch(void)
+{
+    ku_time now = ku_ledger_clock();
+    ku_mutex_lock(&ledgers_lock);
+    if (watched_since == KU_NEVER) {
+        KU_SHOW(watched_since, now);
+    }
     ku_mutex_unlock(&ledgers_lock);
 }
 
@@ -413,7 +431,9 @@ count_data(struct ku_ledger *ledger, struct ku_keys *keys, uint64_t records,
 {
     KU_SHOW(keys->records, keys->records + records);
     KU_SHOW(keys->bytes, keys->bytes + bytes);
-    KU_SHOW(ledger->last_data, put_forward(ku_now_roughly()));
+    if (KU_SEE(watched_since) != KU_NEVER) {
+        KU_SHOW(ledger->last_data, put_forward(ku_now_roughly()));
+    }
 }
 
 /* Data that we send counts as progress too: a peer that only receives may still request

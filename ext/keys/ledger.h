@@ -265,12 +265,16 @@ struct ku_view {
     uint64_t number;
     struct ku_keys sent, received;
     uint32_t counts[KU_COUNT_END];
-    ku_time last_data; /* when data last went or came; at first, of the handshake */
+    ku_time last_data; /* when data last went or came, as far as that has been noted */
     struct ku_facts facts;
     const char *why_cut;
     unsigned char connected, can_renew, inherited;
     unsigned char answer_owed, request_outstanding;
 };
+
+/* From the first call on, note when data goes or comes.  The clock would take some two
+   hundredths of the time of a small message, so it is not read for nothing. */
+void ku_ledger_watch(void);
 
 /* Look at a connection that cannot be freed meanwhile, from any thread. */
 void ku_ledger_view(struct ku_ledger *ledger, struct ku_view *view);

@@ -22,6 +22,49 @@ def info_of(conn):
     return found[0] if found else None
 
 
+@pytest.fixture(autouse=True)
+def _watched():
+    """Have the times of data noted, as after the first look."""
+    list(pykeyupdate.connections())
+
+
+def test_nobody_notes_times_before_the_first_look(authority, certificate, tmp_path):
+    """And then nothing is older than that."""
+    program = """
+import ssl, sys, pykeyupdate
+from pykeyupdate import testing
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_verify_locations(sys.argv[1])
+server.load_cert_chain(sys.argv[2])
+pykeyupdate.manage(context)
+inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+end = context.wrap_bio(inward, outward, server_hostname="localhost")
+peer = server.wrap_bio(outward, inward, server_side=True)
+for _ in range(2):
+    for one in (end, peer):
+        try:
+            one.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+testing.advance_clock(100)
+[info] = pykeyupdate.connections()
+assert info.sent.age_seconds >= 100
+assert info.idle_seconds < 50, info
+testing.advance_clock(100)
+[info] = pykeyupdate.connections()
+assert 100 <= info.idle_seconds < 150, info
+end.write(b"data")
+[info] = pykeyupdate.connections()
+assert info.idle_seconds < 50, info
+"""
+    authority.cert_pem.write_to_path(str(tmp_path / "authority"))
+    both = certificate.private_key_and_cert_chain_pem
+    both.write_to_path(str(tmp_path / "server"))
+    files = [str(tmp_path / name) for name in ("authority", "server")]
+    subprocess.run([sys.executable, "-c", program, *files], check=True)
+
+
 @pytest.mark.parametrize("version", ["tls12", "tls13"])
 def test_a_snapshot_is_what_the_connection_says_itself(make_wire, role, version):
     wire = make_wire(RekeyPolicy(), version)
