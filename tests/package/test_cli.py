@@ -335,7 +335,7 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
     assert _cli.main(["bench", "policy"]) == 0
     assert made == {"stock": 7, "managed": 6}  # one shows the cipher
     out = capsys.readouterr().out
-    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +512"):
+    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +712"):
         assert text in out
 
 
