@@ -9,6 +9,7 @@ import contextlib
 import io
 import socket
 import ssl
+from inspect import iscoroutinefunction
 
 import pykeyupdate
 from pykeyupdate import KeyUpdateType, aio, testing
@@ -59,6 +60,8 @@ def _change_blocking(conn):
 
 FUNCTIONS = {
     "allow_renegotiation": lambda conn, _: _with(pykeyupdate.allow_renegotiation(conn)),
+    "close_all": lambda conn, _: pykeyupdate.close_all(lambda it: it.counts is None),
+    "connections": lambda conn, _: [it.as_dict() for it in pykeyupdate.connections()],
     "flush": lambda conn, _: pykeyupdate.flush(conn),
     "get_key_update_type": lambda conn, _: pykeyupdate.get_key_update_type(conn),
     "install": lambda conn, _: pykeyupdate.install(),
@@ -95,6 +98,7 @@ TESTING = {"advance_clock": lambda conn, _: testing.advance_clock(2)}
 AIO = {
     "flush": aio.flush,
     "rekey": aio.rekey,
+    "rekey_all": lambda _: aio.rekey_all(per_second=1e9),
     "request_client_certificate": aio.request_client_certificate,
     "wait_for_renegotiation": aio.wait_for_renegotiation,
 }
@@ -217,7 +221,8 @@ def functions():
 
 def coroutines():
     """Return pykeyupdate.aio's: names and coroutine functions."""
-    found = _found(_functions_of(aio), AIO)
+    names = {it for it in _functions_of(aio) if iscoroutinefunction(getattr(aio, it))}
+    found = _found(names, AIO)
     return {f"aio.{name}": do for name, do in found.items()}
 
 
