@@ -15,6 +15,7 @@ beyond ``MOST_OUTPUT``.
 A child process does not serve: after a fork it closes its copies of the sockets.
 """
 
+import atexit
 import contextlib
 import os
 import selectors
@@ -113,8 +114,14 @@ class LineServer:
         for sock in (self._listener, self._woken):
             self._selector.register(sock, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:  # no memory, or an interpreter without such threads
+            _unix_listener.remove(path, self._identity)
+            self.leave()
+            raise
         _servers.add(self)
-        self._thread.start()
+        atexit.register(self.close)
 
     # -- from other threads ------------------------------------------------------------
 
@@ -128,6 +135,7 @@ class LineServer:
     def close(self) -> None:
         """Close all, remove the file, and return when the thread has ended."""
         self._is_closing = True
+        atexit.unregister(self.close)
         self._is_woken = False
         self.wake()
         if threading.current_thread() is not self._thread:

@@ -201,6 +201,17 @@ def test_it_stops_with_the_interpreter(path):
         check=True,
     )
     assert done.stderr == ""
+    assert not os.path.exists(path)
+
+
+def test_without_a_thread_nothing_is_left(path, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError):
+        pykeyupdate.control.serve(path)
+    assert not os.path.exists(path)
 
 
 # -- the answers -----------------------------------------------------------------------
