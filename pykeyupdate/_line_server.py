@@ -9,8 +9,9 @@ Clients are not trusted to behave. A request has a greatest length and a time to
 complete, and an answer has a time to be taken. The next request of a client is read
 when its last answer has gone. There is a greatest number of clients, and when one more
 comes, the one that has been silent longest goes; so clients that do nothing keep nobody
-out. What is kept for a client is never more than one request and one step of an answer
-beyond ``MOST_OUTPUT``.
+out. Each has a quarter of a second to ask before; while all are that new, the next ones
+wait in the listener's queue. What is kept for a client is never more than one request
+and one step of an answer beyond ``MOST_OUTPUT``.
 
 A child process does not serve: after a fork it closes its copies of the sockets.
 """
@@ -30,7 +31,8 @@ from . import _unix_listener
 
 Answer = Iterator[Union[bytes, float, None]]
 
-MOST_CLIENTS = 32
+MOST_CLIENTS = 64
+GRACE_SECONDS = 0.25  # in which a new client is not pushed out
 LONGEST_LINE = 65536  # bytes
 MOST_OUTPUT = 65536  # bytes: an answer goes on when less is waiting to be sent
 LINE_SECONDS = 10.0  # from the first byte of a request to its last
@@ -50,7 +52,7 @@ class _Client:
         self.outbox = bytearray()
         self.answer: Optional[Answer] = None
         self.due: Optional[float] = None  # when the answer goes on; None: when woken
-        self.since = now  # of the last progress
+        self.began = self.since = now  # since: of the last progress
         self.has_ended = False  # it sends no more
         self.interest = 0
 
@@ -196,29 +198,44 @@ class LineServer:
         return max(_REST, min(times) - time.monotonic()) if times else None
 
     def _accept(self) -> None:
-        """Take new clients; read each one's request before the next may push it out."""
+        """Take new clients, and the request of each if it has come."""
         for _ in range(MOST_CLIENTS):
+            now = time.monotonic()
+            if not self._has_room(now):
+                began = min(client.began for client in self._clients)
+                self._accept_later(began + GRACE_SECONDS)
+                return
             try:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError:  # no descriptor left, or no memory
-                self._selector.unregister(self._listener)
-                self._resumes = time.monotonic() + _PAUSE
+                self._accept_later(now + _PAUSE)
                 return
             sock.setblocking(False)
             if len(self._clients) >= MOST_CLIENTS:
-                self._drop(self._most_silent())
-            now = time.monotonic()
+                self._drop(self._most_silent(now))
             client = _Client(sock, now)
             self._clients.add(client)
             self._guarded(self._exchange, client, selectors.EVENT_READ)
             if client in self._clients:
                 self._guarded(self._go_on, client, now)
 
-    def _most_silent(self) -> _Client:
-        silent = [client for client in self._clients if client.is_silent()]
-        return min(silent or self._clients, key=lambda client: client.since)
+    def _accept_later(self, when: float) -> None:
+        self._selector.unregister(self._listener)
+        self._resumes = when
+
+    def _has_room(self, now: float) -> bool:
+        return len(self._clients) < MOST_CLIENTS or bool(self._known(now))
+
+    def _known(self, now: float) -> list[_Client]:
+        """Return the clients that have had time to ask."""
+        return [it for it in self._clients if it.began + GRACE_SECONDS <= now]
+
+    def _most_silent(self, now: float) -> _Client:
+        known = self._known(now)
+        silent = [client for client in known if client.is_silent()]
+        return min(silent or known, key=lambda client: client.since)
 
     def _take_wakes(self) -> None:
         with contextlib.suppress(OSError):

@@ -98,7 +98,7 @@ def serve(path: _unix_listener.Path) -> ControlServer:
 
     One daemon thread of ours serves it, and waits for nobody: no connection of the
     program waits for a request. A client has 10 s to send a request (64 KiB at most)
-    and 10 s to take some of an answer; there are 32 clients at most, and one more
+    and 10 s to take some of an answer; there are 64 clients at most, and one more
     pushes out the one that has been silent longest. A follower that is a thousand
     events behind is told so and must ask again. While there are followers, each event
     is reported as to an ``on_event()`` handler.

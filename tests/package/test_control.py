@@ -446,6 +446,16 @@ def test_clients_that_do_nothing_keep_nobody_out(server):
         client.close()
 
 
+def test_a_client_that_has_just_come_is_not_pushed_out(server, monkeypatch):
+    monkeypatch.setattr(_line_server, "GRACE_SECONDS", 20.0)
+    honest = Client(server.path)
+    crowd = [Client(server.path) for _ in range(2 * _line_server.MOST_CLIENTS)]
+    time.sleep(0.05)
+    assert honest.ask(do="totals")["ok"]
+    for client in (honest, *crowd):
+        client.close()
+
+
 def test_what_is_not_read_is_not_kept(server, monkeypatch):
     """A client asks and asks, and takes no answer."""
     monkeypatch.setattr(_line_server, "STALL_SECONDS", 0.5)

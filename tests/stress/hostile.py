@@ -156,11 +156,13 @@ class Traffic:
         pykeyupdate.manage(client, policy=pykeyupdate.RekeyPolicy(sent_records=100))
         pykeyupdate.manage(server, limits=None)
         ours, theirs = socket.socketpair()
-        self.echo = threading.Thread(target=self.send_back, args=(server, theirs))
+        self.echo = threading.Thread(
+            target=self.send_back, args=(server, theirs), daemon=True
+        )
         self.echo.start()
         self.tls = client.wrap_socket(ours, server_hostname="localhost")
         self.trips, self.is_over = [], False
-        self.thread = threading.Thread(target=self.talk)
+        self.thread = threading.Thread(target=self.talk, daemon=True)
         self.thread.start()
 
     def send_back(self, context, plain):
