@@ -14,7 +14,7 @@ _BEGINNING = "its first handshake is not complete"
 PASSING = _INHERITED, _BEGINNING
 """Obstacles of connections that nothing need be done about."""
 _TURN = 0.001  # seconds without letting other threads run
-_PAUSE = 0.00002  # seconds: any pause lets a thread that waits for the GIL have it
+_PAUSE = 0.0002  # seconds, in which a thread that waits for the GIL takes it
 
 
 class _Values(NamedTuple):
