@@ -237,12 +237,12 @@ class PeerLimits:
     """How much a peer may make a managed connection do. ``None`` turns a limit off.
 
     OpenSSL processes any number of KeyUpdate messages (10 to 50 microseconds each, and
-    an answer if one is requested) and, if renegotiation is allowed at all, any number
-    of handshakes. A peer that exceeds a limit is cut off in the middle of the
-    ``SSL_read()`` that processes its messages: OpenSSL reads no further record, the
-    next read or write raises ``PeerLimitError`` (an ``ssl.SSLError``), one warning is
-    logged, and the connection can only be closed. Data received before is still
-    returned.
+    an answer if one is requested) and session tickets and, if renegotiation is allowed
+    at all, any number of handshakes, each for any time. A peer that exceeds a limit is
+    cut off in the middle of the ``SSL_read()`` that processes its messages: OpenSSL
+    reads no further record, the next read or write raises ``PeerLimitError`` (an
+    ``ssl.SSLError``), one warning is logged, and the connection can only be closed.
+    Data received before is still returned.
 
     key_updates, key_update_window_seconds
         How many KeyUpdate messages may arrive in the window (480 in 60 s: GnuTLS's 8 in
@@ -256,6 +256,20 @@ class PeerLimits:
     renegotiations, renegotiation_window_seconds
         How many renegotiations (TLS 1.2 and below) the peer may begin in the window,
         refused ones included (3 in 600 s: Node.js's defaults).
+    renegotiation_seconds
+        How long one renegotiation may take, whoever began it (600.0: a person may have
+        to find a smart card and its PIN). The time begins when both ends are in it: on
+        a server when the ClientHello has come, on a client when the ServerHello has. (A
+        server that does not look at our ClientHello is like one that does not read at
+        all, and may be busy sending data; for this, a socket has its timeout.) It is
+        checked before each read and write. A peer that sends nothing wakes nobody: a
+        ``recv()`` that waits for it goes on waiting, as long as the socket's timeout
+        lets it, and the call after it raises. ``None``: any time.
+    session_tickets, session_ticket_window_seconds
+        How many NewSessionTicket messages (TLS 1.3) a server may send in the window
+        (1000 in 60 s: an OpenSSL server sends 2 after the handshake and 2 more after
+        each request for a certificate, and a client can ask for 255 at once, RFC 9149).
+        It is a bucket, as for ``key_updates``, so a connection may last for years.
     renegotiation
         ``"freely"`` (default) keeps to the context's options and the limit above;
         ``"once"`` forbids renegotiation after the peer's first; ``"never"`` forbids it
@@ -268,7 +282,8 @@ class PeerLimits:
     type, ``ValueError`` for one out of range (a window is at least a second, and may be
     a ``datetime.timedelta``). It is immutable: any thread may use it.
 
-    Source: RFC 9846 section 4.7.3, RFC 5246 section 7.2.2, SSL_set_options(3).
+    Source: RFC 9846 sections 4.7.1 and 4.7.3, RFC 9149, RFC 5246 section 7.2.2,
+    SSL_set_options(3).
     """
 
     key_updates: Optional[int]
@@ -276,6 +291,9 @@ class PeerLimits:
     key_updates_in_a_row: Optional[int]
     renegotiations: Optional[int]
     renegotiation_window_seconds: float
+    renegotiation_seconds: Optional[float]
+    session_tickets: Optional[int]
+    session_ticket_window_seconds: float
     renegotiation: Literal["never", "once", "freely"]
 
     def __init__(  # noqa: PLR0913
@@ -286,15 +304,29 @@ class PeerLimits:
         key_updates_in_a_row: Optional[int] = 32,
         renegotiations: Optional[int] = 3,
         renegotiation_window_seconds: Seconds = 600.0,
+        renegotiation_seconds: Optional[Seconds] = 600.0,
+        session_tickets: Optional[int] = 1000,
+        session_ticket_window_seconds: Seconds = 60.0,
         renegotiation: Literal["never", "once", "freely"] = "freely",
     ) -> None:
         values: dict[str, Any] = dict(locals())
         del values["self"]
         of = type(self).__name__
-        for name in ("key_updates", "key_updates_in_a_row", "renegotiations"):
+        for name in (
+            "key_updates",
+            "key_updates_in_a_row",
+            "renegotiations",
+            "session_tickets",
+        ):
             values[name] = _arguments.check_count(of, name, values[name], least=0)
-        for name in ("key_update_window_seconds", "renegotiation_window_seconds"):
+        for name in (
+            "key_update_window_seconds",
+            "renegotiation_window_seconds",
+            "session_ticket_window_seconds",
+        ):
             values[name] = _arguments.seconds(of, name, values[name], _arguments.WINDOW)
+        name = "renegotiation_seconds"
+        values[name] = _arguments.seconds_or_none(of, name, values[name])
         values["renegotiation"] = _arguments.check_word(
             of, "renegotiation", renegotiation, _MODES
         )
@@ -333,9 +365,12 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
         "min_interval": _microseconds(policy.min_interval_seconds),
         "key_update_window": _microseconds(limits.key_update_window_seconds),
         "renegotiation_window": _microseconds(limits.renegotiation_window_seconds),
+        "renegotiation_time": _microseconds(limits.renegotiation_seconds),
+        "session_ticket_window": _microseconds(limits.session_ticket_window_seconds),
         "key_updates": _count(limits.key_updates, _ANY_NUMBER),
         "key_updates_in_a_row": _count(limits.key_updates_in_a_row, _ANY_NUMBER),
         "renegotiations": _count(limits.renegotiations, _ANY_NUMBER),
+        "session_tickets": _count(limits.session_tickets, _ANY_NUMBER),
         "jitter": float(policy.jitter),
         "aead_limit": policy.aead_limit,
         "request_peer": policy.request_peer,
@@ -378,6 +413,10 @@ def _microseconds(seconds: Optional[float]) -> int:
 
 _NO_POLICY = RekeyPolicy(aead_limit=False)
 _UNLIMITED = PeerLimits(
-    key_updates=None, key_updates_in_a_row=None, renegotiations=None
+    key_updates=None,
+    key_updates_in_a_row=None,
+    renegotiations=None,
+    renegotiation_seconds=None,
+    session_tickets=None,
 )
 DEFAULT = make_rules(RekeyPolicy(), PeerLimits())

@@ -107,6 +107,8 @@ class CutOff(NamedTuple):
     key_updates: int
     key_updates_in_a_row: int
     renegotiations: int
+    renegotiation_seconds: int
+    session_tickets: int
 
 
 class ConnectionStats(NamedTuple):

@@ -30,6 +30,7 @@ ku_counted_read(const struct ku_tls *tls, char *data, size_t room, size_t *done)
 {
     int begins = begins_record(tls);
     *done = 0;
+    ku_ledger_check_renegotiation(tls);
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_read_ex(tls->ssl, data, room, done) != 1) {
         return failed_io(tls);
@@ -45,6 +46,7 @@ ku_counted_write(const struct ku_tls *tls, const char *data, size_t length,
                  size_t *done)
 {
     *done = 0;
+    ku_ledger_check_renegotiation(tls);
     ku_clear_errors(tls->libssl);
     int result = tls->libssl->SSL_write_ex(tls->ssl, data, length, done);
     struct ku_outcome outcome = result == 1 ? ku_ok(0) : failed_io(tls);
@@ -59,6 +61,7 @@ ku_counted_peek(const struct ku_tls *tls)
 {
     int begins = begins_record(tls);
     char first;
+    ku_ledger_check_renegotiation(tls);
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_peek(tls->ssl, &first, 1) <= 0) {
         return failed_io(tls);

@@ -635,6 +635,17 @@ note_update_received(const struct ku_tls *tls)
     }
 }
 
+static void
+note_ticket_received(const struct ku_tls *tls)
+{
+    struct ku_ledger *ledger = tls->ledger;
+    const struct ku_rules *rules = &ledger->rules;
+    if (exceeds_rate(&ledger->tickets_until, rules->session_ticket_window,
+                     rules->session_tickets)) {
+        cut_off_peer(tls, KU_LIMIT_SESSION_TICKETS);
+    }
+}
+
 /* The type of a KeyUpdate is set before OpenSSL builds the message, while the state is
    KU_STATE_READY, and is gone once the message is built. */
 static void
@@ -647,6 +658,7 @@ note_state(const struct ku_tls *tls)
         break;
     case KU_STATE_SENT_KEY_UPDATE: note_update_sent(tls); break;
     case KU_STATE_READ_KEY_UPDATE: note_update_received(tls); break;
+    case KU_STATE_READ_TICKET: note_ticket_received(tls); break;
     default: break;
     }
 }
@@ -670,9 +682,35 @@ note_handshake_start(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
     ledger->renegotiates = ledger->connected;
+    ledger->renegotiation_began = ku_ledger_clock();
     if (ledger->connected && !ku_renegotiates(tls)) {
         ledger->by_peer = 1;
         count_peer_renegotiation(tls);
+    }
+}
+
+/* A server waits for its client from the ClientHello on.  A client's time begins when it
+   has the server's answer: until then the server may still be sending data, for as long
+   as it likes, and has not looked.  (Between a server's own HelloRequest and the
+   ClientHello, OpenSSL is not "in init".)
+
+   Bytes that complete no message call no callback.  So this is asked before each step,
+   not in the info callback. */
+void
+ku_ledger_check_renegotiation(const struct ku_tls *tls)
+{
+    struct ku_ledger *ledger = tls->ledger;
+    if (ledger == NULL || !ledger->renegotiates || ledger->why_cut != NULL
+        || ledger->rules.renegotiation_time == KU_NEVER
+        || tls->libssl->SSL_is_init_finished(tls->ssl)) {
+        return;
+    }
+    ku_time now = ku_ledger_clock();
+    if (ku_tls_state(tls) == KU_STATE_SENT_HELLO) {
+        ledger->renegotiation_began = now;
+    }
+    else if (now - ledger->renegotiation_began > ledger->rules.renegotiation_time) {
+        cut_off_peer(tls, KU_LIMIT_RENEGOTIATION_SECONDS);
     }
 }
 

@@ -53,9 +53,12 @@
     X(TIME, min_interval)           \
     X(TIME, key_update_window)      \
     X(TIME, renegotiation_window)   \
+    X(TIME, renegotiation_time)     \
+    X(TIME, session_ticket_window)  \
     X(NUMBER32, key_updates)        \
     X(NUMBER32, key_updates_in_a_row) \
     X(NUMBER32, renegotiations)     \
+    X(NUMBER32, session_tickets)    \
     X(FRACTION, jitter)             \
     X(BYTE, aead_limit)             \
     X(BYTE, request_peer)           \
@@ -139,7 +142,8 @@ struct ku_ledger {
     struct ku_keys sent, received;
     uint64_t cipher_records; /* what the cipher suite allows */
     ku_time last_update, last_io, last_data;
-    ku_time updates_until, renegotiations_until, row_began;
+    ku_time updates_until, renegotiations_until, tickets_until, row_began;
+    ku_time renegotiation_began; /* both sides are in it since then */
     uint64_t random;
     uint64_t options_before;
     const char *why_cut;   /* the limit that the peer exceeded, or NULL */
@@ -212,6 +216,10 @@ void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins
 
 /* Count a record that has been begun, and of which nothing has been read. */
 void ku_ledger_count_begun(struct ku_ledger *ledger);
+
+/* Before OpenSSL reads or writes: cut the peer off if it has been in a renegotiation for
+   too long. */
+void ku_ledger_check_renegotiation(const struct ku_tls *tls);
 
 /* Occupy an SSLObject, inside a critical section: one thread at a time may, and not in
    a callback of its own.  Returns KU_OK, KU_BUSY, KU_IN_CALLBACK or KU_FORKED.  After

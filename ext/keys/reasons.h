@@ -24,7 +24,9 @@
 #define KU_LIMITS(X)                                   \
     X(KU_LIMIT_KEY_UPDATES, key_updates)                  \
     X(KU_LIMIT_KEY_UPDATES_IN_A_ROW, key_updates_in_a_row) \
-    X(KU_LIMIT_RENEGOTIATIONS, renegotiations)
+    X(KU_LIMIT_RENEGOTIATIONS, renegotiations)            \
+    X(KU_LIMIT_RENEGOTIATION_SECONDS, renegotiation_seconds) \
+    X(KU_LIMIT_SESSION_TICKETS, session_tickets)
 
 /* Why a policy cannot have the new keys that it wants. */
 #define KU_CAUSES(X)                                              \

@@ -145,9 +145,10 @@ struct ku_libssl {
 #undef KU_MEMBER
     unsigned long version; /* OpenSSL_version_num(): 0xMNN00PP0, 0x101010PPf */
     int ktls_can_rekey;    /* this OpenSSL and this kernel can change kTLS keys */
-    /* SSL_get_state() on a side that has built, or read, a KeyUpdate message; learnt at
-       import (states.c) where SSL_state_string() is missing. */
-    int sent_key_update[2], read_key_update[2];
+    /* SSL_get_state() on a side that has built, or read, a KeyUpdate message, and on a
+       client that has read a NewSessionTicket, or sent its ClientHello; learnt at import
+       (states.c) where SSL_state_string() is missing. */
+    int sent_key_update[2], read_key_update[2], read_ticket, sent_hello;
 };
 
 /* Bind the table to the libssl that the interpreter's `_ssl` uses.  Returns a new dict

@@ -17,6 +17,8 @@ static const struct {
     {"TWSKU", KU_STATE_SENT_KEY_UPDATE}, /* written by a server */
     {"TRCKU", KU_STATE_READ_KEY_UPDATE}, /* read from a client */
     {"TRSKU", KU_STATE_READ_KEY_UPDATE}, /* read from a server */
+    {"TRST", KU_STATE_READ_TICKET},
+    {"TWCH", KU_STATE_SENT_HELLO},
 };
 
 /* Is it this name?  Names of five letters end in a blank ("SSLOK "), or did once. */
@@ -59,7 +61,9 @@ state_by_number(const struct ku_tls *tls)
             return KU_STATE_READ_KEY_UPDATE;
         }
     }
-    return KU_STATE_OTHER;
+    return number == libssl->read_ticket  ? KU_STATE_READ_TICKET
+           : number == libssl->sent_hello ? KU_STATE_SENT_HELLO
+                                          : KU_STATE_OTHER;
 }
 
 enum ku_tls_state
@@ -76,7 +80,13 @@ ku_tls_state(const struct ku_tls *tls)
 static ku_mutex proof_lock = KU_MUTEX_INITIALIZER;
 static struct ku_libssl *proof_libssl;
 static SSL *proof_sides[2];
-static enum moment { ELSE, SENDING, READING, MOMENTS } moment; /* of a KeyUpdate */
+static enum moment {
+    ELSE,
+    TAKING_TICKETS, /* the client's */
+    SENDING,        /* a KeyUpdate */
+    READING,        /* a KeyUpdate */
+    MOMENTS
+} moment;
 static unsigned int states_seen[2];       /* bits of enum ku_tls_state */
 static uint64_t numbers_seen[MOMENTS][2]; /* bits of SSL_get_state() */
 
@@ -159,21 +169,31 @@ prepare_side(int side)
     proof_libssl->SSL_set_info_callback(ssl, note_state_seen);
 }
 
-static int
-shake_hands(void)
+/* Have the client send its ClientHello. */
+static void
+say_hello(void)
 {
-    int done[2] = {0, 0};
     SSL *client = proof_sides[KU_CLIENT];
     (void)proof_libssl->SSL_set_session_id_context(client, NULL, 0); /* as the PSK's */
     proof_libssl->SSL_set_psk_use_session_callback(client, offer_psk);
     proof_libssl->SSL_set_psk_find_session_callback(proof_sides[KU_SERVER], accept_psk);
+    (void)proof_libssl->SSL_do_handshake(client);
+    if (proof_libssl->SSL_state_string == NULL) {
+        proof_libssl->sent_hello = proof_libssl->SSL_get_state(client);
+    }
+}
+
+static int
+shake_hands(void)
+{
+    int done[2] = {0, 0};
     for (int i = 0; i < 3; i++) {
-        for (int side = KU_CLIENT; side <= KU_SERVER; side++) {
+        for (int side = KU_SERVER; side >= KU_CLIENT; side--) {
             done[side] = proof_libssl->SSL_do_handshake(proof_sides[side]) == 1;
         }
     }
     return done[KU_CLIENT] && done[KU_SERVER]
-           && proof_libssl->SSL_version(client) == TLS1_3_VERSION;
+           && proof_libssl->SSL_version(proof_sides[KU_CLIENT]) == TLS1_3_VERSION;
 }
 
 /* Send one byte from one side to the other. */
@@ -184,6 +204,15 @@ send_byte(int from, int to)
     size_t n;
     (void)proof_libssl->SSL_write_ex(proof_sides[from], &byte, 1, &n);
     (void)proof_libssl->SSL_read_ex(proof_sides[to], &byte, 1, &n);
+}
+
+/* The same from the server, behind its session tickets. */
+static void
+send_tickets(void)
+{
+    moment = TAKING_TICKETS;
+    send_byte(KU_SERVER, KU_CLIENT);
+    moment = ELSE;
 }
 
 /* The same, behind a KeyUpdate that is scheduled or owed. */
@@ -199,13 +228,15 @@ send_key_update(int from, int to)
     moment = ELSE;
 }
 
-/* Did both sides pass through both states? */
+/* Did both sides pass through both states of a KeyUpdate, and the client through that
+   of a ticket? */
 static int
 names_hold(void)
 {
     const unsigned int both =
         1u << KU_STATE_SENT_KEY_UPDATE | 1u << KU_STATE_READ_KEY_UPDATE;
-    return (states_seen[KU_CLIENT] & both) == both
+    const unsigned int all = both | 1u << KU_STATE_READ_TICKET;
+    return (states_seen[KU_CLIENT] & all) == all
            && (states_seen[KU_SERVER] & both) == both;
 }
 
@@ -230,7 +261,8 @@ number_of(enum moment which, int side)
 static int
 learn_numbers(void)
 {
-    int learnt = 1;
+    proof_libssl->read_ticket = number_of(TAKING_TICKETS, KU_CLIENT);
+    int learnt = proof_libssl->read_ticket >= 0;
     for (int side = KU_CLIENT; side <= KU_SERVER; side++) {
         int sent = number_of(SENDING, side), read = number_of(READING, side);
         proof_libssl->sent_key_update[side] = sent;
@@ -248,18 +280,24 @@ both_are(enum ku_tls_state state)
 
 enum proof { NOT_PROVED = -1, REFUTED, PROVED };
 
-/* Check the states before the handshake, after it, while the client requests a key
-   update and the server answers it, and after one side received what is not TLS. */
+/* Check the states before the handshake, behind the ClientHello, after the handshake,
+   while tickets come, while the client requests a key update and the server answers it,
+   and after one side received what is not TLS. */
 static enum proof
 prove_states(void)
 {
     int hold = both_are(KU_STATE_BEFORE);
-    if (proof_libssl->SSL_key_update == NULL || !shake_hands()) {
+    if (proof_libssl->SSL_key_update == NULL) {
         return NOT_PROVED;
     }
-    send_byte(KU_SERVER, KU_CLIENT); /* and the session tickets before it */
-    hold = hold && both_are(KU_STATE_READY);
+    say_hello();
+    hold = hold && state_of_side(KU_CLIENT) == KU_STATE_SENT_HELLO;
+    if (!shake_hands()) {
+        return NOT_PROVED;
+    }
     states_seen[KU_CLIENT] = states_seen[KU_SERVER] = 0;
+    send_tickets();
+    hold = hold && both_are(KU_STATE_READY);
     (void)proof_libssl->SSL_key_update(proof_sides[KU_CLIENT],
                                        SSL_KEY_UPDATE_REQUESTED);
     send_key_update(KU_CLIENT, KU_SERVER);
@@ -270,6 +308,17 @@ prove_states(void)
     (void)proof_libssl->BIO_write(bio, "this is no TLS at all", 21);
     send_byte(KU_SERVER, KU_CLIENT);
     return hold && state_of_side(KU_CLIENT) == KU_STATE_FAILED ? PROVED : REFUTED;
+}
+
+/* A configuration may say that servers give none (NumTickets). */
+static void
+allow_tickets(PyObject *context, int side)
+{
+    PyObject *number = side == KU_SERVER ? PyLong_FromLong(1) : NULL;
+    if (number != NULL && PyObject_SetAttrString(context, "num_tickets", number) < 0) {
+        PyErr_Clear(); /* no TLS 1.3 */
+    }
+    Py_XDECREF(number);
 }
 
 /* Two _ssl connections, a client and a server, each writing to the MemoryBIO that the
@@ -286,6 +335,7 @@ make_pair(PyObject *_ssl)
         PyObject *context =
             PyObject_CallMethod(_ssl, "_SSLContext", "i", PROTOCOLS[side]);
         if (context != NULL) {
+            allow_tickets(context, side);
             pair[side] = PyObject_CallMethod(context, "_wrap_bio", "OOi", bios[side],
                                              bios[!side], side);
             Py_DECREF(context);

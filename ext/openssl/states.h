@@ -3,8 +3,8 @@
    By name, SSL_state_string(), where the library has this function: the names have been
    the same from 1.1.1 to 4.0 (ssl_stat.c).  An interpreter into which OpenSSL is linked
    statically lacks it.  There, the state is a number, SSL_get_state(), and a private
-   function tells whether the connection has failed.  The numbers of the two states of a
-   key update differ between versions (3.0 and 3.2), so they are learnt.
+   function tells whether the connection has failed.  The numbers of the states that
+   matter here differ between versions (3.0 and 3.2), so they are learnt.
 
    Of the extension only states.c knows names and numbers, and it proves either when the
    module is imported: the names wherever TLS 1.3 can be had, and the numbers always.
@@ -22,6 +22,8 @@ enum ku_tls_state {
     KU_STATE_FAILED,          /* a fatal error; stays so forever */
     KU_STATE_SENT_KEY_UPDATE, /* the message is built; its bytes may be half sent */
     KU_STATE_READ_KEY_UPDATE, /* the peer's message has been read completely */
+    KU_STATE_READ_TICKET,     /* so has a NewSessionTicket */
+    KU_STATE_SENT_HELLO,      /* a ClientHello is sent, and not answered yet */
 };
 
 enum ku_tls_state ku_tls_state(const struct ku_tls *tls);

@@ -328,6 +328,7 @@ call_inner(struct ku_io *io, const char *method)
     if (occupy_object(io) < 0) {
         return NULL;
     }
+    ku_ledger_check_renegotiation(&io->tls);
     PyObject *result = PyObject_CallMethod(io->inner, method, NULL);
     vacate_object(io);
     if (io->tls.ledger->why_cut != NULL

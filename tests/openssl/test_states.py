@@ -74,7 +74,11 @@ def test_states_are_proved_here():
 @needs_names
 @pytest.mark.parametrize("new", [b"OTHER", b"%sP"])
 @pytest.mark.parametrize(
-    "name", [b"PINIT", b"SSLOK", b"SSLERR", b"TWCKU", b"TWSKU", b"TRCKU", b"TRSKU"]
+    "name",
+    [
+        *(b"PINIT", b"SSLOK", b"SSLERR", b"TRST", b"TWCH"),
+        *(b"TWCKU", b"TWSKU", b"TRCKU", b"TRSKU"),
+    ],
 )
 def test_a_state_of_another_name_is_refused(name, new):
     with renamed(name, new.replace(b"%s", name)):
@@ -84,15 +88,18 @@ def test_a_state_of_another_name_is_refused(name, new):
 
 
 def test_numbers_are_learnt():
-    """They are public, though no promise: TLS_ST_*_KEY_UPDATE in openssl/ssl.h."""
+    """They are public, though no promise: TLS_ST_*_KEY_UPDATE, TLS_ST_CR_SESSION_TICKET
+    and TLS_ST_CW_CLNT_HELLO in openssl/ssl.h."""
     with by_number():
         assert _keyupdate.prove_states() is True
-        first = 46 if _keyupdate.libssl["version_number"] >= 0x30200000 else 42
-        assert libssl_table.learnt_numbers() == [first + 1, first, first + 3, first + 2]
+        is_new = _keyupdate.libssl["version_number"] >= 0x30200000
+        first, ticket = (46, 10) if is_new else (42, 9)
+        updates = [first + 1, first, first + 3, first + 2]
+        assert libssl_table.learnt_numbers() == [*updates, ticket, ticket + 3]
 
 
 def seen_numbers():
-    """Return the four of a KeyUpdate, and all others that the proof meets."""
+    """Return those that are learnt, and all others that the proof meets."""
     seen = set()
 
     def note(ssl):
@@ -107,9 +114,10 @@ def seen_numbers():
 
 
 @pytest.mark.parametrize("taken_for", ["ready", "of the handshake", "each other", 64])
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_other_numbers_are_refused(taken_for, which):
-    """Of a KeyUpdate: sent by client, by server, read by client, by server."""
+    """Of a KeyUpdate, sent by client, by server, read by client, by server; and of a
+    ticket."""
     learnt, (_before, ready, *others) = seen_numbers()
     instead = {
         "ready": ready,
@@ -191,6 +199,8 @@ ssl_conf = modules
 system_default = of_all_contexts
 [of_all_contexts]
 MaxProtocol = TLSv1.2
+NumTickets = 0
+Options = -SessionTicket
 Ciphersuites = TLS_AES_256_GCM_SHA384
 """
 

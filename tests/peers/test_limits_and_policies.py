@@ -171,6 +171,28 @@ def test_our_own_peer_asks_200_times(make_contexts, make_server, rules, is_untro
         assert is_untroubled(server.sockets[0])
 
 
+@pytest.mark.parametrize(("tickets", "most"), [("20", 20), ("255", None)])
+def test_s_server_gives_many_tickets(
+    s_server, rules, read_until, is_untroubled, tickets, most
+):
+    """255 is the most for which a client can ask (RFC 9149)."""
+    if most is not None:
+        rules.update(limits=PeerLimits(session_tickets=most))
+    server, client, witness = s_server("tls13", "-num_tickets", tickets)
+    server.type("data")
+    read_until(client, lambda data: b"data" in data)
+    assert witness.said("client", "received").count("NewSessionTicket") == int(tickets)
+    assert is_untroubled(client)
+
+
+def test_s_server_gives_too_many_tickets(s_server, rules, read_until):
+    rules.update(limits=PeerLimits(session_tickets=20))
+    _, client, witness = s_server("tls13", "-num_tickets", "40")
+    with pytest.raises(PeerLimitError, match=r"PeerLimits\.session_tickets"):
+        read_until(client, lambda _: False)
+    assert witness.said("client", "received").count("NewSessionTicket") == 21
+
+
 def test_s_client_renegotiates_three_times(s_client, read_until, is_untroubled):
     client, server, witness = s_client("tls12")
     client.type("before")

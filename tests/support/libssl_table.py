@@ -111,9 +111,10 @@ def version(number):
 
 
 def learnt_numbers():
-    """Return SSL_get_state() of a KeyUpdate: sent by client, server; read by these."""
+    """Return SSL_get_state() of a KeyUpdate, sent by client and server, and read by
+    these; of a ticket that is read, and of a ClientHello that is sent."""
     behind = _VERSION * WORD + ctypes.sizeof(ctypes.c_ulong)  # half a word on Windows
-    _ktls, *numbers = (ctypes.c_int * 5).from_buffer(state(), behind)
+    _ktls, *numbers = (ctypes.c_int * 7).from_buffer(state(), behind)
     return numbers
 
 
