@@ -270,7 +270,7 @@ def note(
     level: str,
     text: str,
     *values: object,
-    failure: Optional[Exception] = None,
+    failure: Optional[BaseException] = None,
     extra: Optional[dict[str, Optional[str]]] = None,
 ) -> None:
     """Log a line. Print the exception of a logging handler that raises.

@@ -24,9 +24,9 @@ import ssl
 import sys
 import weakref
 from types import FrameType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
-from . import _keyupdate
+from . import _idle_sockets, _keyupdate
 from ._describing import Described, describe, pack
 from ._methods import Methods
 from ._originals import OBJECT, SOCKET
@@ -215,6 +215,7 @@ class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):
     _session: Any
 
     _rules: Rules
+    _forget: Optional[Callable[[], None]] = None
     _sslobj: Optional[_keyupdate.Duplex]
     _peer: Any = None
     _label: Optional[str] = None
@@ -266,11 +267,24 @@ class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):
         _keyupdate.open_ledger(inner, self._rules.numbers)
         duplex = _keyupdate.Duplex(inner, self)
         _sockets.add(self)
+        self._adopt()
         return duplex
+
+    def _adopt(self) -> None:
+        """Have this process change idle keys: it made the socket, or inherits it."""
+        policy = self._rules.policy
+        if policy is not None and policy.rotate_idle:
+            self._forget = _idle_sockets.watch(self)
 
     def _send_close_notify(self) -> None:
         _keyupdate.close_notify(self, "write")
         self._renew("write")
+
+    def _give_up(self) -> None:
+        """End the connection, because its key is too old."""
+        duplex = self._sslobj
+        if duplex is not None:
+            duplex.give_up("write")
 
     def _renew(self, function: str) -> None:
         """Get new keys if they are due, and send all output, without waiting."""
@@ -286,6 +300,8 @@ class SSLSocket(Described, Methods, _keyupdate.ManagedSocket, SOCKET):
 
     def _real_close(self) -> None:
         duplex = getattr(self, "_sslobj", None)
+        if self._forget is not None:
+            self._forget()
         # At exit, Python may have stopped a thread in the middle of a step.
         if duplex is not None and not sys.is_finalizing():
             duplex.close(self)

@@ -4,9 +4,9 @@ Theory of operation. OpenSSL never changes keys by itself, and it processes as m
 updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` say what
 a managed connection does about that. They are numbers. The extension keeps them with
 each connection (``ext/keys/ledger.c``) and checks them just before a write and after a
-read, in the thread that does either (``ext/keys/policy.c``). No Python code runs while
-nothing is due. The extension calls ``act_on_impossible()`` when keys must change and
-cannot.
+read, in the thread that does either (``ext/keys/policy.c``). Idle connections are
+looked at when a key is due (``_idle_sockets.py``). No Python code runs while nothing is
+due. The extension calls ``act_on_impossible()`` when keys must change and cannot.
 """
 
 from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, Union
@@ -29,6 +29,7 @@ OnImpossible = Union[
 NO_LIMIT = 2**64 - 1
 _ANY_NUMBER = 2**32 - 1
 _OFF = -1
+_FREQUENT = 1.0  # seconds
 _MODES = ("never", "once", "freely")
 _ACTIONS = ("raise", "close", "ignore")
 
@@ -60,6 +61,25 @@ class RekeyPolicy:
     age_seconds
         How old a key may be when data is sent or received under it (``None``). The peer
         is asked after a sixth more, when it sends data under such a key.
+    rotate_idle
+        Change a key at ``age_seconds`` although nobody reads or writes, too (``False``,
+        because it needs a thread of ours, and some peers take a message on an idle
+        connection for its end: an HTTP client drops such a connection from its pool and
+        opens another). TLS 1.3 only: a renegotiation needs an owner that reads.
+        For sockets there is one daemon thread for the process. It starts with the
+        first such connection, sleeps until the next key is due, never waits for a peer,
+        and ends with the last. For event loops: ``aio.keep_fresh()``. Only our key
+        is changed; the peer is not asked unless ``request_peer`` says so, and then no
+        further update is sent until it has answered. ``on_event()`` handlers and
+        ``on_impossible`` are called in that thread, and delay it.
+    max_key_age_seconds
+        How old our key may be at most (``None``). What ``age_seconds`` could not change
+        by then (the peer has not answered a request; TLS 1.2) sends nothing more: the
+        next write does what ``on_impossible`` says. With ``rotate_idle`` that happens
+        while the connection is idle: ``"close"`` sends a close_notify and ends it, and
+        the owner's next call raises ``RekeyImpossibleError``; a function is called.
+        At least ``age_seconds`` and ``min_interval_seconds``; without ``age_seconds``,
+        keys are changed at this age. An age counts from when this side made the key.
     idle_seconds
         After so long without data, the next write begins with a new key (``None``).
     min_interval_seconds
@@ -128,6 +148,8 @@ class RekeyPolicy:
     received_bytes: Optional[int]
     age_seconds: Optional[float]
     idle_seconds: Optional[float]
+    rotate_idle: bool
+    max_key_age_seconds: Optional[float]
     min_interval_seconds: float
     request_peer: bool
     jitter: float
@@ -144,6 +166,8 @@ class RekeyPolicy:
         received_bytes: Optional[int] = None,
         age_seconds: Optional[Seconds] = None,
         idle_seconds: Optional[Seconds] = None,
+        rotate_idle: bool = False,
+        max_key_age_seconds: Optional[Seconds] = None,
         min_interval_seconds: Seconds = 1.0,
         request_peer: bool = False,
         jitter: float = 0.0,
@@ -157,7 +181,7 @@ class RekeyPolicy:
         for direction in ("sent", "received"):
             for name in (f"{direction}_records", f"{direction}_bytes"):
                 values[name] = _arguments.check_count(of, name, values[name], least=1)
-        for name in ("age_seconds", "idle_seconds"):
+        for name in ("age_seconds", "idle_seconds", "max_key_age_seconds"):
             values[name] = _arguments.seconds_or_none(of, name, values[name])
         name = "min_interval_seconds"
         values[name] = _arguments.seconds(of, name, values[name])
@@ -165,8 +189,9 @@ class RekeyPolicy:
         values["jitter"] = _arguments.check_number(
             of, "jitter", jitter, wanted, lambda part: 0 <= part < 1
         )
-        for name in ("request_peer", "aead_limit", "renegotiate"):
+        for name in ("request_peer", "aead_limit", "renegotiate", "rotate_idle"):
             _arguments.check_flag(of, name, values[name])
+        _check_ages(of, values)
         if not _arguments.is_function(on_impossible):
             values["on_impossible"] = _arguments.check_word(
                 of,
@@ -221,6 +246,12 @@ class RekeyPolicy:
             "min_interval_seconds": 0.0,
         }
         return cls(**{**tiny, **others})
+
+    def _least_age(self) -> float:
+        """Return the age at which ``rotate_idle`` may change a key, at the earliest."""
+        age = _age(self)
+        assert age is not None  # noqa: S101 (rotate_idle needs one)
+        return age * (1 - self.jitter)
 
     @classmethod
     def _hourly(cls, amount: int, others: dict[str, Any]) -> "RekeyPolicy":
@@ -360,7 +391,8 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
         "sent_bytes": _count(policy.sent_bytes),
         "received_records": _count(policy.received_records),
         "received_bytes": _count(policy.received_bytes),
-        "age": _microseconds(policy.age_seconds),
+        "age": _microseconds(_age(policy)),
+        "most_age": _microseconds(policy.max_key_age_seconds),
         "idle": _microseconds(policy.idle_seconds),
         "min_interval": _microseconds(policy.min_interval_seconds),
         "key_update_window": _microseconds(limits.key_update_window_seconds),
@@ -377,6 +409,29 @@ def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:
         "renegotiate": policy.renegotiate,
         "mode": _MODES.index(limits.renegotiation),
     }
+
+
+def _age(policy: RekeyPolicy) -> Optional[float]:
+    age = policy.age_seconds
+    return policy.max_key_age_seconds if age is None else age
+
+
+def _check_ages(of: str, values: dict[str, Any]) -> None:
+    most, age = values["max_key_age_seconds"], values["age_seconds"]
+    if most is not None:
+        for name in ("age_seconds", "min_interval_seconds"):
+            if values[name] is not None and values[name] > most:
+                raise ValueError(
+                    f"{of}: max_key_age_seconds must be at least {name}, "
+                    f"{values[name]!r}, not {most!r}"
+                )
+    changed_at = most if age is None else age
+    if values["rotate_idle"] and (changed_at is None or changed_at < _FREQUENT):
+        raise ValueError(
+            f"{of}: rotate_idle=True needs age_seconds (or max_key_age_seconds), the "
+            f"age at which an idle key is changed, of at least {_FREQUENT} s, not "
+            f"{changed_at!r}"
+        )
 
 
 def act_on_impossible(conn: Any, function: str, reason: str, cause: str) -> None:

@@ -95,8 +95,12 @@ class Impossible(NamedTuple):
     """The TLS library lacks the function."""
     refused_by_openssl: int
     """OpenSSL refused for good."""
+    needs_owner: int
+    """TLS 1.2 or below: an idle key is older than ``max_key_age_seconds``, and a
+    renegotiation needs an owner that reads."""
     not_yet: int
-    """The cipher suite's limit is reached at a moment when keys cannot be changed."""
+    """The cipher suite's limit, or ``max_key_age_seconds``, is reached at a moment when
+    keys cannot be changed."""
     ended: int
     """The connection has ended."""
 

@@ -3,7 +3,7 @@
 ``RekeyPolicy.tiny()`` has limits that a few messages reach.
 """
 
-from . import _arguments, _keyupdate
+from . import _arguments, _idle_sockets, _keyupdate
 from ._arguments import Seconds
 
 
@@ -11,10 +11,13 @@ def advance_clock(seconds: Seconds) -> None:
     """Advance the clock of ages, intervals and windows, for the whole process.
 
     Keys are then that much older: they reach ``age_seconds`` and ``idle_seconds``, and
-    ``min_interval_seconds`` has passed. seconds is a whole number, up to 100 years, or
-    a ``datetime.timedelta``. Nothing else uses this clock, and it cannot be put back:
-    a negative number or a fraction of a second raises ``ValueError``; a value that is
-    not a number raises ``TypeError``. On the wire: nothing by itself. Thread-safe.
+    ``min_interval_seconds`` has passed. With ``rotate_idle``, idle sockets get new keys
+    at once, but the connections of event loops only at their time. seconds is a whole
+    number, up to 100 years, or a ``datetime.timedelta``. Nothing else uses this clock,
+    and it cannot be put back: a negative number or a fraction of a second raises
+    ``ValueError``; a value that is not a number raises ``TypeError``. On the wire:
+    nothing by itself. Thread-safe.
     """
     number = _arguments.whole_seconds("advance_clock()", "seconds", seconds)
     _keyupdate.put_forward(number)
+    _idle_sockets.look_again()

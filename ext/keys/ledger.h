@@ -49,6 +49,7 @@
     X(NUMBER64, received_records)   \
     X(NUMBER64, received_bytes)     \
     X(TIME, age)                    \
+    X(TIME, most_age)               \
     X(TIME, idle)                   \
     X(TIME, min_interval)           \
     X(TIME, key_update_window)      \

@@ -5,6 +5,7 @@
 #include "openssl/questions.h"
 
 #define BYTES_WHILE_DEFERRED 65536 /* bytes to write before trying again */
+#define SHORTEST_WAIT 1000000      /* microseconds before an idle key is tried again */
 
 /* --- what is due ------------------------------------------------------------------ */
 
@@ -12,6 +13,14 @@ static int
 keys_are_old(const struct ku_keys *keys, ku_time now)
 {
     return keys->max_age != KU_NEVER && now - keys->since >= keys->max_age;
+}
+
+/* Nothing may be sent any more under keys that old. */
+static int
+keys_are_too_old(const struct ku_ledger *ledger, ku_time now)
+{
+    ku_time most = ledger->rules.most_age;
+    return most != KU_NEVER && now - ledger->sent.since >= most;
 }
 
 /* Has the peer used its keys for longer than we would use ours?  Only one request may
@@ -312,7 +321,7 @@ ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
     else if (ku_is_for_good(&outcome) && !reached) {
         give_up_wish(ledger);
     }
-    else if (ku_is_for_good(&outcome) || must) {
+    else if (ku_is_for_good(&outcome) || must || keys_are_too_old(ledger, now)) {
         return outcome;
     }
     else {
@@ -320,6 +329,85 @@ ku_policy_admit_write(const struct ku_tls *tls, size_t n, size_t *room)
         *room = whole ? n : room_under_cipher_limit(ledger, n);
     }
     return ku_ok(0);
+}
+
+/* How long to leave an idle key alone that could not be changed now. */
+static ku_time
+patience(const struct ku_ledger *ledger, ku_time now)
+{
+    const struct ku_rules *rules = &ledger->rules;
+    ku_time wait = rules->age / 8;
+    if (rules->most_age != KU_NEVER) {
+        ku_time left = ledger->sent.since + rules->most_age - now;
+        wait = left > 0 && left < wait ? left : wait;
+    }
+    return wait > SHORTEST_WAIT ? wait : SHORTEST_WAIT;
+}
+
+/* A renegotiation takes several messages of either side, which only an owner reads. */
+static struct ku_outcome
+schedule_while_idle(const struct ku_tls *tls)
+{
+    if (!ku_is_tls13(tls)) {
+        return ku_refused_because(tls->ledger->rules.renegotiate ? KU_NEEDS_OWNER
+                                                                 : KU_NOT_ALLOWED,
+                                  tls->libssl->SSL_get_version(tls->ssl));
+    }
+    return schedule_new_keys(tls, 0, 0);
+}
+
+/* Old keys could not be changed: why not, and what next? */
+static struct ku_outcome
+keep_idle_keys(const struct ku_tls *tls, const struct ku_outcome *refused, ku_time now,
+               ku_time *wait)
+{
+    struct ku_ledger *ledger = tls->ledger;
+    if (keys_are_too_old(ledger, now)) {
+        return *refused;
+    }
+    if (refused->refusal == KU_TOO_SOON) {
+        *wait = ledger->last_update + ledger->rules.min_interval - now;
+    }
+    else if (!ku_is_for_good(refused)) {
+        ku_ledger_note_deferral(ledger);
+        *wait = patience(ledger, now);
+    }
+    else if (ledger->rules.most_age != KU_NEVER) {
+        *wait = ledger->sent.since + ledger->rules.most_age - now;
+    }
+    return ku_ok(0);
+}
+
+/* A peer's keys are left alone unless the policy always asks: one that sends nothing may
+   never answer, and then none of ours would follow.  Keys that have protected nothing
+   are left alone while the peer does not read: it would only have more to read. */
+struct ku_outcome
+ku_policy_rotate(const struct ku_tls *tls, int stuck, ku_time *wait)
+{
+    struct ku_ledger *ledger = tls->ledger;
+    const struct ku_keys *keys = &ledger->sent;
+    ku_time now = ku_ledger_clock();
+    *wait = KU_NEVER;
+    if (ledger->rules.age == KU_NEVER || ku_has_failed(tls) || ledger->why_cut != NULL
+        || (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) != 0) {
+        return ku_ok(0);
+    }
+    *wait = ledger->rules.age;
+    if (policy_is_off(tls) || ledger->inherited || (stuck && keys->records == 0)) {
+        return ku_ok(0);
+    }
+    if (!keys_are_old(keys, now)) {
+        *wait = keys->since + keys->max_age - now;
+        return ku_ok(0);
+    }
+    ledger->why_due = KU_CHANGE_AGE;
+    struct ku_outcome outcome = schedule_while_idle(tls);
+    if (outcome.refusal == KU_OK) {
+        *wait = keys->max_age;
+        return ku_ok(1);
+    }
+    *wait = KU_NEVER;
+    return keep_idle_keys(tls, &outcome, now, wait);
 }
 
 void

@@ -19,6 +19,13 @@ struct ku_outcome ku_policy_admit_write(const struct ku_tls *tls, size_t n,
                                         size_t *room);
 void ku_policy_permit_overuse(struct ku_ledger *ledger);
 
+/* Schedule new keys if ours are old, although nobody reads or writes: TLS 1.3 only.
+   `stuck`: what was made before has not been sent.  Returns KU_OK, with value 1 if an
+   SSL_do_handshake() should follow now, or a refusal if the keys are too old and cannot
+   change: proceed as with ku_policy_admit_write().  `wait` becomes the time until the
+   next such call, or KU_NEVER.  Never waits for anything. */
+struct ku_outcome ku_policy_rotate(const struct ku_tls *tls, int stuck, ku_time *wait);
+
 /* Has another thread asked for new keys?  Then make them without waiting for data. */
 int ku_policy_keys_are_wanted(const struct ku_ledger *ledger);
 

@@ -12,7 +12,7 @@ enum ku_cause
 ku_cause_of(const struct ku_outcome *outcome)
 {
     if (!ku_is_for_good(outcome)) {
-        return KU_CAUSE_NOT_YET; /* and the cipher suite's limit cannot wait */
+        return KU_CAUSE_NOT_YET; /* and a hard limit cannot wait */
     }
     switch (outcome->refusal) {
     case KU_NOT_ALLOWED: return KU_CAUSE_NOT_ALLOWED;
@@ -22,6 +22,7 @@ ku_cause_of(const struct ku_outcome *outcome)
     case KU_CLOSE_RECEIVED: return KU_CAUSE_CLOSE_RECEIVED;
     case KU_MISSING: return KU_CAUSE_MISSING;
     case KU_OPENSSL: return KU_CAUSE_OPENSSL;
+    case KU_NEEDS_OWNER: return KU_CAUSE_NEEDS_OWNER;
     default: return KU_CAUSE_ENDED;
     }
 }

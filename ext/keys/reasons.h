@@ -37,6 +37,7 @@
     X(KU_CAUSE_CLOSE_RECEIVED, close_received)                       \
     X(KU_CAUSE_MISSING, unsupported_by_library)                      \
     X(KU_CAUSE_OPENSSL, refused_by_openssl)                          \
+    X(KU_CAUSE_NEEDS_OWNER, needs_owner)                             \
     X(KU_CAUSE_NOT_YET, not_yet)                                     \
     X(KU_CAUSE_ENDED, ended)
 

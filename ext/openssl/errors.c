@@ -458,17 +458,18 @@ ku_reason(ku_state *state, const struct ku_outcome *outcome)
                                    : PyUnicode_FromString(text);
 }
 
-/* A PeerLimitError, which has the name of the limit.  As a subclass of ssl.SSLError it
-   takes a number and a text. */
+/* A PeerLimitError or RekeyImpossibleError, which has a word for the limit or the
+   reason.  As a subclass of ssl.SSLError it takes a number and a text. */
 static PyObject *
-raise_cut(ku_state *state, const char *class_name, PyObject *message, const char *limit)
+raise_with_word(ku_state *state, const char *class_name, PyObject *message,
+                const char *attribute, const char *word)
 {
     PyObject *class = message != NULL ? exception_class(state, class_name) : NULL;
-    PyObject *name = class != NULL ? PyUnicode_FromString(limit) : NULL;
+    PyObject *name = class != NULL ? PyUnicode_FromString(word) : NULL;
     PyObject *exception =
         name != NULL ? PyObject_CallFunction(class, "iO", SSL_ERROR_SSL, message)
                      : NULL;
-    if (exception != NULL && PyObject_SetAttrString(exception, "limit", name) == 0) {
+    if (exception != NULL && PyObject_SetAttrString(exception, attribute, name) == 0) {
         PyErr_SetObject(class, exception);
     }
     Py_XDECREF(exception);
@@ -490,7 +491,9 @@ raise_refusal(ku_state *state, const struct ku_outcome *outcome, const char *fun
     }
     const char *class_name = REFUSALS[outcome->refusal].exception;
     return outcome->refusal == KU_PEER_LIMIT
-               ? raise_cut(state, class_name, message, outcome->detail)
+               ? raise_with_word(state, class_name, message, "limit", outcome->detail)
+           : outcome->refusal == KU_KEY_TOO_OLD
+               ? raise_with_word(state, class_name, message, "reason", "ended")
                : raise_class(state, class_name, message);
 }
 

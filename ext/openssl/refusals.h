@@ -59,6 +59,12 @@
     X(KU_NOT_ALLOWED, NEVER, WrongProtocolVersionError,                                \
       "new keys in %s need a renegotiation, which its RekeyPolicy does not allow; "    \
       "pass renegotiate=True, or connect with TLS 1.3")                                \
+    X(KU_NEEDS_OWNER, NEVER, RekeyImpossibleError,                                     \
+      "new keys in %s need a renegotiation, for which its owner must read or write; "  \
+      "use the connection, or connect with TLS 1.3")                                   \
+    X(KU_KEY_TOO_OLD, NEVER, RekeyImpossibleError,                                     \
+      "its RekeyPolicy closed it while nobody used it, because its key was older "     \
+      "than max_key_age_seconds and could not be changed; open a new one")             \
     X(KU_PEER_LIMIT, NEVER, PeerLimitError,                                            \
       "the peer exceeded PeerLimits.%s and was cut off; close it (or, if you trust "   \
       "this peer, raise that limit)")                                                  \

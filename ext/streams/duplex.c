@@ -251,6 +251,29 @@ renew_action(struct ku_call *call, void *ignored)
     return ku_pump_renew(call);
 }
 
+static enum ku_progress
+rotate_action(struct ku_call *call, void *argument)
+{
+    return ku_pump_rotate(call, argument);
+}
+
+static enum ku_progress
+give_up_action(struct ku_call *call, void *ignored)
+{
+    (void)ignored;
+    return ku_pump_give_up(call);
+}
+
+static PyObject *
+py_rotate(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    ku_time wait = KU_NEVER;
+    PyObject *done =
+        ku_call_perform((Duplex *)self, "write", NULL, rotate_action, &wait);
+    return done != NULL ? PyLong_FromLongLong(wait) : NULL;
+}
+
 /* Perform `action` with Python's arguments: the name of the call for errors; a timeout
    in seconds, or None for no limit (without this argument, the socket's own); and
    `received` as it was before. */
@@ -278,6 +301,7 @@ KU_METHOD(send)
 KU_METHOD(receive)
 KU_METHOD(settle)
 KU_METHOD(renew)
+KU_METHOD(give_up)
 #undef KU_METHOD
 /* clang-format on */
 
@@ -525,7 +549,7 @@ duplex_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     Py_INCREF(inner);
     self->inner = inner;
-    self->forks = ku_forks;
+    self->forks = self->adopted = ku_forks;
     self->forks_made = ku_forks_made;
     self->owner = PyWeakref_NewRef(owner, NULL);
     if (self->owner == NULL) {
@@ -608,6 +632,13 @@ static PyMethodDef methods[] = {
     {"renew", py_renew, METH_VARARGS,
      "renew($self, function, /)\n--\n\n"
      "Get new keys if they are due, without waiting."},
+    {"rotate", py_rotate, METH_NOARGS,
+     "rotate($self, /)\n--\n\n"
+     "Get new keys if they are old and nobody uses them, without waiting.  Return the\n"
+     "microseconds until the next call, or -1 if there need be none."},
+    {"give_up", py_give_up, METH_VARARGS,
+     "give_up($self, function, /)\n--\n\n"
+     "End the connection, whose keys are too old."},
     {"close", py_close, METH_O,
      "close($self, socket, /)\n--\n\n"
      "Take the socket's descriptor and wake the threads that are in the connection;\n"

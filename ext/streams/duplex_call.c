@@ -64,6 +64,21 @@ notice_fork(Duplex *self)
     KU_UNLOCK_OBJECT();
 }
 
+/* Let Python watch a connection that this process has inherited.  Returns 0, or -1 with
+   an exception. */
+static int
+adopt(Duplex *self)
+{
+    self->adopted = ku_forks;
+    PyObject *owner = ku_owner_of(self);
+    PyObject *done = owner != (PyObject *)self
+                         ? PyObject_CallMethod(owner, "_adopt", NULL)
+                         : PyBool_FromLong(0);
+    Py_DECREF(owner);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
 /* Every use of the pump begins with this.  Returns 0, or -1 with an exception if it
    cannot be used (in this process). */
 static int
@@ -75,7 +90,7 @@ check_usable(ku_state *state, Duplex *self, const char *function)
                      self);
         return -1;
     }
-    return 0;
+    return self->adopted != ku_forks ? adopt(self) : 0;
 }
 
 /* The rule of re-entry, for sockets; ku_ledger_occupy() (keys/ledger.c) has it for

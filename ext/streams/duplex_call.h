@@ -13,6 +13,7 @@ typedef struct {
     PyObject *inner; /* the _ssl._SSLSocket */
     PyObject *owner; /* weak reference to the socket */
     unsigned long forks, forks_made;
+    unsigned long adopted; /* by the process that so many forks led to */
     struct ku_pump pump;
 } Duplex;
 

@@ -318,6 +318,70 @@ managed_write(PyObject *self, PyTypeObject *defining, PyObject *const *given,
     return result;
 }
 
+/* --- keys of a connection that nobody uses ---------------------------------------- */
+
+struct rotation {
+    int stuck;
+    ku_time wait;
+};
+
+static int
+object_rotate(struct ku_io *io, void *argument, struct ku_outcome *outcome)
+{
+    struct rotation *rotation = argument;
+    if (ku_io_object(io)->closing) {
+        return 1;
+    }
+    *outcome = ku_policy_rotate(&io->tls, rotation->stuck, &rotation->wait);
+    if (outcome->refusal == KU_OK && outcome->value) {
+        (void)ku_do_handshake(&io->tls); /* a failure shows in the next call */
+    }
+    return outcome->refusal == KU_OK;
+}
+
+/* Returns 0, or -1 with an exception. */
+static int
+rotate_or_ask(struct ku_io *io, struct rotation *rotation)
+{
+    struct ku_outcome outcome = {.refusal = KU_OK};
+    int done = ku_io_try(io, object_rotate, rotation, 1, &outcome);
+    if (done != 0) {
+        return done > 0 ? 0 : -1;
+    }
+    if (!is_of_policy(&outcome)) {
+        ku_raise(io->state, &outcome, io->function, io->self);
+        return -1;
+    }
+    if (ku_ask_on_impossible(io->state, io->self, "write", &outcome, io->tls.ledger,
+                             &io->report)
+        < 0) {
+        return -1;
+    }
+    ku_policy_permit_overuse(io->tls.ledger);
+    return 0;
+}
+
+static PyObject *
+managed_rotate(PyObject *self, PyTypeObject *defining, PyObject *const *given,
+               Py_ssize_t count, PyObject *names)
+{
+    struct ku_io io;
+    PyObject *result = NULL;
+    int stuck = count == 1 && names == NULL ? PyObject_IsTrue(given[0]) : -1;
+    if (stuck < 0) {
+        PyErr_SetString(PyExc_TypeError, "_rotate() takes a flag");
+        return NULL;
+    }
+    if (ku_io_begin(&io, defining, self, "keep_fresh") == 0) {
+        struct rotation rotation = {.stuck = stuck, .wait = KU_NEVER};
+        result = rotate_or_ask(&io, &rotation) == 0 ? PyLong_FromLongLong(rotation.wait)
+                                                    : NULL;
+        result = ku_io_finish(&io, result);
+    }
+    Py_XDECREF(io.inner);
+    return result;
+}
+
 /* --- handshakes and shutdowns ----------------------------------------------------- */
 
 /* Call the method of the _SSLSocket that ssl.SSLObject would call.  A cut-off looks to
@@ -407,6 +471,8 @@ static PyMethodDef methods[] = {
      "read($self, len=1024, buffer=None)\n--\n\nAs ssl.SSLObject.read()."},
     {"write", WITH_CLASS(managed_write), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      "write($self, data)\n--\n\nAs ssl.SSLObject.write()."},
+    {"_rotate", WITH_CLASS(managed_rotate), METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
+     "_rotate($self, stuck, /)\n--\n\nAs Duplex.rotate()."},
     {"do_handshake", WITH_CLASS(managed_do_handshake),
      METH_METHOD | METH_FASTCALL | METH_KEYWORDS,
      "do_handshake($self)\n--\n\nAs ssl.SSLObject.do_handshake()."},

@@ -298,6 +298,39 @@ ku_pump_renew(struct ku_call *call)
     return KU_DONE;
 }
 
+enum ku_progress
+ku_pump_rotate(struct ku_call *call, ku_time *wait)
+{
+    *wait = KU_NEVER;
+    ku_traffic_flush(call);
+    if (call->pump->ledger == NULL || ku_threads_are_closed(call)
+        || check_not_ended(call) != KU_DONE) {
+        return KU_DONE; /* the owner's next call says so */
+    }
+    int stuck = ku_traffic_output_left(call) > 0;
+    call->outcome = ku_policy_rotate(&call->tls, stuck, wait);
+    if (call->outcome.refusal != KU_OK) {
+        return KU_NO_NEW_KEYS;
+    }
+    if (call->outcome.value) {
+        (void)handshake_step(call); /* a failure shows in the next call */
+        ku_traffic_flush(call);
+    }
+    return KU_DONE;
+}
+
+enum ku_progress
+ku_pump_give_up(struct ku_call *call)
+{
+    struct ku_pump *pump = call->pump;
+    if (pump->ended.refusal == KU_OK) {
+        pump->ended = ku_refused(KU_KEY_TOO_OLD);
+    }
+    ku_wire_wake(call->socket);
+    ku_monitor_announce(&pump->monitor);
+    return KU_DONE;
+}
+
 /* --- reading and writing ---------------------------------------------------------- */
 
 /* Would SSL_read_ex() do nothing but report that it wants to read?  Asking is cheaper:

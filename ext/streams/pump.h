@@ -59,6 +59,14 @@ enum ku_progress ku_pump_shutdown(struct ku_call *call);
    at once. */
 enum ku_progress ku_pump_renew(struct ku_call *call);
 
+/* Get new keys if ours are old and nobody uses them, and send what the socket takes,
+   without waiting.  Returns KU_DONE, or KU_NO_NEW_KEYS.  `wait` becomes the time until
+   the next such call, or KU_NEVER. */
+enum ku_progress ku_pump_rotate(struct ku_call *call, ku_time *wait);
+
+/* End the connection, whose keys are too old, for all threads. */
+enum ku_progress ku_pump_give_up(struct ku_call *call);
+
 /* If the counter pump->receptions still equals `received`, receive once, or wait until
    the thread that receives has done so.  OpenSSL has not seen the bytes yet.  `keeps`:
    data may come, and the caller calls ku_pump_settle() next. */
