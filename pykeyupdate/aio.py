@@ -29,13 +29,16 @@ from collections.abc import Coroutine, Iterator
 from inspect import CORO_CLOSED, CORO_RUNNING, getcoroutinestate
 from typing import Any, Callable, Optional
 
-from . import _arguments, _keyupdate, _rekeying
+from . import _arguments, _idle_objects, _keyupdate, _rekeying
 from ._connections import ConnectionInfo, snapshot
 from ._describing import pack
 from ._errors import (
     ConnectionClosedError,
     NotATLSConnectionError,
     NotManagedError,
+    NotNowError,
+    PyKeyUpdateError,
+    RekeyImpossibleError,
     WrongLoopError,
 )
 from ._finding import call_text, find_connection, refuse_to_send
@@ -53,7 +56,10 @@ from ._walk import (
 
 __all__ = [
     "ClientCertificate",
+    "FreshKeys",
     "flush",
+    "keep_fresh",
+    "keep_fresh_in_background",
     "label",
     "rekey",
     "rekey_all",
@@ -64,6 +70,8 @@ __all__ = [
 _Call = Coroutine[Any, Any, None]
 
 _TURN = 0.001  # seconds without letting the loop's other tasks run
+_A_BREATH, _A_WHILE = 1.0, 60.0  # seconds until an idle key is looked at again
+_AGE = 2  # where the age is in the use of a key
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two polls
 
 
@@ -218,6 +226,191 @@ def label(conn: Any, label: Optional[str] = None, /) -> None:
     _remember_peer(connection)
     if label is not None:
         connection.tls.label = label
+
+
+# -- keys of connections that nobody uses ----------------------------------------------
+
+
+async def keep_fresh(conn: Any, /, *, lock: Any = None) -> None:
+    """Change the key of a managed connection whenever it is old, used or not.
+
+    This is ``RekeyPolicy(rotate_idle=True)`` in an event loop: without it, a key is
+    changed with the next read or write. conn: as for ``rekey()``, and managed. It
+    returns when the connection has ended, or can have no new keys (TLS 1.2, unless
+    there is a ``max_key_age_seconds``), and can be cancelled at any time. On asyncio
+    and uvloop there is one timer for all connections of the loop; the end is noticed
+    within a second.
+
+    trio, anyio: ``lock`` is needed, a ``trio.Lock`` or ``anyio.Lock`` that the program
+    holds while it sends on this connection, because their streams fail when two tasks
+    send. The end is noticed when the next key is due, so run it in the connection's own
+    nursery or task group, and cancel it with the connection. (Cancelled in the middle
+    of a send, it breaks the stream, as any send does.)
+
+    If a key cannot be changed before it is older than ``max_key_age_seconds``, and
+    ``on_impossible="close"``, it closes the connection and raises
+    ``RekeyImpossibleError``.
+
+    On the wire: a KeyUpdate message when a key is old (TLS 1.3). To a peer that does
+    not read, no more than one beyond the data that waits for it.
+
+    Raises ``NotManagedError``; ``ValueError`` if the connection's policy is without
+    ``rotate_idle``; ``TypeError`` if a lock is missing; and as ``rekey()`` does,
+    ``ConnectionClosedError``, ``NotATLSConnectionError``, ``WrongLoopError``.
+    """
+    connection = _carried_idle(conn, "keep_fresh")
+    wait = _first_wait(conn, connection.tls, "keep_fresh")
+    if not is_asyncio(connection.carrier):
+        await _keep_stream_fresh(conn, connection, wait, lock)
+        return
+    await _keep_transport_fresh(connection, wait)
+
+
+def keep_fresh_in_background(conn: Any, /) -> None:
+    """Do what ``keep_fresh()`` does, without a task: asyncio and uvloop.
+
+    It ends with the connection, and leaves nothing behind. Calling it again on the same
+    connection changes nothing, so a server may call it for each request.
+
+    Raises as ``keep_fresh()`` does; ``TypeError`` for the streams of trio and anyio.
+    What goes wrong later is logged and counted (``EventKind.IMPOSSIBLE``), and shows in
+    the connection's own calls.
+    """
+    function = "keep_fresh_in_background"
+    connection = _carried_idle(conn, function)
+    wait = _first_wait(conn, connection.tls, function)
+    if not is_asyncio(connection.carrier):
+        raise TypeError(
+            f"{call_text(function, conn)}: there is no background in trio or anyio; "
+            "start `aio.keep_fresh(stream, lock=...)` in a nursery or task group"
+        )
+    _keep_transport_fresh(connection, wait)
+
+
+class FreshKeys:
+    """ASGI middleware: keep the keys of a server's connections fresh (uvicorn).
+
+    ``app = FreshKeys(app)``, around all other middleware. It calls
+    ``keep_fresh_in_background()`` for each request and WebSocket over TLS, and passes
+    everything on unchanged. Raises ``NotManagedError`` or ``ValueError`` into the
+    request if the server's context is not managed, or its policy without
+    ``rotate_idle``.
+    """
+
+    def __init__(self, app: Callable[..., Any], /) -> None:
+        self.app = app
+
+    async def __call__(
+        self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
+        """Serve one request."""
+        if scope.get("scheme") in ("https", "wss"):
+            with contextlib.suppress(  # a proxy's was TLS; or it ends just now
+                NotATLSConnectionError, ConnectionClosedError
+            ):
+                keep_fresh_in_background(send)
+        await self.app(scope, receive, send)
+
+
+def _carried_idle(conn: Any, function: str) -> Connection:
+    if find_connection(conn, function).carrier is None:
+        raise NotATLSConnectionError(
+            f"{call_text(function, conn)}: no event loop moves the bytes of this "
+            "connection. The idle keys of a managed socket change by themselves "
+            "(`RekeyPolicy.rotate_idle`); for an SSLObject, pass the StreamWriter, "
+            "transport or stream around it"
+        )
+    return _carried(conn, function)
+
+
+def _first_wait(conn: Any, tls: Any, function: str) -> float:
+    """Return the seconds in which no key can become due."""
+    _, sent, *_ = _keyupdate.usage(conn)  # raises NotManagedError
+    policy = tls._rules.policy
+    if policy is None or not policy.rotate_idle:
+        raise ValueError(
+            f"{call_text(function, conn)}: its RekeyPolicy leaves idle keys alone; "
+            "manage its context with RekeyPolicy(rotate_idle=True, age_seconds=...)"
+        )
+    return max(0.0, float(policy._least_age()) - sent[_AGE])
+
+
+def _keep_transport_fresh(
+    connection: Connection, wait: float
+) -> "asyncio.Future[None]":
+    tls, transport = connection.tls, _transport(connection.carrier)
+    idle = _idle_objects.Idle(
+        tls,
+        lambda: _rotate_in_transport(tls, transport),
+        lambda: transport.is_closing() or _is_lost(transport),
+        asyncio.get_running_loop().create_future(),
+    )
+    return _idle_objects.keep(idle, wait)
+
+
+def _rotate_in_transport(tls: Any, transport: Any) -> Optional[float]:
+    try:
+        wait = _rotate(tls, stuck=transport.get_write_buffer_size() > 0)
+    except RekeyImpossibleError:
+        _send_output(transport)
+        transport.close()
+        raise
+    _send_output(transport)
+    return wait
+
+
+def _rotate(tls: Any, *, stuck: bool) -> Optional[float]:
+    """Change a key if it is due; return the seconds until the next look.
+
+    Returns None if there will be no new keys any more: its own calls say why. Raises
+    ``RekeyImpossibleError`` if the connection is to be closed.
+    """
+    try:
+        wait = tls._rotate(stuck)
+    except NotNowError:
+        return _A_BREATH
+    except RekeyImpossibleError:
+        if tls._rules.policy.on_impossible == "close":
+            raise
+        return _A_WHILE
+    except PyKeyUpdateError:
+        return None
+    return wait / 1e6 if wait >= 0 else None
+
+
+async def _keep_stream_fresh(
+    conn: Any, connection: Connection, wait: float, lock: Any
+) -> None:
+    if lock is None:
+        raise TypeError(
+            f"{call_text('keep_fresh', conn)}: pass `lock`, the trio.Lock or "
+            "anyio.Lock that the program holds while it sends on this connection"
+        )
+
+    next_wait: Optional[float] = wait
+
+    def step() -> None:
+        nonlocal next_wait
+        next_wait = _rotate(connection.tls, stuck=False)
+
+    try:
+        while next_wait is not None:
+            await _sleep(next_wait)
+            async with lock:
+                await _send_through(connection, step)
+    except RekeyImpossibleError:
+        with contextlib.suppress(Exception):  # of a peer that closes first
+            await connection.carrier.aclose()
+        raise
+    except Exception as error:
+        if type(error).__name__ not in ("ClosedResourceError", "BrokenResourceError"):
+            raise
+
+
+async def _sleep(seconds: float) -> None:
+    """Sleep in whatever event loop this is."""
+    loop = asyncio._get_running_loop()
+    await (asyncio if loop is not None else sys.modules["trio"]).sleep(seconds)
 
 
 # -- which connections -----------------------------------------------------------------

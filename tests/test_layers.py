@@ -32,7 +32,7 @@ MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_events"],
     ["_policy"],
     ["_keyupdate"],
-    ["_describing", "_idle_sockets", "_rekeying", "_stats"],
+    ["_describing", "_idle_objects", "_idle_sockets", "_rekeying", "_stats"],
     ["_sync"],
     ["_methods"],
     ["_managed_classes"],

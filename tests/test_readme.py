@@ -30,7 +30,7 @@ README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 PROGRAM, LIBRARY, REQUEST, ASYNCIO, UVICORN, POLICY, INCIDENT = PYTHON[:7]
-JSON, CONTROL, MANAGE, THREADS = PYTHON[7:]
+JSON, CONTROL, IDLE, MANAGE, THREADS = PYTHON[7:]
 
 
 @pytest.fixture
@@ -180,6 +180,29 @@ def test_two_lines_for_acting_from_outside(tmp_path):
     finally:
         signal.signal(signal.SIGUSR2, before)
         names["serving"].close()
+
+
+def test_a_server_that_keeps_idle_keys_fresh(make_contexts):
+    client, context = make_contexts("tls13")
+    witness = Witness()
+    witness.watch("client", client)
+    names = {}
+    exec(IDLE.replace("3600", "1").replace("8443", "0"), names)
+
+    async def talk():
+        server = await names["serve"](context)
+        host, port = server.sockets[0].getsockname()[:2]
+        reader, writer = await asyncio.open_connection(
+            host, port, ssl=client, server_hostname="localhost"
+        )
+        await asyncio.sleep(2.5)
+        assert witness.said("client", "received").count(NOT_REQUESTED) == 2
+        writer.write(b"hello")
+        assert await reader.read(100) == b"hello"
+        writer.close()
+        server.close()
+
+    asyncio.run(talk())
 
 
 def test_tables_of_rules_have_the_defaults():

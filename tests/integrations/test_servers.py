@@ -4,6 +4,7 @@ import asyncio
 import functools
 import http.client
 import re
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler
@@ -370,3 +371,94 @@ def test_readmes_application(contexts, heard, library, run_on, version):
     with Uvicorn(library, application, context, "asyncio", ws="wsproto") as port:
         run_on(CLIENT_LOOP, use(port))
     assert heard(witness, 2)
+
+
+# -- keys of idle connections ----------------------------------------------------------
+
+
+@pytest.fixture
+def idle(make_contexts):
+    """Return a client's context, that of a server whose idle keys change, a witness."""
+    client, server = make_contexts("tls13")
+    policy = pykeyupdate.RekeyPolicy(rotate_idle=True, age_seconds=1)
+    pykeyupdate.manage(server, policy=policy)
+    witness = Witness()
+    witness.watch("client", client)
+    return client, server, witness
+
+
+def fetch_and_wait(port, context, witness, *, method="GET"):
+    """Make a request, be idle for a while, and make another on the same connection."""
+    conn = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    for expected in (2, 4):
+        conn.request(method, "/", b"hello" if method == "POST" else None)
+        assert conn.getresponse().read() == BODY
+        sock = conn.sock
+        sock.settimeout(2.6)
+        with pytest.raises(socket.timeout):
+            sock.recv(1)
+        sock.settimeout(20)
+        updates = witness.said("client", "received").count(NOT_REQUESTED)
+        assert expected <= updates <= expected + 1
+    assert conn.sock is sock
+    conn.close()
+
+
+async def short_app(scope, receive, send):
+    headers = [(b"content-length", str(len(BODY)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("implementation", ["h11", "httptools"])
+def test_uvicorn_keeps_keys_fresh(idle, library, loop, implementation):
+    client, context, witness = idle
+    library(loop)
+    if implementation == "httptools":
+        library("httptools")
+    app = aio.FreshKeys(short_app)
+    with Uvicorn(library, app, context, loop, http=implementation, ws="none") as port:
+        fetch_and_wait(port, client, witness)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_aiohttp_keeps_keys_fresh(idle, library, run_on, loop):
+    web = library("aiohttp.web")
+    client, context, witness = idle
+
+    async def handler(request):
+        aio.keep_fresh_in_background(request)
+        await request.read()
+        return web.Response(body=BODY)
+
+    async def main():
+        async with aiohttp_serving(web, handler, context) as port:
+            wait = functools.partial(fetch_and_wait, method="POST")
+            await asyncio.get_running_loop().run_in_executor(
+                None, wait, port, client, witness
+            )
+
+    run_on(loop, main())
+
+
+def test_http_server_keeps_keys_fresh(idle):
+    client, context, witness = idle
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY)
+
+    with serving(HTTPServer(context, Handler), 0.01) as server:
+        server.daemon_threads = True
+        fetch_and_wait(server.server_port, client, witness)
+        assert server.ended.wait(20)
+    server.server_close()

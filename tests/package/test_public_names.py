@@ -36,7 +36,8 @@ INSTANCES = [
 
 def home_of(name, value):
     """Return the module whose name it has: aio gives a class of the package's, too."""
-    return "pykeyupdate" if isinstance(value, type) else name.rpartition(".")[0]
+    is_of_package = getattr(pykeyupdate, value.__name__, None) is value
+    return "pykeyupdate" if is_of_package else name.rpartition(".")[0]
 
 
 def test_only_what_is_for_users_has_no_underscore():
@@ -62,7 +63,7 @@ def test_it_is_named_as_users_write_it(name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_prints_its_public_name(name):
     assert repr(CLASSES[name]) in (
-        f"<class 'pykeyupdate.{CLASSES[name].__name__}'>",
+        f"<class '{home_of(name, CLASSES[name])}.{CLASSES[name].__name__}'>",
         f"<enum '{CLASSES[name].__name__}'>",  # as all enums
     )
 

@@ -97,6 +97,7 @@ FUNCTIONS = {
 TESTING = {"advance_clock": lambda conn, _: testing.advance_clock(2)}
 AIO = {
     "flush": aio.flush,
+    "keep_fresh": aio.keep_fresh,
     "rekey": aio.rekey,
     "rekey_all": lambda _: aio.rekey_all(per_second=1e9),
     "request_client_certificate": aio.request_client_certificate,

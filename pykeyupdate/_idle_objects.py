@@ -1,0 +1,105 @@
+"""When to look at the idle connections of an asyncio loop: one timer for all of them.
+
+``pykeyupdate.aio`` adds connections, and says how to look at one. The timer goes off
+when the next key is due, and at least once a second: no transport tells when it is
+closed, so this is how soon a closed one is forgotten. Nothing is left behind the last.
+"""
+
+import asyncio
+import heapq
+import weakref
+from typing import Any, Callable, NamedTuple, Optional
+
+_SWEEP = 1.0  # seconds
+
+
+class Idle(NamedTuple):
+    """A connection whose key changes while it is idle."""
+
+    tls: Any
+    look: Callable[[], Optional[float]]
+    """Change the key if it is due. Returns the seconds until the next look, None if
+    there need be none, or raises what ends this."""
+    has_ended: Callable[[], bool]
+    end: "asyncio.Future[None]"
+
+
+_keepers: "weakref.WeakValueDictionary[int, _Keeper]" = weakref.WeakValueDictionary()
+
+
+def keep(idle: Idle, first: float) -> "asyncio.Future[None]":
+    """Look at a connection from now on, first in so many seconds.
+
+    Returns a future that is done when the connection has ended, and then has the
+    exception with which that was. It is the earlier one if the connection is kept
+    already. Cancelling it ends the keeping.
+    """
+    loop = idle.end.get_loop()
+    keeper = _keepers.get(id(loop))
+    if keeper is None or keeper.loop is not loop:
+        keeper = _keepers[id(loop)] = _Keeper(loop)
+    return keeper.add(idle, first)
+
+
+class _Keeper:
+    """The idle connections of one loop. Only its timer keeps it alive."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._kept: dict[int, Idle] = {}
+        self._heap: list[tuple[float, int, Idle]] = []
+        self._number = 0  # so that no two connections are compared
+        self._timer: Optional[asyncio.TimerHandle] = None
+
+    def add(self, idle: Idle, first: float) -> "asyncio.Future[None]":
+        there = self._kept.get(id(idle.tls))
+        if there is not None and not there.end.done():
+            return there.end
+        self._kept[id(idle.tls)] = idle
+        self._look_in(idle, first)
+        if self._timer is None:
+            self._set_timer()
+        return idle.end
+
+    def _look_in(self, idle: Idle, seconds: float) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (self.loop.time() + seconds, self._number, idle))
+
+    def _set_timer(self) -> None:
+        """Wait for the next key, if there is one."""
+        self._timer = None
+        if self._kept:
+            due = self._heap[0][0] if self._heap else self.loop.time() + _SWEEP
+            due = min(due, self.loop.time() + _SWEEP)
+            self._timer = self.loop.call_at(due, self._go_off)
+
+    def _go_off(self) -> None:
+        try:
+            self._forget_ended()
+            while self._heap and self._heap[0][0] <= self.loop.time():
+                _, _, idle = heapq.heappop(self._heap)
+                if not idle.end.done():
+                    self._look(idle)
+        finally:
+            self._set_timer()
+
+    def _look(self, idle: Idle) -> None:
+        try:
+            wait = idle.look()
+            if wait is None:
+                idle.end.set_result(None)
+            else:
+                self._look_in(idle, wait)
+        except Exception as error:  # noqa: BLE001 (it belongs to whoever awaits the end)
+            idle.end.set_exception(error)
+            idle.end.exception()  # nobody needs to await it
+
+    def _forget_ended(self) -> None:
+        for number, idle in list(self._kept.items()):
+            if not idle.end.done() and idle.has_ended():
+                idle.end.set_result(None)
+            if idle.end.done():
+                del self._kept[number]
+        if len(self._heap) > 2 * len(self._kept):
+            self._heap = [it for it in self._heap if not it[2].end.done()]
+            heapq.heapify(self._heap)
