@@ -3,6 +3,7 @@
 This module imports nothing else of the package: it must work when the rest does not.
 """
 
+import os
 import sys
 
 PACKAGE = __name__.partition(".")[0]
@@ -18,8 +19,8 @@ NOT_BUILT = (
 def reraise(error: ImportError) -> None:
     """Raise the ImportError of ``import pykeyupdate``, with cause and remedy.
 
-    Return instead if ``python -m pykeyupdate`` imports the package: its ``doctor``
-    command explains this very error.
+    Return instead if the command line imports the package: its ``doctor`` command
+    explains this very error.
     """
     if is_main_program():
         return
@@ -31,11 +32,13 @@ def reraise(error: ImportError) -> None:
 
 
 def is_main_program() -> bool:
-    """Return whether this import serves ``python -m pykeyupdate``.
+    """Return whether this import serves ``pykeyupdate`` or ``python -m pykeyupdate``.
 
     ``-m`` imports a package before it runs the package's ``__main__``. It does so from
     a frame of ``runpy`` that holds the name given on the command line.
     """
+    if is_console_script():
+        return True
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
@@ -43,3 +46,9 @@ def is_main_program() -> bool:
             name = str(frame.f_locals.get("mod_name"))
             return name.partition(".")[0] == PACKAGE
     return False
+
+
+def is_console_script() -> bool:
+    """Return whether this process is the program that pip makes: ``pykeyupdate``."""
+    program = next(iter(getattr(sys, "argv", [])), "")  # an embedded Python has none
+    return os.path.basename(program).partition(".")[0] == PACKAGE

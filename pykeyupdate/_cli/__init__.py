@@ -1,4 +1,4 @@
-"""``python -m pykeyupdate``: one module per command.
+"""``pykeyupdate``, ``python -m pykeyupdate``: one module per command.
 
 A command's module is imported only when the user chooses it: ``doctor`` must run even
 if the rest of the package, or ``ssl`` itself, cannot be imported.
@@ -6,6 +6,7 @@ if the rest of the package, or ``ssl`` itself, cannot be imported.
 
 import argparse
 import importlib
+import sys
 from typing import Optional
 
 from . import doctor, exit_codes
@@ -28,24 +29,30 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 def _main(argv: Optional[list[str]]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m pykeyupdate",
-        description="TLS key update and renegotiation for Python's own ssl sockets.",
-        epilog="\n".join(f"{name:<8} {text}" for name, text in COMMANDS.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=doctor.version_line())
-    parser.add_argument(
-        "command", choices=COMMANDS, nargs="?", help="one of the commands below"
-    )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its options")
-    chosen = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    chosen = _parser().parse_args(arguments[:1])
     if chosen.command is None:
-        parser.print_help()
+        _parser().print_help()
         return 0
     report = doctor.examine()
     if chosen.command != "doctor" and not report["works"]:
         raise exit_codes.CannotRun(doctor.render(report))
     command = importlib.import_module(f".{chosen.command}", __name__)
-    exit_code: int = command.main(chosen.arguments)
+    exit_code: int = command.main(arguments[1:])
     return exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return a parser of the command's name alone: each command parses the rest."""
+    parser = argparse.ArgumentParser(
+        prog=exit_codes.program(),
+        description="TLS key update and renegotiation for Python's own ssl sockets.",
+        epilog="Each command has a --help of its own.",
+    )
+    parser.add_argument("--version", action="version", version=doctor.version_line())
+    commands = parser.add_subparsers(
+        dest="command", metavar="command", title="commands"
+    )
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser

@@ -25,7 +25,7 @@ from . import (
     doctor,
     local_connections,
 )
-from .exit_codes import CannotRun
+from .exit_codes import CannotRun, program
 
 _ROUNDS = 25
 _QUESTIONS = 5_000  # per round
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run a benchmark; return 0 if it ran, however fast."""
-    parser = argparse.ArgumentParser(prog="python -m pykeyupdate bench")
+    parser = argparse.ArgumentParser(prog=f"{program()} bench")
     parser.add_argument(
         "what",
         choices=_BENCHMARKS,

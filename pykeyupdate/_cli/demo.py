@@ -25,6 +25,7 @@ from .. import (
     installed,
 )
 from . import doctor, local_connections
+from .exit_codes import program
 
 _HANDSHAKE = 22  # TLS content type
 _KEY_UPDATE = 24  # handshake message type (RFC 9846 section 4)
@@ -46,7 +47,7 @@ _PATIENCE = 0.25  # seconds; a coming OpenSSL wants 0.1 between two key updates
 
 def main(argv: list[str]) -> int:
     """Run the demo; return 0 if every call did what it should, otherwise 1."""
-    argparse.ArgumentParser(prog="python -m pykeyupdate demo").parse_args(argv)
+    argparse.ArgumentParser(prog=f"{program()} demo").parse_args(argv)
     local_connections.need_loopback()
     authority = local_connections.trustme().CA()
     print(doctor.version_line())

@@ -14,6 +14,7 @@ import textwrap
 from typing import Any, NamedTuple
 
 from .._import_error import NOT_BUILT, PACKAGE
+from .exit_codes import program
 
 _CONTROLS = (
     "SSL_key_update",
@@ -89,7 +90,7 @@ _KERNEL_TLS = (
 
 def main(argv: list[str]) -> int:
     """Print the report; return 0 if pykeyupdate works here, 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m pykeyupdate doctor")
+    parser = argparse.ArgumentParser(prog=f"{program()} doctor")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     arguments = parser.parse_args(argv)
     report = examine()

@@ -9,8 +9,14 @@ import os
 import sys
 from typing import Any, Callable, NoReturn
 
+from .._import_error import PACKAGE, is_console_script
+
 _CANNOT_RUN, _INTERRUPTED, _NOBODY_READS = 2, 128 + 2, 128 + 13  # as shells number them
-_NAME = "python -m pykeyupdate"
+
+
+def program() -> str:
+    """Return what the user typed to run this program."""
+    return PACKAGE if is_console_script() else f"python -m {PACKAGE}"
 
 
 class CannotRun(Exception):  # noqa: N818
@@ -54,17 +60,19 @@ def guarded(command: Callable[[], int]) -> int:
     except CannotRun as error:
         return _say(str(error), _CANNOT_RUN)
     except KeyboardInterrupt:
-        return _say(f"{_NAME}: interrupted", _INTERRUPTED)
+        return _say(f"{program()}: interrupted", _INTERRUPTED)
     except _OutputError as error:
         _forget_output()
         if _nobody_reads(error.__cause__):
             return _NOBODY_READS
-        return _say(f"{_NAME}: cannot write its output: {error}", 1)
+        return _say(f"{program()}: cannot write its output: {error}", 1)
 
 
 def _run(command: Callable[[], int]) -> int:
     if sys.stdout is None:  # closed from the start: print() does nothing
         return command()
+    with contextlib.suppress(AttributeError):  # a terminal that knows ASCII only
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.redirect_stdout(_Output(sys.stdout)) as output:
         try:
             return command()

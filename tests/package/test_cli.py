@@ -144,8 +144,38 @@ def test_alone_it_says_what_there_is(capsys):
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m pykeyupdate")
     for name in _cli.COMMANDS:
-        assert f"\n{name} " in out
+        assert f"\n    {name} " in out
     assert err == ""
+
+
+QUIETLY = {"check": False, "capture_output": True, "text": True}
+CONSOLE_SCRIPT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # modules that cannot be imported
+del sys.argv[2:]
+from pykeyupdate._cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("suffix", ["", ".exe"])
+def test_as_a_program_of_its_own(tmp_path, suffix):
+    """``pip`` makes it of the entry in pyproject.toml; its help says its own name."""
+    script = tmp_path / f"pykeyupdate{suffix}"
+    script.write_text(CONSOLE_SCRIPT)
+    command = [sys.executable, str(script)]
+    shown = subprocess.run([*command, "--help"], **QUIETLY)
+    assert shown.stdout.startswith("usage: pykeyupdate [-h]")
+    broken = [*command, "doctor", "pykeyupdate._keyupdate"]
+    report = subprocess.run(broken, **QUIETLY)
+    assert (report.returncode, report.stderr) == (1, "")
+    assert "pykeyupdate does not work here" in report.stdout
+
+
+def test_fits_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert _cli.main([]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["demo", "--frobnicate"]])
