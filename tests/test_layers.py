@@ -280,7 +280,8 @@ def imported_by(tree, name):
             names = [alias.name for alias in node.names]
             assert not any(n.startswith("pykeyupdate") for n in names), name
         elif isinstance(node, ast.ImportFrom) and node.level:
-            found.update(targets(node, is_in_cli=name.startswith("_cli")))
+            stays = name.startswith("_cli") and node.level <= name.count("/")
+            found.update(["_cli"] if stays else targets(node))
     return found
 
 
@@ -298,10 +299,8 @@ def is_condition(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test)
 
 
-def targets(node, *, is_in_cli):
+def targets(node):
     """Return what a relative import leads to; the command line is one module."""
-    if is_in_cli and node.level == 1:
-        return ["_cli"]
     if node.module:
         return [node.module.partition(".")[0]]
     known = {module for line in MODULES for module in line}

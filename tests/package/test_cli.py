@@ -148,7 +148,6 @@ def test_alone_it_says_what_there_is(capsys):
     assert err == ""
 
 
-QUIETLY = {"check": False, "capture_output": True, "text": True}
 CONSOLE_SCRIPT = """
 import sys
 sys.modules.update(dict.fromkeys(sys.argv[2:]))  # modules that cannot be imported
@@ -164,10 +163,14 @@ def test_as_a_program_of_its_own(tmp_path, suffix):
     script = tmp_path / f"pykeyupdate{suffix}"
     script.write_text(CONSOLE_SCRIPT)
     command = [sys.executable, str(script)]
-    shown = subprocess.run([*command, "--help"], **QUIETLY)
-    assert shown.stdout.startswith("usage: pykeyupdate [-h]")
-    broken = [*command, "doctor", "pykeyupdate._keyupdate"]
-    report = subprocess.run(broken, **QUIETLY)
+
+    def run(*arguments):
+        return subprocess.run(
+            [*command, *arguments], check=False, capture_output=True, text=True
+        )
+
+    assert run("--help").stdout.startswith("usage: pykeyupdate [-h]")
+    report = run("doctor", "pykeyupdate._keyupdate")
     assert (report.returncode, report.stderr) == (1, "")
     assert "pykeyupdate does not work here" in report.stdout
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -33,6 +34,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -40,6 +42,9 @@ class Program:
     def _read(self):
         while chunk := os.read(self._process.stdout.fileno(), 65536):
             self.output += chunk.decode(errors="replace")
+
+    def is_running(self):
+        return self._process.poll() is None
 
     def type(self, line):
         self._process.stdin.write(line.encode() + b"\n")
@@ -53,7 +58,13 @@ class Program:
         return self.output
 
     def close(self):
-        self._process.kill()
+        """End it; servers have processes of their own, which may outlive the first."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.terminate()
+            self._process.wait(5)
+        if os.name != "nt":
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
         self._process.stdin.close()
