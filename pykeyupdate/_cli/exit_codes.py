@@ -7,6 +7,7 @@ stops reading the output (``| head``), or has a full disk or no network.
 import contextlib
 import os
 import sys
+import threading
 from typing import Any, Callable, NoReturn
 
 from .._import_error import PACKAGE, is_console_script
@@ -62,10 +63,29 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _say(f"{program()}: interrupted", _INTERRUPTED)
     except _OutputError as error:
-        _forget_output()
-        if _nobody_reads(error.__cause__):
-            return _NOBODY_READS
-        return _say(f"{program()}: cannot write its output: {error}", 1)
+        return _end_without_output(error)
+
+
+def start_thread(target: Callable[..., object], *arguments: Any) -> None:
+    """Run a function in the background, in a thread that may print.
+
+    If that fails, the whole process ends, as it would if the main thread had printed.
+    """
+
+    def run() -> None:
+        try:
+            target(*arguments)
+        except _OutputError as error:
+            os._exit(_end_without_output(error))
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def _end_without_output(error: _OutputError) -> int:
+    _forget_output()
+    if _nobody_reads(error.__cause__):
+        return _NOBODY_READS
+    return _say(f"{program()}: cannot write its output: {error}", 1)
 
 
 def _run(command: Callable[[], int]) -> int:
