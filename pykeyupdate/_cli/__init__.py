@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "use every control on real TLS connections and show what went on the wire",
     "probe": "find out whether a server survives key updates and renegotiation",
     "serve": "serve connections whose keys change on command, to try a client",
+    "run": "run a program with managed connections, without a change to it",
     "doctor": "report whether and how pykeyupdate works on this interpreter",
     "ctl": "show and change a running process through its control socket",
     "bench": "measure speed, compared with the ssl module, ctypes and C",
