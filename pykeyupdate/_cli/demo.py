@@ -1,256 +1,225 @@
-"""Use every control on real TLS connections and show what goes over the wire.
+"""See what pykeyupdate does, on TLS connections inside this process.
 
-A client and a server in this process talk over TCP on loopback, first with TLS 1.3 and
-then with 1.2. The demo prints each call with its time, its result and the handshake
-messages that both ends sent or received meanwhile, as OpenSSL reports them
-(``SSLContext._msg_callback``). The exit code is 0 only if every call did what OpenSSL's
-manual says.
+The demo changes keys on a live connection, has a policy do it, cuts a flooder off, and
+lets two threads use a connection whose keys never stay. No network is needed.
 """
 
 import argparse
 import contextlib
-import select
+import logging
 import ssl
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, Callable, Optional
+from collections.abc import Iterator
+from typing import Any
 
 from .. import (
-    AlreadyPendingError,
     DeferredByOpenSSLError,
-    KeyUpdateType,
-    PyKeyUpdateError,
-    WrongProtocolVersionError,
-    installed,
+    PeerLimitError,
+    PeerLimits,
+    RekeyPolicy,
+    manage,
+    rekey,
+    stats,
 )
-from . import doctor, local_connections
+from . import demo_all, doctor, local_connections, tables
 from .exit_codes import program
 
-_HANDSHAKE = 22  # TLS content type
-_KEY_UPDATE = 24  # handshake message type (RFC 9846 section 4)
-_MESSAGES = {
-    0: "HelloRequest",
-    1: "ClientHello",
-    2: "ServerHello",
-    4: "NewSessionTicket",
-    11: "Certificate",
-    12: "ServerKeyExchange",
-    14: "ServerHelloDone",
-    16: "ClientKeyExchange",
-    20: "Finished",
+_HANDSHAKE, _KEY_UPDATE = 22, 24  # TLS content type; handshake message type
+_RECORDS = 35
+_A_KEY = 10  # records
+_FLOOD = 1000  # key updates
+_MESSAGES = 2000  # in each direction
+_PATIENCE = 0.1  # seconds; a coming OpenSSL wants them between two key updates
+
+_INDENT = " " * 3
+_NEXT = {
+    "demo --all": "each call, and each message on the wire",
+    "probe HOST:PORT": "what a server makes of new keys",
+    "run -- PROGRAM": "your program, with managed connections",
 }
-_REQUESTS = {0: "KeyUpdate(update_not_requested)", 1: "KeyUpdate(update_requested)"}
-_NOT_REQUESTED, _REQUESTED = _REQUESTS.values()
-_PATIENCE = 0.25  # seconds; a coming OpenSSL wants 0.1 between two key updates
+
+Ends = tuple[ssl.SSLSocket, ssl.SSLSocket]
 
 
 def main(argv: list[str]) -> int:
-    """Run the demo; return 0 if every call did what it should, otherwise 1."""
-    argparse.ArgumentParser(prog=f"{program()} demo").parse_args(argv)
-    local_connections.need_loopback()
-    authority = local_connections.trustme().CA()
+    """Tell the story, or use all calls; return 0 if all went as it should."""
+    parser = argparse.ArgumentParser(prog=f"{program()} demo", description=__doc__)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="use every control, in both roles, and show each message (52 calls)",
+    )
+    if parser.parse_args(argv).all:
+        return demo_all.main()
+    story = Story()
     print(doctor.version_line())
-    certificate = authority.issue_cert(local_connections.NAME)
-    stage = Stage()
-    with installed():
-        for version, play in (
-            (ssl.TLSVersion.TLSv1_3, play_key_updates),
-            (ssl.TLSVersion.TLSv1_2, play_renegotiations),
-        ):
-            contexts = local_connections.contexts(authority, certificate, version)
-            stage.watch(*contexts)
-            with local_connections.tcp_connection(*contexts) as ends:
-                stage.open(*ends)
-                play(stage)
-    print(f"\n{stage.held} of {stage.calls} calls did what OpenSSL's manual says")
-    return 0 if stage.held == stage.calls else 1
+    with _quiet_log():
+        story.on_a_live_connection()
+        story.by_a_policy()
+        story.a_flooder()
+        story.two_threads()
+    print()
+    rows = [(f"{program()} {key}", text) for key, text in _NEXT.items()]
+    print("\n".join(tables.plain_lines(("next:", ""), rows)))
+    return story.exit_code
 
 
-class Stage:
-    """Two connected ends, the messages between them, and the checks of both."""
+class Story:
+    """Four short scenes, each on a connection of its own."""
 
     def __init__(self) -> None:
-        self.calls = self.held = 0
-        self.ends: dict[str, ssl.SSLSocket] = {}
-        self._wire: dict[str, list[str]] = {}
+        self.exit_code = 0
+        self._authority = local_connections.trustme().CA()
+        self._certificate = self._authority.issue_cert(local_connections.NAME)
+        self._received: list[bytes] = []
 
-    def watch(self, client: ssl.SSLContext, server: ssl.SSLContext) -> None:
-        """Have OpenSSL report each handshake message of these contexts."""
-        for end, context in (("client", client), ("server", server)):
-            context._msg_callback = self._callback(end)  # type: ignore[attr-defined]
+    def on_a_live_connection(self) -> None:
+        """Call rekey() once."""
+        self._head("1. New keys on a live connection")
+        with self._connection() as (client, server):
+            begin = time.perf_counter()
+            rekey(client)
+            taken = (time.perf_counter() - begin) * 1e6
+            client.sendall(b"hello")
+            data = server.recv(5)
+            tables.say(f"rekey(client) took {taken:.0f} us", _INDENT)
+            kind = {0: "update_not_requested", 1: "update_requested"}
+            for message in self._received:
+                name = kind[message[-1]]
+                text = f"on the wire: KeyUpdate({name}), {message.hex(' ')}"
+                tables.say(text, _INDENT)
+            self._say(
+                data == b"hello" and len(self._received) == 1,
+                f"the server read {data!r} under the new key",
+            )
 
-    def _callback(self, end: str) -> Callable[..., None]:
-        def callback(*message: Any) -> None:
-            _conn, direction, _version, content_type, _type, data = message
-            if content_type == _HANDSHAKE:
-                verb = "sent" if direction == "write" else "received"
-                self._wire.setdefault(f"{end} {verb}", []).append(_name(data))
+    def by_a_policy(self) -> None:
+        """Have a policy change keys."""
+        self._head(f"2. By a policy: RekeyPolicy(sent_records={_A_KEY})")
+        policy = RekeyPolicy(sent_records=_A_KEY, min_interval_seconds=0.0)
+        with self._connection(client={"policy": policy}) as (client, server):
+            for _ in range(_RECORDS):
+                client.sendall(b"x")
+                server.recv(1)
+            most = stats(client).sent.most_records
+            count = len(self._received)
+            self._say(
+                count == _RECORDS // _A_KEY and most == _A_KEY,
+                f"{_RECORDS} records sent, {count} key updates, "
+                f"never more than {most} records under one key",
+            )
 
-        return callback
+    def a_flooder(self) -> None:
+        """Cut off a client that sends nothing but key updates."""
+        self._head("3. A flooder is cut off: PeerLimits()")
+        with self._connection(server={"limits": PeerLimits()}) as (client, server):
+            flooder = threading.Thread(target=_flood, args=(client,), daemon=True)
+            flooder.start()
+            reason = "not cut off"
+            try:
+                server.recv(1)
+            except PeerLimitError as error:
+                reason = type(error).__name__
+            counts = stats(server).counts
+            server.close()
+            flooder.join()
+            tables.say("the client sends key updates, and no data", _INDENT)
+            self._say(
+                counts.cut_off == 1,
+                f"the server took {counts.key_updates_received} of them, "
+                f"then recv() raised {reason}",
+            )
 
-    def open(self, client: ssl.SSLSocket, server: ssl.SSLSocket) -> None:
-        """Take a new pair of ends and print their version and cipher."""
-        self.ends = {"client": client, "server": server}
-        server.sendall(b"!")  # after the session tickets, which recv() processes first
-        client.recv(1)
-        self._wire.clear()
-        cipher = client.cipher()
-        print(f"\n{client.version()} {cipher[0] if cipher else ''}, TCP on loopback")
+    def two_threads(self) -> None:
+        """Read and write at once while the keys change with every record."""
+        self._head("4. A reader and a writer thread, new keys with every message")
+        policy = RekeyPolicy(sent_records=1, min_interval_seconds=0.0)
+        rules = {"policy": policy, "limits": None}
+        with self._connection(client=rules, server=rules) as (client, server):
+            begin = time.perf_counter()
+            echo = threading.Thread(target=_echo, args=(server,), daemon=True)
+            writer = threading.Thread(target=_write, args=(client,), daemon=True)
+            echo.start()
+            writer.start()
+            got = 0
+            while got < _MESSAGES and (data := client.recv(65536)):
+                got += len(data)
+            writer.join()
+            counts = stats(client).counts
+            taken = time.perf_counter() - begin
+            self._say(
+                got == _MESSAGES and counts.key_updates_sent >= _MESSAGES - 1,
+                f"{got} messages each way in {taken:.1f} s, "
+                f"{counts.key_updates_sent} key updates sent, "
+                f"{counts.key_updates_received} received, nothing lost",
+            )
+            client.close()
+            echo.join()
 
-    def call(
-        self,
-        end: str,
-        method: str,
-        *arguments: object,
-        gives: object = None,
-        wire: tuple[str, ...] = (),
-        meanwhile: Optional[Callable[[], object]] = None,
-    ) -> None:
-        """Call a method, print its result, and compare that with the expected result.
+    def _head(self, text: str) -> None:
+        print()
+        tables.say(text)
 
-        ``meanwhile`` is the other end's part; it runs in a thread of its own.
-        """
-        with ThreadPoolExecutor(1) as pool:
-            others_part = pool.submit(meanwhile) if meanwhile else None
-            elapsed, result = _timed(getattr(self.ends[end], method), arguments)
-            if result is DeferredByOpenSSLError:
-                time.sleep(_PATIENCE)
-                elapsed, result = _timed(getattr(self.ends[end], method), arguments)
-            if others_part:
-                others_part.result()
-        seen = tuple(f"{who} {', '.join(what)}" for who, what in self._wire.items())
-        self._wire.clear()
-        right = result == gives and sorted(seen) == sorted(wire)
-        self.calls += 1
-        self.held += right
-        call = f"{end}.{method}({', '.join(map(_shown, arguments))})"
-        value = "" if result is None else _shown(result)
-        print(f"  {call:<38} {elapsed:8.1f} us  {value}".rstrip())
-        for line in seen:
-            print(f"      {line}")
-        if not right:
-            print(f"      WRONG: expected {_shown(gives)} and {wire or 'no messages'}")
+    def _say(self, held: bool, text: str) -> None:
+        self.exit_code |= not held
+        tables.say(text if held else f"WRONG: {text}", _INDENT)
 
-
-def play_key_updates(stage: Stage) -> None:
-    """Play TLS 1.3 key updates, each end in turn."""
-    call = stage.call
-    for end, peer in (("client", "server"), ("server", "client")):
-        call(end, "get_key_update_type", gives=KeyUpdateType.NONE)
-        call(end, "key_update")
-        call(end, "get_key_update_type", gives=KeyUpdateType.NOT_REQUESTED)
-        call(end, "key_update", gives=AlreadyPendingError)
-        call(end, "do_handshake", wire=(f"{end} sent {_NOT_REQUESTED}",))
-        call(end, "send", b"new key", gives=7)
-        call(
-            peer,
-            "recv",
-            100,
-            gives=b"new key",
-            wire=(f"{peer} received {_NOT_REQUESTED}",),
+    @contextlib.contextmanager
+    def _connection(self, **rules: dict[str, Any]) -> Iterator[Ends]:
+        """Connect two ends by a socket pair, and note what the server receives."""
+        contexts = dict(
+            zip(
+                ("client", "server"),
+                local_connections.contexts(
+                    self._authority, self._certificate, ssl.TLSVersion.TLSv1_3
+                ),
+            )
         )
-        call(end, "key_update", KeyUpdateType.REQUESTED)
-        call(end, "send", b"you too", gives=7, wire=(f"{end} sent {_REQUESTED}",))
-        call(
-            peer, "recv", 100, gives=b"you too", wire=(f"{peer} received {_REQUESTED}",)
-        )
-        call(peer, "get_key_update_type", gives=KeyUpdateType.NOT_REQUESTED)
-        call(peer, "send", b"done", gives=4, wire=(f"{peer} sent {_NOT_REQUESTED}",))
-        call(
-            end, "recv", 100, gives=b"done", wire=(f"{end} received {_NOT_REQUESTED}",)
-        )
-        call(end, "renegotiate", gives=WrongProtocolVersionError)
+        for end, those in rules.items():
+            manage(contexts[end], **{"policy": None, "limits": None, **those})
+        contexts["server"]._msg_callback = self._saw  # type: ignore[attr-defined]
+        with local_connections.socket_connection(**contexts) as ends:
+            self._received = []
+            yield ends
+
+    def _saw(self, *message: Any) -> None:
+        _conn, direction, _version, content_type, _type, data = message
+        if (direction, content_type) == ("read", _HANDSHAKE) and data[0] == _KEY_UPDATE:
+            self._received.append(bytes(data))
 
 
-_FULL = (
-    "client sent ClientHello, ClientKeyExchange, Finished",
-    "server received ClientHello, ClientKeyExchange, Finished",
-    "server sent ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, "
-    "NewSessionTicket, Finished",
-    "client received ServerHello, Certificate, ServerKeyExchange, ServerHelloDone, "
-    "NewSessionTicket, Finished",
-)
-_ABBREVIATED = (
-    "client sent ClientHello, Finished",
-    "server received ClientHello, Finished",
-    "server sent ServerHello, Finished",
-    "client received ServerHello, Finished",
-)
-_REQUESTED_BY_SERVER = (
-    "client received HelloRequest, ServerHello, Finished",
-    *_ABBREVIATED[:3],
-)
-
-
-def play_renegotiations(stage: Stage) -> None:
-    """Play TLS 1.2 renegotiations: the client's, full and abbreviated, the server's."""
-    call = stage.call
-    server = stage.ends["server"]
-    call("client", "secure_renegotiation", gives=True)
-    for count, method, wire in (
-        (1, "renegotiate", _FULL),
-        (2, "renegotiate_abbreviated", _ABBREVIATED),
-    ):
-        call("client", method)
-        call("client", "renegotiate_pending", gives=True)
-        call("client", "renegotiate", gives=AlreadyPendingError)
-        call(
-            "client",
-            "send",
-            b"new key",
-            gives=7,
-            wire=wire,
-            meanwhile=partial(server.recv, 100),
-        )
-        call("client", "renegotiate_pending", gives=False)
-        call("client", "total_renegotiations", gives=count)
-    for method in ("renegotiate", "renegotiate_abbreviated"):
-        call("server", method)
-        call("server", "do_handshake", wire=("server sent HelloRequest",))
-        call("server", "renegotiate_pending", gives=True)
-        call(
-            "client",
-            "recv",
-            100,
-            gives=b"done",
-            wire=_REQUESTED_BY_SERVER,
-            meanwhile=partial(_drive, server),
-        )
-        call("server", "renegotiate_pending", gives=False)
-    call("client", "key_update", gives=WrongProtocolVersionError)
-
-
-def _drive(server: ssl.SSLSocket) -> None:
-    """Read until the client has renegotiated, as a server's receive loop does."""
-    timeout = server.gettimeout()
-    server.setblocking(False)
-    while server.renegotiate_pending():  # type: ignore[attr-defined]
-        select.select([server], [], [], timeout)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            server.recv(1)
-    server.settimeout(timeout)
-    server.sendall(b"done")
-
-
-def _name(message: bytes) -> str:
-    if message[0] == _KEY_UPDATE:
-        return _REQUESTS.get(message[-1], "KeyUpdate")
-    return _MESSAGES.get(message[0], f"message {message[0]}")
-
-
-def _timed(
-    method: Callable[..., object], arguments: tuple[object, ...]
-) -> tuple[float, object]:
-    """Return how many microseconds a call took, and its result or exception's class."""
-    start = time.perf_counter()
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Keep the warning about the flooder off standard error: the story tells it."""
+    logger, handler = logging.getLogger("pykeyupdate"), logging.NullHandler()
+    logger.addHandler(handler)
     try:
-        result = method(*arguments)
-    except PyKeyUpdateError as error:
-        result = type(error)
-    return (time.perf_counter() - start) * 1e6, result
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
-def _shown(value: object) -> str:
-    """Return the name of an enum member or class, and the repr() of other values."""
-    return str(getattr(value, "name", None) or getattr(value, "__name__", repr(value)))
+def _rekey_in_time(conn: ssl.SSLSocket) -> None:
+    try:
+        rekey(conn)
+    except DeferredByOpenSSLError:
+        time.sleep(_PATIENCE)
+        rekey(conn)
+
+
+def _flood(conn: ssl.SSLSocket) -> None:
+    with contextlib.suppress(OSError):  # the end that it is meant to have
+        for _ in range(_FLOOD):
+            _rekey_in_time(conn)
+
+
+def _echo(conn: ssl.SSLSocket) -> None:
+    with contextlib.suppress(OSError):
+        while data := conn.recv(1):
+            conn.sendall(data)
+
+
+def _write(conn: ssl.SSLSocket) -> None:
+    for _ in range(_MESSAGES):
+        conn.sendall(b"x")

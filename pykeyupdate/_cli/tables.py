@@ -58,9 +58,10 @@ def plain_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
     return lines
 
 
-def say(text: str) -> None:
+def say(text: str, indent: str = "") -> None:
     """Print a text, folded to the terminal's width."""
-    print("\n".join(fold(text, shutil.get_terminal_size().columns)))
+    width = shutil.get_terminal_size().columns - len(indent)
+    print("\n".join(indent + line for line in fold(text, width)))
 
 
 def fold(text: str, width: int) -> list[str]:

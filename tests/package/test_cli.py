@@ -26,13 +26,14 @@ from pykeyupdate._cli import (
     bench_rekey,
     c_program,
     demo,
+    demo_all,
     doctor,
     pairs,
 )
 
 
 def test_demo_holds_and_shows_the_wire(capsys):
-    assert _cli.main(["demo"]) == 0
+    assert _cli.main(["demo", "--all"]) == 0
     out = capsys.readouterr().out
     assert "52 of 52 calls did what OpenSSL's manual says" in out
     assert "WRONG" not in out
@@ -51,16 +52,55 @@ def test_demo_holds_and_shows_the_wire(capsys):
 
 
 def test_demo_fails_when_a_call_does_not_hold(capsys, monkeypatch):
-    monkeypatch.setattr(demo, "_NOT_REQUESTED", "KeyUpdate(something else)")
-    assert _cli.main(["demo"]) == 1
+    monkeypatch.setattr(demo_all, "_NOT_REQUESTED", "KeyUpdate(something else)")
+    assert _cli.main(["demo", "--all"]) == 1
     out = capsys.readouterr().out
     assert "WRONG: expected" in out
     assert "of 52 calls" in out
     assert "52 of 52" not in out
 
 
+def test_demo_tells_a_story(capsys, monkeypatch):
+    pace.skip_if_kept()
+    monkeypatch.setattr(socket, "create_server", None)  # it needs no network
+    assert _cli.main(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert len(out.splitlines()) <= 25
+    assert "WRONG" not in out
+    for text in (
+        "KeyUpdate(update_not_requested), 18 00 00 01 00",
+        "the server read b'hello' under the new key",
+        "35 records sent, 3 key updates, never more than 10 records under one key",
+        "the server took 33 of them, then recv() raised PeerLimitError",
+        "2000 messages each way",
+        "demo --all",
+    ):
+        assert text in out
+
+
+def test_demo_in_a_narrow_terminal(capsys, monkeypatch):
+    pace.skip_if_kept()
+    monkeypatch.setenv("COLUMNS", "40")
+    assert _cli.main(["demo"]) == 0
+    _versions, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+
+
+def test_a_story_that_is_not_true_ends_with_1(capsys, monkeypatch):
+    pace.skip_if_kept()
+    monkeypatch.setattr(demo, "manage", lambda *_, **__: None)
+    with pytest.raises(pykeyupdate.NotManagedError):
+        _cli.main(["demo"])
+    monkeypatch.undo()
+    monkeypatch.setattr(demo, "_A_KEY", 9)
+    monkeypatch.setattr(demo, "RekeyPolicy", lambda **_: pykeyupdate.RekeyPolicy())
+    assert _cli.main(["demo"]) == 1
+    assert "WRONG: 35 records sent, 0 key updates" in capsys.readouterr().out
+
+
 def test_demo_leaves_nothing_installed():
-    _cli.main(["demo"])
+    _cli.main(["demo", "--all"])
     assert not pykeyupdate.is_installed()
 
 
@@ -295,7 +335,7 @@ def test_output_that_was_closed_from_the_beginning():
     ends(process, 0, "")
 
 
-@pytest.mark.parametrize("arguments", [["demo"], ["bench", "duplex"]])
+@pytest.mark.parametrize("arguments", [["demo", "--all"], ["bench", "duplex"]])
 def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
     def create_server(address):
         raise OSError(errno.ENETUNREACH, "Network is unreachable")

@@ -118,7 +118,7 @@ check() {
     quietly "$name-build" "$python" setup.py build_ext --inplace
     export PYTHONPATH=$copy${PYTHONPATH:+:$PYTHONPATH}
     "$python" -c 'import ssl, sys; print(sys.version.split(" (")[0], "with", ssl.OPENSSL_VERSION)'
-    step "$name" demo "$python" -m pykeyupdate demo
+    step "$name" demo "$python" -m pykeyupdate demo --all
     step "$name" tests "$python" -m pytest -q --timeout 300 "${core_tests[@]}" "$@" tests
     step "$name" storm "$python" tests/stress storm --runs 200
     step "$name" peer_flood "$python" tests/stress peer_flood
