@@ -1,10 +1,13 @@
 """Helpers to test programs: make policies act at once, without waiting.
 
-``RekeyPolicy.tiny()`` has limits that a few messages reach.
+``RekeyPolicy.tiny()`` has limits that a few messages reach. With ``pytest -p
+pykeyupdate.testing --rekey-everything`` a whole suite runs under changing keys.
 """
 
 from . import _arguments, _idle_sockets, _keyupdate
 from ._arguments import Seconds
+
+pytest_plugins = ("pykeyupdate._pytest_plugin",)  # what -p pykeyupdate.testing loads
 
 
 def advance_clock(seconds: Seconds) -> None:
