@@ -10,7 +10,7 @@ import ssl
 import tempfile
 import timeit
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from .. import KeyUpdateType, get_key_update_type, key_update
 from .._keyupdate import libssl
@@ -21,10 +21,13 @@ from . import (
     bench_instructions,
     bench_policy,
     bench_rekey,
+    bench_sheet,
     c_program,
     doctor,
     local_connections,
+    tables,
 )
+from .bench_sheet import Sheet
 from .exit_codes import CannotRun, program
 
 _ROUNDS = 25
@@ -37,27 +40,72 @@ class Entry(NamedTuple):
 
     label: str
     run: Callable[[], float]  # one round: nanoseconds per call
-    target: str = ""
+    at_least: Optional[float] = None  # times the first
+    at_most: Optional[float] = None
 
 
 def main(argv: list[str]) -> int:
-    """Run a benchmark; return 0 if it ran, however fast."""
-    parser = argparse.ArgumentParser(prog=f"{program()} bench")
-    parser.add_argument(
-        "what",
-        choices=_BENCHMARKS,
-        help="calls: each call, and a whole key update; "
-        "duplex: managed sockets compared with ssl.SSLSocket; "
-        "instructions: the same, counted by valgrind; "
-        "rekey: a key update sent and read, compared with OpenSSL in C; "
-        "policy: managed objects compared with ssl.SSLObject; "
-        "asyncio: the same in event loops; "
-        "import: import pykeyupdate compared with import ssl",
+    """Run a benchmark, or all; return 0 if it ran, however fast."""
+    chosen = _parser().parse_args(argv)
+    matplotlib = bench_sheet.need_matplotlib(chosen.plot) if chosen.plot else None
+    sheet = Sheet(shows=chosen.what != "all" and not chosen.json)
+    if chosen.what == "all":
+        _run_all(sheet)
+    else:
+        sheet.say(doctor.version_line())
+        _run(sheet, chosen.what)
+    if matplotlib is not None:
+        try:
+            bench_sheet.plot(matplotlib, sheet.rows, chosen.plot)
+        except OSError as error:
+            raise CannotRun(f"cannot write {chosen.plot}: {error}") from None
+    if chosen.json:
+        sheet.show_json()
+    elif chosen.what == "all":
+        sheet.show_table()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [f"  {name:<13} {text}" for name, (text, _) in _BENCHMARKS.items()]
+    parser = argparse.ArgumentParser(
+        prog=f"{program()} bench",
+        description="Measure speed and memory beside what others take.",
+        epilog="\n".join(["benchmarks:", *lines, f"  {'all':<13} all of them"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return _BENCHMARKS[parser.parse_args(argv).what]()
+    add = parser.add_argument
+    names = (*_BENCHMARKS, "all")
+    add(
+        "what",
+        nargs="?",
+        default="all",
+        metavar="BENCHMARK",
+        choices=names,
+        help="one of those below (all, which takes some minutes)",
+    )
+    add("--json", action="store_true", help="print JSON for programs")
+    add("--plot", metavar="FILE", help="also draw the ratios: FILE.svg or FILE.png")
+    return parser
 
 
-def bench_calls() -> int:
+def _run(sheet: Sheet, name: str) -> None:
+    sheet.benchmark = name
+    _BENCHMARKS[name][1](sheet)
+
+
+def _run_all(sheet: Sheet) -> None:
+    """Run what can be run here, and say what cannot."""
+    with tables.progress("measuring") as say:
+        for name in _BENCHMARKS:
+            say(name)
+            try:
+                _run(sheet, name)
+            except CannotRun as reason:
+                sheet.left_out[name] = str(reason)
+
+
+def bench_calls(sheet: Sheet) -> None:
     """Measure each call and a whole cycle."""
     authority = local_connections.trustme().CA()
     certificate = authority.issue_cert(local_connections.NAME)
@@ -66,40 +114,40 @@ def bench_calls() -> int:
     )
     near, far = local_connections.memory_connection(*contexts)
     cipher = near.cipher()
-    print(doctor.version_line())
-    print(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
-    print(f"Best of {_ROUNDS} rounds, taken in turns")
-    bench_question(near)
+    sheet.say(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
+    sheet.say(f"Best of {_ROUNDS} rounds, taken in turns")
+    bench_question(sheet, near)
     with tempfile.TemporaryDirectory() as folder:
-        bench_cycle(near, far, certificate, Path(folder))
-    return 0
+        bench_cycle(sheet, near, far, certificate, Path(folder))
 
 
-def bench_question(conn: ssl.SSLObject) -> None:
+def bench_question(sheet: Sheet, conn: ssl.SSLObject) -> None:
     """Compare calls that only query: their cost is the cost of calling."""
     inner = conn._sslobj  # type: ignore[attr-defined]
     asked = {"get_key_update_type": get_key_update_type, "conn": conn, "inner": inner}
     compare(
+        sheet,
         "A question, asked of an ssl.SSLObject",
         timed("get_key_update_type(conn)", asked),
-        timed("conn.pending()", asked, "target: at least 1"),
-        *ctypes_entries(conn),
+        timed("conn.pending()", asked, at_least=1.0),
+        *ctypes_entries(sheet, conn),
     )
     compare(
+        sheet,
         "and of the _ssl._SSLSocket inside it",
         timed("get_key_update_type(inner)", asked),
         timed("inner.pending()", asked),
     )
 
 
-def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
+def ctypes_entries(sheet: Sheet, conn: ssl.SSLObject) -> tuple[Entry, ...]:
     """Return entries for the query through ctypes: with the same checks, and bare."""
     try:
         library = ctypes.CDLL(str(libssl["path"]))
         function = library.SSL_get_key_update_type
         proof = library.SSL_get_ex_data
     except (OSError, AttributeError):  # for example, OpenSSL inside the executable
-        print("\nNot through ctypes: it cannot load", libssl["path"])
+        sheet.say(f"\nNot through ctypes: it cannot load {libssl['path']}")
         return ()
     function.argtypes = [ctypes.c_void_p]
     proof.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -127,55 +175,63 @@ def ctypes_entries(conn: ssl.SSLObject) -> tuple[Entry, ...]:
         "conn": conn,
     }
     return (
-        timed("through_ctypes(conn)", names, "target: at least 10"),
-        timed("function(pointer)", names, "ctypes without a check"),
+        timed("through_ctypes(conn)", names, at_least=10.0),
+        timed("function(pointer)", names),
     )
 
 
 def bench_cycle(
-    near: ssl.SSLObject, far: ssl.SSLObject, certificate: Any, folder: Path
+    sheet: Sheet,
+    near: ssl.SSLObject,
+    far: ssl.SSLObject,
+    certificate: Any,
+    folder: Path,
 ) -> None:
     """Compare a whole key update with the same in a C program."""
     try:
         program = c_program.Program(certificate, folder)
         cipher = program.run(_CYCLES).cipher
     except CannotRun as reason:
-        print(f"\nNo cycle: {reason}")
+        sheet.say(f"\nNo cycle: {reason}")
         return
     cycle = "key_update(near); near.write(b'x'); far.read(1)"
     names = {"key_update": key_update, "near": near, "far": far}
     compare(
+        sheet,
         "A cycle: schedule, perform with one byte of data, the peer reads it",
         Entry(f"the C program, {cipher}", lambda: program.run(_CYCLES).cycle),
-        timed(cycle, names, "target: at most 1.25", calls=_CYCLES),
+        timed(cycle, names, at_most=1.25, calls=_CYCLES),
     )
 
 
 def timed(
-    statement: str, names: dict[str, Any], target: str = "", calls: int = _QUESTIONS
+    statement: str, names: dict[str, Any], calls: int = _QUESTIONS, **target: float
 ) -> Entry:
     """Return an entry that runs a Python statement."""
     timer = timeit.Timer(statement, globals=names)
-    return Entry(statement, lambda: timer.timeit(calls) / calls * 1e9, target)
+    return Entry(statement, lambda: timer.timeit(calls) / calls * 1e9, **target)
 
 
-def compare(heading: str, base: Entry, *others: Entry) -> None:
-    """Measure the entries in turns and print each as a multiple of the first."""
+def compare(sheet: Sheet, heading: str, base: Entry, *others: Entry) -> None:
+    """Measure the entries in turns, and compare the best of each with the first's."""
     entries = (base, *others)
     rounds = [[entry.run() for entry in entries] for _ in range(_ROUNDS)]
     best = [min(times) for times in zip(*rounds)]
-    print(f"\n{heading}")
-    for entry, time in zip(entries, best):
-        ratio = "" if entry is base else f"{time / best[0]:6.2f} times the first"
-        print(f"  {entry.label:<48}{time:9.1f} ns{ratio}  {entry.target}".rstrip())
+    sheet.say(f"\n{heading}\n  {base.label}: {best[0]:.1f} ns")
+    for entry, time in zip(others, best[1:]):
+        sheet.add(
+            *(entry.label, time, best[0], "ns", [time / best[0]]),
+            at_least=entry.at_least,
+            at_most=entry.at_most,
+        )
 
 
-_BENCHMARKS: dict[str, Callable[[], int]] = {
-    "calls": bench_calls,
-    "duplex": lambda: bench_duplex.main(ssl.TLSVersion.TLSv1_3),
-    "instructions": bench_instructions.main,
-    "rekey": bench_rekey.main,
-    "policy": lambda: bench_policy.main(ssl.TLSVersion.TLSv1_3),
-    "asyncio": bench_asyncio.main,
-    "import": bench_import.main,
+_BENCHMARKS: dict[str, tuple[str, Callable[[Sheet], None]]] = {
+    "calls": ("each call, and a whole key update, beside ctypes and C", bench_calls),
+    "duplex": ("managed sockets beside ssl.SSLSocket", bench_duplex.main),
+    "instructions": ("the same, counted by valgrind", bench_instructions.main),
+    "rekey": ("a key update sent and read, beside OpenSSL in C", bench_rekey.main),
+    "policy": ("managed objects beside ssl.SSLObject", bench_policy.main),
+    "asyncio": ("the same in event loops", bench_asyncio.main),
+    "import": ("import pykeyupdate beside import ssl", bench_import.main),
 }

@@ -15,29 +15,30 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
-from . import doctor, local_connections, pairs
+from . import local_connections, pairs
+from .bench_sheet import Sheet
 
 _ROUNDS = 15
 _SECONDS = 0.3  # in which a process measures, about
 _SIZES = ((64, 1.10), (1 << 14, 1.02), (1 << 18, 1.00))  # with their targets
 
 
-def main() -> int:
-    """Measure and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Measure."""
     local_connections.need_loopback()
-    print(doctor.version_line())
-    print(f"Median of {_ROUNDS} pairs of processes, in turns; ours : ssl.SSLObject")
+    sheet.say(f"Median of {_ROUNDS} pairs of processes, in turns; ours : ssl.SSLObject")
     with local_connections.certificate_files() as files:
         for loop in ("asyncio", "uvloop"):
             if find_spec(loop) is None:
-                print(f"  {loop} is not installed")
+                sheet.say(f"  {loop} is not installed")
                 continue
             for size, target in _SIZES:
-                _compare(loop, size, target, files)
-    return 0
+                _compare(sheet, loop, size, target, files)
 
 
-def _compare(loop: str, size: int, target: float, files: tuple[str, str]) -> None:
+def _compare(
+    sheet: Sheet, loop: str, size: int, target: float, files: tuple[str, str]
+) -> None:
     def run(kind: str) -> float:
         command = [sys.executable, "-m", __spec__.name, kind, loop, str(size)]
         done = subprocess.run(
@@ -51,18 +52,16 @@ def _compare(loop: str, size: int, target: float, files: tuple[str, str]) -> Non
 
     measured = pairs.take_turns(lambda: run("managed"), lambda: run("stock"), _ROUNDS)
     ours, theirs = (1 / median(times) for times in zip(*measured))
-    ratio = pairs.ratio_text([theirs / ours for ours, theirs in measured])
-    print(
-        f"  {f'{loop}, {size} bytes':<34}{ours:10.0f} : {theirs:10.0f} /s    "
-        f"{ratio}  target: at least {target:.2f}"
-    )
+    ratios = [other / own for own, other in measured]
+    sheet.add(f"{loop}, {size} bytes", ours, theirs, "/s", ratios, at_least=target)
 
 
 # -- the other processes ---------------------------------------------------------------
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    ends = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+    with contextlib.suppress(*ends):  # cancelled: Python 3.11 would print a traceback
         while True:
             size = int.from_bytes(await reader.readexactly(4), "big")
             writer.write(await reader.readexactly(size))

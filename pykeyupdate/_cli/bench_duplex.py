@@ -25,7 +25,8 @@ from statistics import median
 from typing import Any, Callable, NamedTuple, Optional
 
 from .._installation import manage
-from . import doctor, local_connections, pairs
+from . import local_connections, pairs
+from .bench_sheet import Sheet
 
 _ROUNDS = 15
 _BULK = 64 << 20  # bytes per round
@@ -46,11 +47,11 @@ class Measurement(NamedTuple):
     run: Callable[[ssl.SSLSocket], float]  # returns the seconds of a round
     amount: float
     unit: str
-    target: str
+    target: float
 
 
-def main(version: ssl.TLSVersion) -> int:
-    """Measure and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Measure."""
     local_connections.need_loopback()
     authority = local_connections.trustme().CA()
     certificate = authority.issue_cert(local_connections.NAME)
@@ -60,33 +61,30 @@ def main(version: ssl.TLSVersion) -> int:
         trusted = Path(folder, "authority.pem")
         authority.cert_pem.write_to_path(str(trusted))
         client = ssl.create_default_context(cafile=str(trusted))
-        client.maximum_version = version
+        client.maximum_version = ssl.TLSVersion.TLSv1_3
         with contextlib.ExitStack() as stack:
             stock, managed = (
                 stack.enter_context(_connected(client, pem, kind))
                 for kind in ("stock", "managed")
             )
             take_processor(0)
-            print(doctor.version_line())
             cipher = stock.cipher()
-            print(f"{stock.version()} {cipher[0] if cipher else ''} over TCP, loopback")
-            print(f"Median of {_ROUNDS} rounds, in turns; ours : ssl.SSLSocket")
+            sheet.say(f"{stock.version()} {cipher[0] if cipher else ''} over TCP")
+            sheet.say(f"Median of {_ROUNDS} rounds, in turns; ours : ssl.SSLSocket")
             for measurement in MEASUREMENTS:
-                _compare(measurement, stock, managed)
-        _compare_memory(pem, trusted)
-    return 0
+                _compare(sheet, measurement, stock, managed)
+        _compare_memory(sheet, pem, trusted)
 
 
-def _compare(what: Measurement, stock: ssl.SSLSocket, managed: ssl.SSLSocket) -> None:
+def _compare(
+    sheet: Sheet, what: Measurement, stock: ssl.SSLSocket, managed: ssl.SSLSocket
+) -> None:
     measured = pairs.take_turns(
         lambda: what.run(managed), lambda: what.run(stock), _ROUNDS
     )
     ours, stocks = (what.amount / median(times) for times in zip(*measured))
-    ratio = pairs.ratio_text([theirs / own for own, theirs in measured])
-    print(
-        f"  {what.label:<34}{ours:10.0f} : {stocks:10.0f} {what.unit:<6}"
-        f"{ratio}  {what.target}"
-    )
+    ratios = [theirs / own for own, theirs in measured]
+    sheet.add(what.label, ours, stocks, what.unit, ratios, at_least=what.target)
 
 
 # -- the near end ----------------------------------------------------------------------
@@ -198,24 +196,18 @@ def _ping_pong(
 
 
 MEASUREMENTS = [
-    Measurement("bulk, receiving", _receiving, _BULK / 1e6, "MB/s", "target: 1.35"),
-    Measurement("bulk, sending", _sending, _BULK / 1e6, "MB/s", "target: 1.35"),
-    Measurement(
-        "bulk, both ways at once", _both_ways, 2 * _BULK / 1e6, "MB/s", "target: 1.25"
-    ),
-    Measurement("ping-pong, 64 bytes", _ping_pong(64), _TURNS, "/s", "target: 1.10"),
-    Measurement("ping-pong, 16 kB", _ping_pong(16384), _TURNS, "/s", "target: 1.10"),
-    Measurement(
-        "64 bytes, with a timeout", _ping_pong(64, 60.0), _TURNS, "/s", "target: 1.10"
-    ),
-    Measurement(
-        "16 kB, with a timeout", _ping_pong(16384, 60.0), _TURNS, "/s", "target: 1.10"
-    ),
+    Measurement("bulk, receiving", _receiving, _BULK / 1e6, "MB/s", 1.35),
+    Measurement("bulk, sending", _sending, _BULK / 1e6, "MB/s", 1.35),
+    Measurement("bulk, both ways at once", _both_ways, 2 * _BULK / 1e6, "MB/s", 1.25),
+    Measurement("ping-pong, 64 bytes", _ping_pong(64), _TURNS, "/s", 1.10),
+    Measurement("ping-pong, 16 kB", _ping_pong(16384), _TURNS, "/s", 1.10),
+    Measurement("64 bytes, with a timeout", _ping_pong(64, 60.0), _TURNS, "/s", 1.10),
+    Measurement("16 kB, with a timeout", _ping_pong(16384, 60.0), _TURNS, "/s", 1.10),
 ]
 
 
-def _compare_memory(pem: Path, trusted: Path) -> None:
-    """Print the memory that idle connections take after a handshake and some data."""
+def _compare_memory(sheet: Sheet, pem: Path, trusted: Path) -> None:
+    """Compare the memory that idle connections take after a handshake and some data."""
     command = [sys.executable, "-m", __spec__.name, "idle", str(pem), str(trusted)]
     ours, stock = (
         float(
@@ -229,10 +221,8 @@ def _compare_memory(pem: Path, trusted: Path) -> None:
         )
         for kind in ("managed", "stock")
     )
-    print(
-        f"  {f'{_IDLE} idle connections, each':<34}{ours:10.0f} : {stock:10.0f} bytes "
-        f"{ours / max(stock, 1):6.2f}"
-    )
+    label = f"{_IDLE} idle connections, each"
+    sheet.add(label, ours, stock, "bytes", [ours / max(stock, 1)])
 
 
 def idle(pem: str, trusted: str, kind: str, number: str) -> None:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from statistics import median
 
-from . import doctor, pairs
+from . import pairs
+from .bench_sheet import Sheet
 
 _ROUNDS = 15
 _TIMED = (
@@ -15,8 +16,8 @@ _TIMED = (
 )
 
 
-def main() -> int:
-    """Measure and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Measure."""
     _seconds(", ssl", "import pykeyupdate")  # so that all bytecode is written
     measured = pairs.take_turns(
         lambda: _seconds(", ssl", "import pykeyupdate"),
@@ -24,13 +25,10 @@ def main() -> int:
         _ROUNDS,
     )
     ours, theirs = (median(times) * 1e3 for times in zip(*measured))
-    print(doctor.version_line())
-    print(f"Median of {_ROUNDS} pairs of fresh processes, in turns")
-    print(
-        f"  import pykeyupdate after ssl {ours:5.1f} ms : import ssl {theirs:5.1f} ms "
-        f"{pairs.ratio_text([a / b for a, b in measured])}  target: at most 0.63"
-    )
-    return 0
+    sheet.say(f"Median of {_ROUNDS} pairs of fresh processes, in turns")
+    ratios = [own / other for own, other in measured]
+    label = "import pykeyupdate : import ssl"
+    sheet.add(label, ours, theirs, "ms", ratios, at_most=0.63)
 
 
 def _seconds(before: str, statement: str) -> float:

@@ -12,7 +12,8 @@ import ssl
 import subprocess
 import sys
 
-from . import doctor, local_connections
+from . import local_connections
+from .bench_sheet import Sheet
 from .exit_codes import CannotRun
 
 _FEW, _MANY = 200, 2200  # round trips
@@ -20,23 +21,20 @@ _SIZES = ((64, 0.90), (16_000, 0.95))  # with their targets
 _ROOM = 1 << 16
 
 
-def main() -> int:
-    """Count and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Count; raise CannotRun without valgrind."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise CannotRun("This command counts with valgrind, which is not installed.")
-    print(doctor.version_line())
-    print("Instructions a round trip; ours : ssl.SSLSocket")
+    sheet.say("Instructions a round trip; ours : ssl.SSLSocket")
     with local_connections.certificate_files() as files:
         for size, target in _SIZES:
             ours, theirs = (
                 _count(valgrind, kind, size, files) for kind in ("managed", "stock")
             )
-            print(
-                f"  {f'{size} bytes':<34}{ours:10.0f} : {theirs:10.0f} "
-                f"{ours / theirs:6.2f}  target: at most {target:.2f}"
+            sheet.add(
+                f"{size} bytes", ours, theirs, "", [ours / theirs], at_most=target
             )
-    return 0
 
 
 def _count(valgrind: str, kind: str, size: int, files: tuple[str, str]) -> float:

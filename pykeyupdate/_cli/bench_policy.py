@@ -24,7 +24,8 @@ from statistics import median
 from typing import Any, Callable, NamedTuple, Optional
 
 from .._installation import manage
-from . import bench_duplex, doctor, local_connections, pairs
+from . import bench_duplex, local_connections
+from .bench_sheet import Sheet
 
 _CONNECTIONS = 40  # of each kind
 _ROUNDS = 20  # on each connection; an even number
@@ -47,30 +48,29 @@ class Measurement(NamedTuple):
     unit: str
 
 
-def main(version: ssl.TLSVersion) -> int:
-    """Measure and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Measure."""
     authority = local_connections.trustme().CA()
     certificate = authority.issue_cert(local_connections.NAME)
     contexts = {
         kind: _contexts(
-            kind, *local_connections.contexts(authority, certificate, version)
+            kind,
+            *local_connections.contexts(authority, certificate, ssl.TLSVersion.TLSv1_3),
         )
         for kind in _NAMES
     }
     bench_duplex.take_processor(-1)
-    print(doctor.version_line())
     near, _ = local_connections.memory_connection(*contexts["stock"])
     cipher = near.cipher()
-    print(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
-    print(
+    sheet.say(f"{near.version()} {cipher[0] if cipher else ''} over memory BIOs")
+    sheet.say(
         f"Median of {_CONNECTIONS} connections with {_ROUNDS} rounds each, in turns; "
         f"{' : '.join(_NAMES.values())}"
     )
     for measurement in MEASUREMENTS:
-        _compare(measurement, contexts)
+        _compare(sheet, measurement, contexts)
     with tempfile.TemporaryDirectory() as folder:
-        _compare_memory(authority, certificate, Path(folder))
-    return 0
+        _compare_memory(sheet, authority, certificate, Path(folder))
 
 
 def _contexts(kind: str, client: ssl.SSLContext, server: ssl.SSLContext) -> Contexts:
@@ -85,8 +85,8 @@ def _contexts(kind: str, client: ssl.SSLContext, server: ssl.SSLContext) -> Cont
 # -- speed -----------------------------------------------------------------------------
 
 
-def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
-    """Measure in turns and print.
+def _compare(sheet: Sheet, what: Measurement, contexts: dict[str, Contexts]) -> None:
+    """Measure in turns.
 
     A connection's place in memory can change its speed by a tenth. So many connections
     are made, and each kind is made first equally often.
@@ -104,10 +104,7 @@ def _compare(what: Measurement, contexts: dict[str, Contexts]) -> None:
                 times[kind].append(_timed(what, ends[kind]))
     ours, stock = (what.amount / median(times[kind]) for kind in _NAMES)
     ratios = [s / m for m, s in zip(times["managed"], times["stock"])]
-    print(
-        f"  {what.label:<34}{ours:10.0f} : {stock:10.0f} {what.unit:<6}"
-        f"{pairs.ratio_text(ratios)}  target: at least 0.98"
-    )
+    sheet.add(what.label, ours, stock, what.unit, ratios, at_least=0.98)
 
 
 def _timed(what: Measurement, ends: Ends) -> float:
@@ -146,8 +143,10 @@ MEASUREMENTS = [
 # -- memory ----------------------------------------------------------------------------
 
 
-def _compare_memory(authority: Any, certificate: Any, folder: Path) -> None:
-    """Print the memory that open connections take."""
+def _compare_memory(
+    sheet: Sheet, authority: Any, certificate: Any, folder: Path
+) -> None:
+    """Compare the memory that open connections take."""
     pem, trusted = folder / "server.pem", folder / "authority.pem"
     certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
     authority.cert_pem.write_to_path(str(trusted))
@@ -168,10 +167,9 @@ def _compare_memory(authority: Any, certificate: Any, folder: Path) -> None:
         )
         for kind in _NAMES
     )
-    print(
-        f"  {f'{2 * _OPEN} of them open, each':<34}{ours:10.0f} : {stock:10.0f} bytes "
-        f"{ours - stock:+7.0f}  target: at most +{_MOST_MEMORY}"
-    )
+    label = f"{2 * _OPEN} of them open, each"
+    most = (stock + _MOST_MEMORY) / stock
+    sheet.add(label, ours, stock, "bytes", [ours / stock], at_most=most)
 
 
 def occupy(pem: str, trusted: str, number: str, kind: str) -> None:

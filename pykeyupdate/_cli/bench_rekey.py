@@ -17,7 +17,8 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from .. import RekeyPolicy, key_update, rekey
 from .._installation import manage
-from . import bench_duplex, c_program, doctor, local_connections, pairs
+from . import bench_duplex, c_program, local_connections, pairs
+from .bench_sheet import Sheet
 from .exit_codes import CannotRun
 
 _ROUNDS = 15
@@ -34,8 +35,8 @@ class Measurement(NamedTuple):
     update: Optional[Callable[[Any], object]] = None
 
 
-def main() -> int:
-    """Measure and print; return 0 if it ran."""
+def main(sheet: Sheet) -> None:
+    """Measure; raise CannotRun without POSIX or the C program."""
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:
@@ -45,18 +46,19 @@ def main() -> int:
     bench_duplex.take_processor(-1)
     with tempfile.TemporaryDirectory() as folder:
         program = c_program.Program(certificate, Path(folder))
-        print(doctor.version_line())
-        print(f"User time of a KeyUpdate sent and read, {program.run(1).cipher}")
-        print(f"Median of {_ROUNDS} pairs, in turns; ours : OpenSSL in C")
+        sheet.say(f"User time of a KeyUpdate sent and read, {program.run(1).cipher}")
+        sheet.say(f"Median of {_ROUNDS} pairs, in turns; ours : OpenSSL in C")
         for what in MEASUREMENTS:
             with _cycles(what, authority, certificate) as cycles:
                 cost = partial(_cost, *cycles, lambda: getrusage(RUSAGE_SELF).ru_utime)
-                _compare(what, cost, program)
-    return 0
+                _compare(sheet, what, cost, program)
 
 
 def _compare(
-    what: Measurement, cost: Callable[[], float], program: c_program.Program
+    sheet: Sheet,
+    what: Measurement,
+    cost: Callable[[], float],
+    program: c_program.Program,
 ) -> None:
     def in_c() -> float:
         measured = program.run(_CYCLES)
@@ -64,11 +66,8 @@ def _compare(
 
     measured = pairs.take_turns(cost, in_c, _ROUNDS)
     ours, theirs = (median(times) / 1e3 for times in zip(*measured))
-    ratio = pairs.ratio_text([own / other for own, other in measured])
-    print(
-        f"  {what.label:<40}{ours:6.1f} : {theirs:6.1f} us {ratio}"
-        f"  target: at most {what.target:.2f}"
-    )
+    ratios = [own / other for own, other in measured]
+    sheet.add(what.label, ours, theirs, "us", ratios, at_most=what.target)
 
 
 def _cost(

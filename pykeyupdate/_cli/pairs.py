@@ -4,7 +4,6 @@ Every second round takes them in the reverse order, so that other load on the ma
 and what one leaves behind for the other affect both.
 """
 
-from statistics import median, quantiles
 from typing import Callable
 
 Pairs = list[tuple[float, float]]
@@ -23,9 +22,3 @@ def take_turns(
             own = ours()
             pairs.append((own, theirs()))
     return pairs
-
-
-def ratio_text(ratios: list[float]) -> str:
-    """Return the median of ratios, and the quartiles that half of them lie between."""
-    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{median(ratios):6.2f} ({low:.2f} to {high:.2f})"

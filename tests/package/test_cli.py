@@ -18,16 +18,19 @@ from support import pace
 import pykeyupdate
 from pykeyupdate import _cli
 from pykeyupdate._cli import (
+    bench,
     bench_asyncio,
     bench_duplex,
     bench_import,
     bench_instructions,
     bench_policy,
     bench_rekey,
+    bench_sheet,
     c_program,
     demo,
     demo_all,
     doctor,
+    exit_codes,
     pairs,
 )
 
@@ -408,7 +411,7 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
     assert _cli.main(["bench", "policy"]) == 0
     assert made == {"stock": 7, "managed": 6}  # one shows the cipher
     out = capsys.readouterr().out
-    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most +712"):
+    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most 1.0"):
         assert text in out
 
 
@@ -503,6 +506,89 @@ def test_pairs_are_taken_in_turns():
     assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
 
 
-def test_a_ratio_says_its_spread():
-    assert pairs.ratio_text([1.0, 2.0, 3.0]) == "  2.00 (1.00 to 3.00)"
-    assert pairs.ratio_text([1.5]) == "  1.50 (1.50 to 1.50)"
+def sheet_of_two(shows):
+    sheet = bench_sheet.Sheet(shows=shows)
+    sheet.benchmark = "duplex"
+    sheet.add("bulk", 2.0, 1.0, "MB/s", [1.0, 2.0, 3.0], at_least=1.5)
+    sheet.add("turns", 1500.0, 1000.0, "/s", [1.5], at_most=1.2)
+    return sheet
+
+
+def test_a_comparison_says_its_ratio_and_spread(capsys):
+    sheet_of_two(shows=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert " ".join(lines[0]) == (
+        "bulk 2.0 : 1.0 MB/s 2.00 (1.00 to 3.00) target: at least 1.50"
+    )
+    assert " ".join(lines[1]) == "turns 1500 : 1000 /s 1.50 target: at most 1.20"
+
+
+def test_memory_that_a_system_does_not_tell_is_left_out():
+    sheet = bench_sheet.Sheet(shows=False)
+    sheet.add("memory", float("nan"), float("nan"), "bytes", [float("nan")])
+    assert sheet.rows == []
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Replace all benchmarks by one that measures nothing, and one that cannot run."""
+
+    def cannot(sheet):
+        raise exit_codes.CannotRun("it needs valgrind")
+
+    def measure(sheet):
+        sheet.say("TLSv1.3")
+        sheet.add("bulk", 2.0, 1.0, "MB/s", [1.0, 2.0, 3.0], at_least=1.5)
+
+    both = {"duplex": ("sockets", measure), "instructions": ("counts", cannot)}
+    monkeypatch.setattr(bench, "_BENCHMARKS", both)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_all_benchmarks_in_one_table(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert _cli.main(["bench"]) == 0
+    out = capsys.readouterr().out
+    assert ssl.OPENSSL_VERSION.split()[1] in out
+    assert "duplex" in out
+    assert "2.00 (1.00 to 3.00)" in out
+    assert "at least 1.50" in out
+    assert "bulk, 2.0 : 1.0 MB/s" in out
+    assert "instructions was left out" in " ".join(out.split())
+    if columns == "80":
+        assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("what", ["all", "duplex"])
+def test_benchmarks_for_programs(capsys, what):
+    assert _cli.main(["bench", what, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    (row,) = data["rows"]
+    assert row["benchmark"] == "duplex"
+    assert (row["ratio"], row["low"], row["high"], row["at_least"]) == (2, 1, 3, 1.5)
+    assert ssl.OPENSSL_VERSION in data["machine"]["versions"]
+    assert ("instructions" in data["left_out"]) == (what == "all")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_a_plot(capsys, tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"ratios{suffix}"
+    assert _cli.main(["bench", "duplex", "--plot", str(path)]) == 0
+    begin = {".svg": b"<?xml", ".png": b"\x89PNG"}[suffix]
+    assert path.read_bytes().startswith(begin)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_plot_that_cannot_be_is_refused_before_anything_is_measured(
+    capsys, monkeypatch
+):
+    monkeypatch.setattr(bench, "_run", None)
+    assert _cli.main(["bench", "duplex", "--plot", "ratios.pdf"]) == 2
+    assert "--plot writes .svg and .png files" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert _cli.main(["bench", "duplex", "--plot", "ratios.svg"]) == 2
+    assert "pip install 'pykeyupdate[plot]'" in capsys.readouterr().err
