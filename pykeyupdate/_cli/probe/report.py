@@ -18,7 +18,7 @@ _LABELS = {
     "tls12": "TLS 1.2",
     "rfc5746": "RFC 5746 (TLS 1.2)",
     "renegotiation_full": "renegotiation, full",
-    "renegotiation_abbreviated": "… abbreviated",
+    "renegotiation_abbreviated": "  abbreviated",
     "client_certificate": "client certificate",
 }
 _EXIT_CODES = {
