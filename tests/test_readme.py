@@ -21,9 +21,11 @@ import pytest
 import trustme
 from support import pace
 from support.link import NOT_REQUESTED, REQUESTED, Witness
+from support.servers import Server
 from support.wire import Wire
 
 import pykeyupdate
+from pykeyupdate import _cli
 from pykeyupdate._cli import ctl
 
 README = Path(__file__).parents[1] / "README.md"
@@ -203,6 +205,53 @@ def test_a_server_that_keeps_idle_keys_fresh(make_contexts):
         server.close()
 
     asyncio.run(talk())
+
+
+NGINX = b"HTTP/1.1 200 OK\r\nServer: nginx/1.26.3\r\nContent-Length: 0\r\n\r\n"
+
+
+def without_times(text):
+    return re.sub(r"\d+(\.\d)? ms", "0 ms", text).split()
+
+
+def test_probe_prints_what_the_readme_says(monkeypatch, capsys):
+    """But for the times, and where they break its lines."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("example.org").configure_cert(context)
+
+    def answer(tls):
+        while tls.recv(1000):
+            tls.sendall(NGINX)
+
+    server = Server(context, answer)
+
+    def create_connection(wanted, timeout):
+        assert wanted == ("example.org", 443)
+        return connect(server.address, timeout)
+
+    def create_default_context():
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        authority.configure_trust(client)
+        return client
+
+    connect = socket.create_connection
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_connection", create_connection)
+        patch.setattr(ssl, "create_default_context", create_default_context)
+        patch.setenv("COLUMNS", "80")
+        assert _cli.main(["probe", "example.org"]) == 0
+    server.close()
+    (block,) = [text for kind, text in BLOCKS if kind == "console"]
+    command, _, expected = block.partition("\n")
+    assert command == "$ pykeyupdate probe example.org"
+    assert without_times(capsys.readouterr().out) == without_times(expected)
+
+
+def test_the_table_of_commands_has_all():
+    text = README.read_text("utf-8")
+    for command in _cli.COMMANDS:
+        assert re.search(rf"^\| `{command}[ `]", text, re.MULTILINE), command
 
 
 def test_tables_of_rules_have_the_defaults():
