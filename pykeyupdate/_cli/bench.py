@@ -23,7 +23,6 @@ from . import (
     bench_rekey,
     bench_sheet,
     c_program,
-    doctor,
     local_connections,
     tables,
 )
@@ -52,7 +51,6 @@ def main(argv: list[str]) -> int:
     if chosen.what == "all":
         _run_all(sheet)
     else:
-        sheet.say(doctor.version_line())
         _run(sheet, chosen.what)
     if matplotlib is not None:
         try:

@@ -68,10 +68,13 @@ class Sheet:
         self.rows: list[Row] = []
         self.left_out: dict[str, str] = {}
         self.benchmark = ""
-        self._shows = shows
+        self._shows, self._has_begun = shows, False
 
     def say(self, text: str) -> None:
         """Print a line about what follows, unless only the whole is wanted."""
+        if self._shows and not self._has_begun:
+            print(doctor.version_line())
+            self._has_begun = True
         if self._shows:
             print(text, flush=True)
 

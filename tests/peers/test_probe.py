@@ -35,7 +35,7 @@ def reaches(port):
 def started(program, certificate, tmp_path, free_port):
     """Start a server of ``tls_servers``, or a command, and wait until it listens."""
     tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
         folder.chmod(0o755)  # servers change to users of their own
     tls_servers.write_certificate(certificate, tmp_path)
 

@@ -44,6 +44,7 @@ _NOT_TLS = {  # what OpenSSL says about bytes that are no TLS record
     "BAD_RECORD_TYPE",
     "UNKNOWN_PROTOCOL",
 }
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _REFUSED_CONTEXTS = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"}
 
 
@@ -130,7 +131,7 @@ def _kind_and_text(error: OSError, alert: Optional[str]) -> tuple[str, str]:
         return "not TLS", "the server does not speak TLS on this port"
     if name in _REFUSED_CONTEXTS:
         return "handshake", "no TLS version in common (1.2 or 1.3 is needed)"
-    if isinstance(error, (ConnectionError, ssl.SSLEOFError)):
+    if isinstance(error, _CLOSED):
         return "closed", "the server closed during the TLS handshake"
     return "handshake", f"the TLS handshake failed: {reason(error)}"
 
