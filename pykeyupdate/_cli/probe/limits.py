@@ -20,9 +20,9 @@ from .connection import Ended
 _IN_A_ROW = 100  # updates; BoringSSL and rustls take 32
 _BETWEEN_DATA = 40  # updates; old rustls and OpenSSL 1.1.1a take 32 in all
 _REQUESTS = 64  # whose answers we let wait
-GNUTLS = range(9, 12)  # the number that it objects to, or a few later
-RUSTLS_AND_OTHERS = range(33, 36)
-_LOOK = 0.005  # seconds, or two round trips: when an objection is here
+GNUTLS = range(9, 16)  # it objects to the ninth; busy machines notice that later
+RUSTLS_AND_OTHERS = range(33, 48)
+_LOOK = 0.02  # seconds, or two round trips: when an objection should be here
 _LONGEST_LOOK = 0.1
 
 
