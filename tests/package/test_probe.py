@@ -131,6 +131,29 @@ def test_a_server_that_takes_few_requests_is_not_blamed(listen, server, probe):
     assert report["verdict"]["grade"] == "safe"
 
 
+@pytest.mark.parametrize("how", ["close_notify", "reset"])
+def test_a_server_that_lets_one_connection_in_is_not_blamed(listen, server, probe, how):
+    """Servers that limit connections end the next ones before anything was tried."""
+    seen = []
+
+    def one(plain):
+        seen.append(plain)
+        with server.wrap_socket(plain, server_side=True) as tls:
+            if len(seen) > 1:
+                if how == "close_notify":
+                    tls.unwrap()
+                return
+            while data := tls.recv(65536):
+                tls.sendall(data)
+
+    code, out, _ = probe(listen(one), "--payload", "x", "--json")
+    assert code == 3
+    (report,) = json.loads(out)
+    assert report["checks"]["key_update"]["result"] == "not tried"
+    assert "ended this connection at once" in report["checks"]["key_update"]["text"]
+    assert report["verdict"]["grade"] == "unknown"
+
+
 def test_a_server_that_goes_on_without_an_answer(listen, server, probe):
     """It only writes; its OpenSSL has not read the request."""
 

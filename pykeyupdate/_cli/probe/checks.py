@@ -258,14 +258,21 @@ def certificate_asked(base: Baseline) -> Check:
 
 @contextlib.contextmanager
 def ready(connect: Connect, base: Baseline) -> Iterator[Connection]:
-    """Connect, and take the greeting and the session tickets."""
+    """Connect, and take the greeting and the session tickets.
+
+    Raises ``ProbeError`` if the server, which let the first connection in, ends this
+    one before anything was tried: a check must not be blamed for that.
+    """
     with connect() as connection:
         seconds = base.patience if base.greets else base.quiet / 3
-        data = b""
-        with contextlib.suppress(Ended):  # the check itself will see it
+        try:
+            data = b""
             while not data and seconds > 0:
                 data = connection.receive(min(seconds, 0.1))
                 seconds -= 0.1
+        except Ended as end:
+            text = f"the server ended this connection at once: {end}"
+            raise ProbeError("closed", text) from end
         yield connection
 
 

@@ -13,6 +13,9 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ... import (
     AlreadyPendingError,
+    CloseNotifyError,
+    ConnectionClosedError,
+    ConnectionFailedError,
     DeferredByOpenSSLError,
     ReadPendingError,
     flush,
@@ -34,6 +37,7 @@ _MESSAGES = {  # RFC 9846 section 4
     20: "Finished",
     24: "KeyUpdate",
 }
+_OVER = (CloseNotifyError, ConnectionClosedError, ConnectionFailedError)
 _OP_LEGACY_SERVER_CONNECT = 0x4  # ssl exports it since Python 3.12
 _MOST = 1 << 18  # bytes of an answer; a server may send without end
 _STEP = 0.02  # seconds between two looks at what the callback saw
@@ -178,6 +182,12 @@ class Connection:
             yield
         except socket.timeout:
             raise
+        except (
+            CloseNotifyError,
+            ConnectionClosedError,
+            ConnectionFailedError,
+        ) as error:
+            raise self._ended(None) from error
         except OSError as error:
             with contextlib.suppress(OSError, Ended):  # its alert may lie there
                 self.receive(_STEP)

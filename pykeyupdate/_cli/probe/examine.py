@@ -5,6 +5,7 @@ import socket
 import ssl
 from typing import Any, Callable, NamedTuple, Optional
 
+from ... import PyKeyUpdateError
 from . import checks, limits, stack, verdicts
 from .checks import Baseline, Check, Connect
 from .connection import Settings, connected
@@ -57,12 +58,9 @@ def examine(target: Target, settings: Settings, say: Callable[[str], None]) -> R
     """Probe one host within the time that it may take."""
     whole = Deadline(settings.timeout)
 
-    def connect(
-        most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
-    ) -> Any:
-        return connected(
-            target, settings, Deadline(settings.timeout / _STEPS, whole), most
-        )
+    def connect(most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Any:
+        deadline = Deadline(settings.timeout / _STEPS, whole)
+        return connected(target, settings, deadline, most)
 
     examination = _Examination(connect, settings, say)
     base = error = None
@@ -153,7 +151,7 @@ class _Examination:
         self._say(name.replace("_", " "))
         try:
             self.checks.append(check(connect or self._connect, base))
-        except ProbeError as error:
+        except (ProbeError, PyKeyUpdateError) as error:
             self.checks.append(Check(name, checks.NOT_TRIED, str(error)))
         except socket.timeout:
             self.checks.append(Check(name, checks.NOT_TRIED, "out of time"))

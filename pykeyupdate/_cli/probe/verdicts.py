@@ -1,5 +1,6 @@
 """What the checks mean for somebody who is about to turn a policy on."""
 
+from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 from . import limits
@@ -45,7 +46,7 @@ def of(
 
 
 def _of_key_updates(found: dict[str, Check]) -> Verdict:
-    plain, several = found["key_update"], found.get("several_updates")
+    plain = found["key_update"]
     if plain.result == ENDED:
         return Verdict(
             FATAL,
@@ -57,64 +58,55 @@ def _of_key_updates(found: dict[str, Check]) -> Verdict:
         )
     if plain.result == NOT_TRIED:
         return Verdict(UNKNOWN, f"not probed: {plain.text}", [])
-    advice = _advice_on_requests(found.get("key_update_requested"))
-    advice += _advice_on_limits(found)
-    if several and several.result == ENDED:
-        advice.append(f"Several updates: {several.text}.")
+    troubles = [*_troubles(found)]
+    advice = [*_advice_on_requests(found.get("key_update_requested")), *troubles]
     if plain.result == UNSEEN:
         text = "survives KeyUpdate, as far as can be seen without data"
         advice.append("Give --http PATH or --payload with a request that is answered.")
         return Verdict(LIMITED, text, advice)
-    if advice and any(line.startswith(_TROUBLE) for line in advice):
+    if troubles:
         return Verdict(LIMITED, "safe with RekeyPolicy(), within limits", advice)
     return Verdict(SAFE, "safe with RekeyPolicy()", advice)
 
 
-_TROUBLE = ("Not request_peer", "Several", "Keep", "At most")
+def _advice_on_requests(check: Optional[Check]) -> Iterator[str]:
+    """Say when ``request_peer=True`` is answered."""
+    if check and check.result == ACCEPTED:
+        when = "with the server's next data, so a server that only reads holds such a "
+        when = "at once" if check.facts["at_once"] else f"{when}policy up"
+        yield f"request_peer=True works, too: the answer comes {when}."
 
 
-def _advice_on_requests(check: Optional[Check]) -> list[str]:
-    """Say whether ``request_peer=True`` is for this server."""
-    if check is None or check.result in (UNSEEN, NOT_TRIED):
-        return []
-    if check.result != ACCEPTED:
-        return [f"Not request_peer=True: {check.text}."]
-    if check.facts["at_once"]:
-        return ["request_peer=True works, too: the answer comes at once."]
-    return [
-        "request_peer=True works, too: the answer comes with the server's next data, "
-        "so a server that only reads holds such a policy up."
-    ]
-
-
-def _advice_on_limits(found: dict[str, Check]) -> list[str]:
-    """Say what ``--limits`` means."""
-    advice = []
-    in_a_row = found.get("limit_in_a_row")
+def _troubles(found: dict[str, Check]) -> Iterator[str]:
+    """Say what a policy must not do with this server."""
+    requested = found.get("key_update_requested")
+    if requested and requested.result in (REFUSED, ENDED):
+        yield f"Not request_peer=True: {requested.text}."
+    several = found.get("several_updates")
+    if several and several.result == ENDED:
+        yield f"Several updates: {several.text}."
+    in_a_row, with_data = found.get("limit_in_a_row"), found.get("limit_with_data")
     if in_a_row and in_a_row.result == ENDED:
         number = in_a_row.facts["updates"]
         whose = " (GnuTLS takes 8 a second)" if number in limits.GNUTLS else ""
-        advice.append(
-            f"Keep min_interval_seconds at 1.0, its default: the server objects to "
+        yield (
+            "Keep min_interval_seconds at 1.0, its default: the server objects to "
             f"number {number} in a row{whose}."
         )
-    with_data = found.get("limit_with_data")
     if with_data and with_data.result == ENDED:
-        number = with_data.facts["updates"]
-        if number in limits.RUSTLS_AND_OTHERS:
-            advice.append(
+        if with_data.facts["updates"] in limits.RUSTLS_AND_OTHERS:
+            yield (
                 "At most 32 updates in a connection's life: known for rustls before "
                 "October 2025 and OpenSSL before 1.1.1b. Reconnect before."
             )
-        elif not advice:
-            advice.append(f"Keep updates rare: {with_data.text}.")
+        elif in_a_row is None or in_a_row.result != ENDED:
+            yield f"Keep updates rare: {with_data.text}."
     behind = found.get("update_behind_request")
     if behind and behind.result == ENDED:
-        advice.append(
+        yield (
             "Keep one update under way at a time, as a policy does: the server ends "
             "the connection on an update behind a request (OpenSSL's BAD_LENGTH)."
         )
-    return advice
 
 
 def _of_renegotiations(found: dict[str, Check]) -> Verdict:
