@@ -9,7 +9,7 @@ import importlib
 import sys
 from typing import Optional
 
-from . import doctor, exit_codes
+from . import completion, doctor, exit_codes
 
 COMMANDS = {
     "demo": "use every control on real TLS connections and show what went on the wire",
@@ -32,6 +32,8 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 def _main(argv: Optional[list[str]]) -> int:
+    if completion.is_asked_for():
+        completion.complete(_parser(), COMMANDS, __name__)
     arguments = sys.argv[1:] if argv is None else argv
     chosen = _parser().parse_args(arguments[:1])
     if chosen.command is None:

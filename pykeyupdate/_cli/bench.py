@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run a benchmark, or all; return 0 if it ran, however fast."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     matplotlib = bench_sheet.need_matplotlib(chosen.plot) if chosen.plot else None
     sheet = Sheet(shows=chosen.what != "all" and not chosen.json)
     if chosen.what == "all":
@@ -64,15 +64,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
     lines = [f"  {name:<13} {text}" for name, (text, _) in _BENCHMARKS.items()]
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog=f"{program()} bench",
         description="Measure speed and memory beside what others take.",
         epilog="\n".join(["benchmarks:", *lines, f"  {'all':<13} all of them"]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     names = (*_BENCHMARKS, "all")
     add(
         "what",
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--json", action="store_true", help="print JSON for programs")
     add("--plot", metavar="FILE", help="also draw the ratios: FILE.svg or FILE.png")
-    return parser
+    return made
 
 
 def _run(sheet: Sheet, name: str) -> None:

@@ -44,13 +44,7 @@ Ends = tuple[ssl.SSLSocket, ssl.SSLSocket]
 
 def main(argv: list[str]) -> int:
     """Tell the story, or use all calls; return 0 if all went as it should."""
-    parser = argparse.ArgumentParser(prog=f"{program()} demo", description=__doc__)
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="use every control, in both roles, and show each message (52 calls)",
-    )
-    if parser.parse_args(argv).all:
+    if parser().parse_args(argv).all:
         return demo_all.main()
     story = Story()
     print(doctor.version_line())
@@ -63,6 +57,17 @@ def main(argv: list[str]) -> int:
     rows = [(f"{program()} {key}", text) for key, text in _NEXT.items()]
     print("\n".join(tables.plain_lines(("next:", ""), rows)))
     return story.exit_code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    made = argparse.ArgumentParser(prog=f"{program()} demo", description=__doc__)
+    made.add_argument(
+        "--all",
+        action="store_true",
+        help="use every control, in both roles, and show each message (52 calls)",
+    )
+    return made
 
 
 class Story:

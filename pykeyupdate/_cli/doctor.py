@@ -90,12 +90,17 @@ _KERNEL_TLS = (
 
 def main(argv: list[str]) -> int:
     """Print the report; return 0 if pykeyupdate works here, 1 if not."""
-    parser = argparse.ArgumentParser(prog=f"{program()} doctor")
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     report = examine()
     print(json.dumps(report, indent=2) if arguments.json else render(report))
     return 0 if report["works"] else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    made = argparse.ArgumentParser(prog=f"{program()} doctor")
+    made.add_argument("--json", action="store_true", help="print JSON for programs")
+    return made
 
 
 def version_line() -> str:

@@ -351,6 +351,50 @@ def test_without_a_network_the_reason_is_named(arguments, capsys, monkeypatch):
     assert err.count("\n") == 1
 
 
+# -- completion ------------------------------------------------------------------------
+
+
+def completed(line, tmp_path):
+    """Ask as a shell does."""
+    found = tmp_path / "found"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(found),
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    command = [sys.executable, "-m", "pykeyupdate"]
+    subprocess.run(command, check=False, env=environment, capture_output=True)
+    return {word.strip() for word in found.read_text().split("\n")}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pykeyupdate pro", {"probe"}),
+        ("pykeyupdate probe --start", {"--starttls"}),
+        ("pykeyupdate probe --starttls pos", {"postgres"}),
+        ("pykeyupdate bench dup", {"duplex"}),
+        ("pykeyupdate serve --action cert", {"certificate"}),
+        ("pykeyupdate run --log j", {"json"}),
+        ("pykeyupdate demo --a", {"--all"}),
+        ("pykeyupdate doctor --j", {"--json"}),
+    ],
+)
+def test_completion(tmp_path, line, words):
+    pytest.importorskip("argcomplete")
+    assert completed(line, tmp_path) == words
+
+
+def test_without_argcomplete_nothing_is_completed(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv("_ARGCOMPLETE", "1")
+    assert _cli.main([]) == 0
+    assert "usage:" in capsys.readouterr().out
+
+
 # -- the benchmarks --------------------------------------------------------------------
 
 

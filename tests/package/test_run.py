@@ -183,7 +183,7 @@ def test_the_log(tmp_path, certificate, authority):
 def gathered(*arguments):
     from pykeyupdate._cli import run as command
 
-    return settings.gather(command._parser().parse_args([*arguments, "--", "x"]))
+    return settings.gather(command.parser().parse_args([*arguments, "--", "x"]))
 
 
 def test_without_settings_they_are_the_defaults():

@@ -36,7 +36,7 @@ examples:
 
 def main(argv: list[str]) -> int:
     """Probe one host or many, print what was found, and return the exit code."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     settings = Settings(
         payload=partial(_payload, chosen),
         starttls=chosen.starttls,
@@ -59,14 +59,15 @@ def main(argv: list[str]) -> int:
     return report.show_many(reports)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    made = argparse.ArgumentParser(
         prog=f"{program()} probe",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("target", metavar="HOST:PORT", nargs="?", help="what to probe (port: 443)")
     add("--hosts", metavar="FILE", help="probe each HOST:PORT of a file (-: stdin)")
     add("--jobs", type=_count, default=8, metavar="N", help="hosts at a time (8)")
@@ -97,14 +98,14 @@ def _parser() -> argparse.ArgumentParser:
         help="also find out how many updates the "
         "server takes (up to 100 in a row): this ends connections of some servers",
     )
-    output = parser.add_mutually_exclusive_group()
+    output = made.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON for programs")
     output.add_argument(
         "--check",
         action="store_true",
         help="print one line, and exit as a Nagios plugin",
     )
-    return parser
+    return made
 
 
 def _count(text: str) -> int:

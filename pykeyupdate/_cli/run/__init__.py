@@ -39,7 +39,7 @@ _PYTHON = re.compile(rb"#!\s*(?:\S*/)?(?:env\s+(?:-S\s+)?)?(?:\S*/)?python\S*(.*
 
 def main(argv: list[str]) -> int:
     """Check the settings, and become the program."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     command = _command(chosen.program[chosen.program[:1] == ["--"] :])
     environment = {
         **os.environ,
@@ -58,21 +58,22 @@ def main(argv: list[str]) -> int:
         raise CannotRun(f"cannot run {command[0]}: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
+    made = argparse.ArgumentParser(
         prog=f"{program()} run",
         usage="%(prog)s [options] -- PROGRAM [its arguments]",
         description=__doc__,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--policy", metavar="RULES", help="when keys change, or none")
     add("--limits", metavar="RULES", help="how much peers may make us rekey, or none")
     add("--config", metavar="FILE", help="a TOML file with these settings")
     add("--log", choices=settings.LOGS, help="what happens, on standard error")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
+    return made
 
 
 def _command(arguments: list[str]) -> list[str]:

@@ -36,7 +36,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 def main(argv: list[str]) -> int:
     """Serve until somebody presses q or Ctrl-C."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     with contextlib.ExitStack() as stack:
         pem, key, trusted = stack.enter_context(_certificate(chosen))
         server = _Server(chosen, pem, key, trusted)
@@ -51,17 +51,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this command's options."""
     lines = (
         f"  {key}  /{action.path:<12} {action.text}" for key, action in ACTIONS.items()
     )
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog=f"{program()} serve",
         description=__doc__,
         epilog=_EPILOG.format(actions="\n".join(lines)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("port", type=int, nargs="?", default=8443, help="port to listen on (8443)")
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     add(
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--every", type=_seconds, metavar="S", help="do --action every S seconds")
     paths = {action.path: key for key, action in ACTIONS.items()}
     add("--action", choices=paths, default="rekey", help="what --every does (rekey)")
-    return parser
+    return made
 
 
 def _seconds(text: str) -> float:
