@@ -27,9 +27,9 @@ from typing import NamedTuple
 PACKAGE = "pykeyupdate"
 EXTENSION = re.compile(rf"{PACKAGE}/_keyupdate[.\w-]*\.(so|pyd)")
 CONTENTS = re.compile(
-    rf"{PACKAGE}/(\w+/)?\w+\.py|{PACKAGE}/(_keyupdate\.pyi|py\.typed)"
+    rf"{PACKAGE}/(\w+/)*\w+\.py|{PACKAGE}/(_keyupdate\.pyi|py\.typed)"
     rf"|{PACKAGE}-[\w.]+\.dist-info/"
-    r"(METADATA|RECORD|WHEEL|top_level\.txt|licenses/LICENSE)"
+    r"(METADATA|RECORD|WHEEL|entry_points\.txt|top_level\.txt|licenses/LICENSE)"
 )
 REQUIRED = [
     f"{PACKAGE}/__init__.py",
