@@ -6,6 +6,7 @@ tests/peers/test_probe.py has real servers.
 import contextlib
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -513,6 +514,45 @@ def test_a_file_of_hosts(listen, server, probe, tmp_path):
     _, out, _ = probe("--hosts", str(hosts), "--payload", "x", "--json")
     grades = [report["verdict"]["grade"] for report in json.loads(out)]
     assert grades == ["safe", "unknown", "safe"]
+
+
+def test_files_that_cannot_be_read_are_reported_for_many_hosts_too(tmp_path, capsys):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1:1\n127.0.0.1:2\n")
+    assert _cli.main(["probe", "--hosts", str(hosts), "--cafile", "no/such"]) == 2
+    assert "cannot load the certificates" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+@pytest.mark.parametrize("count", [1, 3])
+def test_ctrl_c_waits_for_no_server(listen, tmp_path, count):
+    accepted = threading.Event()
+
+    def stalls(plain):
+        accepted.set()
+        plain.recv(10000)
+        time.sleep(20)
+
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{listen(stalls)}\n" * count)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pykeyupdate", "probe", "--hosts", str(hosts)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert accepted.wait(20)
+    time.sleep(0.3)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - begin < 5
+    assert process.returncode == 130
+    assert err.endswith("interrupted\n")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ something harmless inside TLS to see that data still arrives. Nothing is logged 
 """
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import queue
 from functools import partial
+from typing import Union
 
 from .. import tables
-from ..exit_codes import CannotRun, program
+from ..exit_codes import CannotRun, program, start_thread
 from . import payloads, report, targets
 from .connection import Settings
 from .examine import Report, examine
@@ -149,14 +151,28 @@ def _probe(hosts: list[Target], settings: Settings, jobs: int) -> list[Report]:
     if len(hosts) == 1:
         with tables.progress(f"probing {hosts[0]}") as say:
             return [examine(hosts[0], settings, say)]
-    done = 0
+    todo: queue.SimpleQueue[tuple[int, Target]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, Union[Report, CannotRun]]] = queue.SimpleQueue()
+    for place in enumerate(hosts):
+        todo.put(place)
 
-    def probe(target: Target) -> Report:
-        nonlocal done
-        found = examine(target, settings, lambda _: None)
-        done += 1
-        say(f"{done} of {len(hosts)} done")
-        return found
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                number, target = todo.get_nowait()
+                try:
+                    done.put((number, examine(target, settings, lambda _: None)))
+                except CannotRun as reason:
+                    done.put((number, reason))
 
-    with tables.progress("probing") as say, ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(probe, hosts))
+    for _ in range(min(jobs, len(hosts))):
+        start_thread(work)  # no pool: Ctrl-C would wait for its threads
+    found: dict[int, Report] = {}
+    with tables.progress("probing") as say:
+        while len(found) < len(hosts):
+            number, report = done.get()
+            if isinstance(report, CannotRun):
+                raise report
+            found[number] = report
+            say(f"{len(found)} of {len(hosts)} done")
+    return [found[number] for number in range(len(hosts))]
