@@ -6,13 +6,16 @@ them; ``pykeyupdate run`` has checked them with the functions here.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
+from . import control
 from ._installation import install
 from ._policy import PeerLimits, RekeyPolicy
 
 VARIABLE = "PYKEYUPDATE_RUN"
+FIRST = "PYKEYUPDATE_RUN_FIRST"  # the process that the user has started
 _PRESETS = ("rfc9846", "anssi", "niap", "tiny")
 
 Fields = Optional[dict[str, Any]]
@@ -30,6 +33,24 @@ def begin(environment: Mapping[str, str]) -> None:
         _running_log.start(settings["log"])
     policy, limits = policy_of(settings["policy"]), limits_of(settings["limits"])
     install(managed=True, policy=policy, limits=limits)
+    if settings["signal"]:
+        control.on_signal(settings["signal"])
+    if settings["control"]:
+        _serve_control(settings["control"], environment)
+
+
+def _serve_control(path: str, environment: Mapping[str, str]) -> None:
+    """Serve a control socket: in each process, if the path has a place for its ID."""
+    if "{pid}" not in path:
+        if environment.get(FIRST) == str(os.getpid()):
+            control.serve(path)
+        return
+
+    def serve() -> None:
+        control.serve(path.replace("{pid}", str(os.getpid())))
+
+    serve()
+    os.register_at_fork(after_in_child=serve)
 
 
 def policy_of(fields: Fields) -> Optional[RekeyPolicy]:

@@ -39,11 +39,12 @@ MODULES = [  # from the lowest to the highest; of one line none imports another
     ["_connections", "_context_hooks", "_managed_requests"],
     ["_for_all"],
     ["_installation", "_running_log"],
-    ["_pytest_plugin", "_running"],
+    ["_pytest_plugin"],
     ["__init__"],
     ["_control_commands", "_metrics", "_unix_listener"],
     ["_line_server"],
     ["aio", "control", "opentelemetry", "prometheus", "testing"],
+    ["_running"],
     ["_cli"],
     ["__main__"],
 ]

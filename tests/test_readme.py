@@ -176,7 +176,7 @@ def test_two_lines_for_acting_from_outside(tmp_path):
         (shell,) = [text for kind, text in BLOCKS if "ctl" in text and kind == "sh"]
         for line in shell.splitlines()[1:]:
             arguments = [names["serving"].path, *shlex.split(line)[1:]]
-            chosen = ctl._parser().parse_args(arguments)
+            chosen = ctl.parser().parse_args(arguments)
             if chosen.command not in ("follow", "top"):
                 assert ctl.main(arguments) == 0
     finally:

@@ -30,13 +30,13 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def main(argv: list[str]) -> int:
     """Run one command at a control socket; return 0 if it was answered."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     with contextlib.closing(_Control(chosen.path)) as control:
         chosen.function(control, chosen)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pykeyupdate ctl",
         description=__doc__,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -177,6 +178,43 @@ def test_the_log(tmp_path, certificate, authority):
     assert {"time", "level", "pid", "message"} == lines[0].keys()
 
 
+ACTED_UPON = """
+import multiprocessing, os, signal, sys, time
+
+def sockets():
+    return sorted(name for name in os.listdir(sys.argv[1]) if name.endswith(".sock"))
+
+def child(queue):
+    queue.put(str(os.getpid()) + ".sock" in sockets())
+
+if __name__ == "__main__":
+    found = [signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL, sockets()]
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        queue = context.Queue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        found.append(queue.get(timeout=60))
+        process.join()
+    print(os.getpid(), found)
+"""
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+@pytest.mark.parametrize("name", ["{pid}.sock", "one.sock"])
+def test_a_control_socket_and_a_signal(tmp_path, name):
+    """Each process has its own, forked or spawned, if its path has a place for it."""
+    script = tmp_path / "acted_upon.py"
+    script.write_text(ACTED_UPON)
+    control = ["--control", str(tmp_path / name), "--signal", "USR2"]
+    result = run(*control, "--", str(script), str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    pid, found = result.stdout.split(" ", 1)
+    own = name.replace("{pid}", pid)
+    is_each = "{pid}" in name
+    assert found.strip() == str([True, [own], is_each, is_each])
+
+
 # -- settings --------------------------------------------------------------------------
 
 
@@ -188,7 +226,8 @@ def gathered(*arguments):
 
 def test_without_settings_they_are_the_defaults():
     found = gathered()
-    assert found == {"policy": {}, "limits": {}, "log": None}
+    nothing = {"log": None, "control": None, "signal": None}
+    assert found == {"policy": {}, "limits": {}, **nothing}
     assert _running.policy_of(found["policy"]) == RekeyPolicy()
     assert _running.limits_of(found["limits"]) == PeerLimits()
 
@@ -217,9 +256,9 @@ def test_limits_in_words():
     assert _running.limits_of(gathered("--limits", "none")["limits"]) is None
 
 
-TOML = "limits = 'none'\nlog = 'json'\n[policy]\nage_seconds = 60\n"
+TOML = "limits = 'none'\nlog = 'json'\nsignal = 'USR1'\n[policy]\nage_seconds = 60\n"
 PYPROJECT = (
-    "[tool.pykeyupdate]\nlimits = 'none'\nlog = 'json'\n"
+    "[tool.pykeyupdate]\nlimits = 'none'\nlog = 'json'\nsignal = 'USR1'\n"
     "[tool.pykeyupdate.policy]\nage_seconds = 60\n"
 )
 needs_tomllib = pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
@@ -241,7 +280,13 @@ def test_a_file(tmp_path, monkeypatch, name, text, by):
     if by == "environment":
         monkeypatch.setenv("PYKEYUPDATE_CONFIG", str(path))
     found = gathered(*(["--config", str(path)] if by == "option" else []))
-    assert found == {"policy": {"age_seconds": 60}, "limits": None, "log": "json"}
+    assert found == {
+        "policy": {"age_seconds": 60},
+        "limits": None,
+        "log": "json",
+        "control": None,
+        "signal": "SIGUSR1",
+    }
 
 
 @needs_tomllib
@@ -258,6 +303,8 @@ def test_options_come_before_the_environment_and_that_before_the_file(
         "policy": {"preset": "niap"},
         "limits": {"key_updates": 1},
         "log": "json",
+        "control": None,
+        "signal": None,
     }
 
 
@@ -269,6 +316,8 @@ WRONG = [
     (["--policy", "jitter=0.1,jitter=0.2"], "jitter is given twice"),
     (["--limits", "renegotiation=often"], "--limits: PeerLimits"),
     (["--limits", "tiny"], "--limits: PeerLimits has no 'preset'"),
+    (["--signal", "SIGNAL"], "--signal: there is no signal 'SIGNAL' here"),
+    (["--control", ""], "--control: must be a path"),
     (["--config", "no/such/file"], "cannot read no/such/file"),
 ]
 
@@ -292,9 +341,12 @@ def test_wrong_settings_are_refused_before_the_program_starts(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("polcy = 'anssi'", "there is no setting 'polcy', only policy, limits, log"),
+        (
+            "polcy = 'anssi'",
+            "there is no setting 'polcy', only policy, limits, log,",
+        ),
         ("policy = 3", "policy: must be a table or a text, not 3"),
-        ("log = 'xml'", "log must be one of text, json"),
+        ("log = 'xml'", "log: must be one of text, json"),
         ("policy = [", "cannot read"),
         ("[policy]\nage_seconds = '3600'", "age_seconds"),
     ],

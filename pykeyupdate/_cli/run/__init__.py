@@ -22,8 +22,8 @@ RULES are fields of RekeyPolicy and PeerLimits: "age_seconds=3600,sent_bytes=100
 "anssi,request_peer=true" (a preset, and what overrides it), "none". Without --policy
 and --limits these are RekeyPolicy() and PeerLimits(), the defaults of manage().
 
-The same can be said by the variables PYKEYUPDATE_POLICY, PYKEYUPDATE_LIMITS,
-PYKEYUPDATE_LOG and PYKEYUPDATE_CONFIG, and in a TOML file by tables [policy] and
+The same can be said by the variables PYKEYUPDATE_POLICY, _LIMITS, _LOG, _CONTROL,
+_SIGNAL and _CONFIG, and in a TOML file by tables [policy] and
 [limits] ([tool.pykeyupdate.policy] in pyproject.toml). Options come first.
 
 examples:
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         "PYTHONPATH": os.pathsep.join(
             filter(None, (str(_BOOTSTRAP), os.environ.get("PYTHONPATH")))
         ),
-        "PYKEYUPDATE_RUN_FIRST": str(os.getpid()),
+        _running.FIRST: str(os.getpid()),
     }
     sys.stdout.flush()
     if os.name == "nt":  # exec() there starts another process, and the shell goes on
@@ -72,6 +72,13 @@ def parser() -> argparse.ArgumentParser:
     add("--limits", metavar="RULES", help="how much peers may make us rekey, or none")
     add("--config", metavar="FILE", help="a TOML file with these settings")
     add("--log", choices=settings.LOGS, help="what happens, on standard error")
+    add(
+        "--control",
+        metavar="PATH",
+        help="serve a control socket (see ctl); {pid} in "
+        "PATH gives each process one of its own",
+    )
+    add("--signal", metavar="NAME", help="this signal gives all connections new keys")
     add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return made
 

@@ -1,20 +1,22 @@
 """The settings of ``run``: from its options, the environment and a TOML file.
 
-Options come before the environment, and the environment before the file; each of
-``policy``, ``limits`` and ``log`` comes from one of them as a whole.
+Options come before the environment, and the environment before the file; each setting
+comes from one of them as a whole.
 """
 
 import argparse
 import contextlib
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ... import _running
 from ..exit_codes import CannotRun
 
-_NAMES = ("policy", "limits", "log")
+_NAMES = ("policy", "limits", "log", "control", "signal")
 LOGS = ("text", "json")
 _WORDS: dict[str, Any] = {"none": None, "true": True, "false": False}
 
@@ -29,7 +31,7 @@ class Source(NamedTuple):
 
 def gather(chosen: argparse.Namespace) -> dict[str, Any]:
     """Return the settings as plain data, checked as strictly as the classes do."""
-    settings: dict[str, Any] = {"policy": {}, "limits": {}, "log": None}
+    settings: dict[str, Any] = {**dict.fromkeys(_NAMES), "policy": {}, "limits": {}}
     found: dict[str, Source] = {}
     for source in (*_of_file(chosen), *_of_environment(), *_of_options(chosen)):
         found[source.name] = source
@@ -87,17 +89,52 @@ def _read(path: str) -> Any:
 
 def _checked(source: Source) -> Any:
     """Return a setting as plain data; raise CannotRun if the classes refuse it."""
-    if source.name == "log":
-        if source.value not in LOGS:
-            raise CannotRun(f"{source.place} must be one of {', '.join(LOGS)}")
-        return source.value
-    make = _running.policy_of if source.name == "policy" else _running.limits_of
     try:
-        fields = _fields(source.value)
-        make(fields)
+        return _CHECKS[source.name](source.value)
     except (TypeError, ValueError) as error:
         raise CannotRun(f"{source.place}: {error}") from None
+
+
+def _policy(value: Any) -> Any:
+    fields = _fields(value)
+    _running.policy_of(fields)
     return fields
+
+
+def _limits(value: Any) -> Any:
+    fields = _fields(value)
+    _running.limits_of(fields)
+    return fields
+
+
+def _log(value: Any) -> Any:
+    if value not in LOGS:
+        raise ValueError(f"must be one of {', '.join(LOGS)}, not {value!r}")
+    return value
+
+
+def _control(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"must be a path, not {value!r}")
+    if not hasattr(socket, "AF_UNIX"):
+        raise ValueError("this system has no Unix sockets")
+    return value
+
+
+def _signal(value: Any) -> Any:
+    name = f"SIG{str(value).upper().replace('SIG', '', 1)}"
+    if name not in signal.Signals.__members__:
+        raise ValueError(f"there is no signal {value!r} here")
+    return name
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "policy": _policy,
+    "limits": _limits,
+    "log": _log,
+    "control": _control,
+    "signal": _signal,
+}
 
 
 def _fields(value: Any) -> Any:
