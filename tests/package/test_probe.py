@@ -6,6 +6,7 @@ tests/peers/test_probe.py has real servers.
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -106,7 +107,7 @@ def test_a_server_that_ends_the_connection_on_key_updates(listen, server, probe)
     target = listen(echo_by(server))
     code, out, _ = probe(target, "--payload", r"hello\n")
     assert code == 1
-    assert "ended after one KeyUpdate: connection" in out  # closed, or reset
+    assert re.search("ended after one KeyUpdate: (connection |Broken pipe)", out)
     assert "verdict  ends the connection on KeyUpdate" in out
     assert "Mbed TLS" in out
     code, out, _ = probe(target, "--payload", r"hello\n", "--check")

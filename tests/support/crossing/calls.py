@@ -95,11 +95,17 @@ FUNCTIONS = {
     ),
 }
 TESTING = {"advance_clock": lambda conn, _: testing.advance_clock(2)}
+
+
+async def _rekey_all(_):
+    await aio.rekey_all(per_second=1e9)
+
+
 AIO = {
     "flush": aio.flush,
     "keep_fresh": aio.keep_fresh,
     "rekey": aio.rekey,
-    "rekey_all": lambda _: aio.rekey_all(per_second=1e9),
+    "rekey_all": _rekey_all,
     "request_client_certificate": aio.request_client_certificate,
     "wait_for_renegotiation": aio.wait_for_renegotiation,
 }
