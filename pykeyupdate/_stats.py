@@ -47,8 +47,10 @@ class Counts(NamedTuple):
     writes_refused: int
     """Writes that raised because of that (``RekeyPolicy.on_impossible``)."""
     failed_after_update: int
-    """Connections that an error or a reset has ended, with nothing received since our
-    last KeyUpdate: 0 or 1 for one connection. See ``EventKind.FAILED_AFTER_UPDATE``."""
+    """Connections that an alert, an error or a reset has ended, with nothing received
+    since our last KeyUpdate: 0 or 1 for one connection. An end without a close_notify
+    counts only if we had sent nothing but the update. See
+    ``EventKind.FAILED_AFTER_UPDATE``."""
 
 
 class KeyChanges(NamedTuple):

@@ -226,7 +226,7 @@ py_reasons(PyObject *module, PyObject *ignored)
 }
 
 /* A managed SSLObject whose transport has dropped it: without a close_notify, the
-   transport has lost the connection. */
+   transport has lost the connection, and does not say how. */
 static PyObject *
 py_lost(PyObject *module, PyObject *args)
 {
@@ -239,7 +239,7 @@ py_lost(PyObject *module, PyObject *args)
     }
     if (Py_TYPE(inner) == state->sslobject_type && ku_ledger_tls(state, inner, &tls)
         && tls.ledger != NULL && tls.ledger->unheard) {
-        ku_ledger_note_end(tls.ledger);
+        ku_ledger_note_end(tls.ledger, 1);
         ku_collect_events(inner, tls.ledger, &report);
     }
     if (ku_tell_events(state, conn, &report) < 0) {

@@ -10,9 +10,19 @@ begins_record(const struct ku_tls *tls)
     return tls->libssl->SSL_pending(tls->ssl) == 0;
 }
 
-/* The outcome of a call that has failed.  Notes whether an error has ended the
-   connection.  (Python 3.9 has OpenSSL take an end without a close_notify for one with it,
-   SSL_OP_IGNORE_UNEXPECTED_EOF.  A close_notify resets `unheard`.) */
+/* Is it the end of the stream, and no error?  (Python 3.9 has OpenSSL take an end without
+   a close_notify for one with it, SSL_OP_IGNORE_UNEXPECTED_EOF.  A close_notify resets
+   `unheard`.) */
+static int
+is_mere_end(const struct ku_outcome *outcome)
+{
+    return outcome->value == SSL_ERROR_ZERO_RETURN
+           || KU_ERROR_REASON(outcome->error) == SSL_R_UNEXPECTED_EOF_WHILE_READING
+           || (outcome->value == SSL_ERROR_SYSCALL && outcome->error == 0
+               && outcome->system_error == 0);
+}
+
+/* The outcome of a call that has failed.  Notes whether the connection has ended. */
 static struct ku_outcome
 failed_io(const struct ku_tls *tls)
 {
@@ -20,7 +30,7 @@ failed_io(const struct ku_tls *tls)
     if (tls->ledger != NULL && tls->ledger->unheard && tls->ledger->why_cut == NULL
         && (outcome.value == SSL_ERROR_SYSCALL || outcome.value == SSL_ERROR_ZERO_RETURN
             || ku_has_failed(tls))) {
-        ku_ledger_note_end(tls->ledger);
+        ku_ledger_note_end(tls->ledger, is_mere_end(&outcome));
     }
     return outcome;
 }

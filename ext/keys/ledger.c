@@ -508,10 +508,17 @@ ku_ledger_note_refused_write(struct ku_ledger *ledger)
 }
 
 /* To compare the counts of records costs reading nothing, unlike a flag that each read
-   would have to clear. */
+   would have to clear.
+
+   Many peers, most HTTP clients among them, just close when they have what they wanted.
+   So that is suspicious only if they have got nothing but our KeyUpdate.  (One that
+   fails over it, with data behind it unread, resets the connection when it closes.) */
 void
-ku_ledger_note_end(struct ku_ledger *ledger)
+ku_ledger_note_end(struct ku_ledger *ledger, int merely)
 {
+    if (merely && ledger->sent.records > 0) {
+        return;
+    }
     if (ledger->unheard && (uint32_t)ledger->received.records == ledger->heard_before) {
         add_to_count(ledger, KU_COUNT_FAILED_AFTER_UPDATE);
         ledger->events |= KU_EVENT_FAILED;

@@ -238,9 +238,10 @@ void ku_ledger_note_refused_write(struct ku_ledger *ledger);
    scheduled, or owed, for another reason before, that one counts. */
 void ku_ledger_note_scheduled(struct ku_ledger *ledger, enum ku_change why);
 
-/* Note that an error has ended the connection.  If nothing has come since our last
-   KeyUpdate, that may be why. */
-void ku_ledger_note_end(struct ku_ledger *ledger);
+/* Note that the connection has ended without a close_notify.  If nothing has come since
+   our last KeyUpdate, that may be why.  `merely`: by the end of the stream, not by an
+   error. */
+void ku_ledger_note_end(struct ku_ledger *ledger, int merely);
 
 /* Returns the events that nobody has been told of, and clears them. */
 int ku_ledger_take_events(struct ku_ledger *ledger);

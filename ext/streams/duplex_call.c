@@ -271,7 +271,7 @@ ku_call_run(Duplex *self, struct ku_call *call, ku_action action, void *argument
              && pause_for_python(self, call, progress, &thread));
     if (*progress == KU_SYSTEM && ku_wire_is_gone(call->error)
         && call->pump->ledger != NULL) {
-        ku_ledger_note_end(call->pump->ledger);
+        ku_ledger_note_end(call->pump->ledger, 0);
     }
     ku_threads_exit(call);
     PyEval_RestoreThread(thread);

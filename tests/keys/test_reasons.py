@@ -231,10 +231,14 @@ def fails(wire, how):
 @pytest.mark.parametrize("how", ["alert", "end"])
 def test_a_failure_is_told_once(make_wire, told, more, caplog, how):
     caplog.set_level(logging.WARNING, "pykeyupdate")
+    """Behind the update there is data, unless the stream merely ends."""
     wire = make_wire(at_once(sent_records=1))
     wire.peer_writes(b"data before")
     wire.write(b"data")
-    wire.write(b"data")
+    if how == "alert":
+        wire.write(b"data")
+    else:
+        wire.end.rekey()
     testing.advance_clock(7)
     fails(wire, how)
     with contextlib.suppress(OSError):
@@ -242,9 +246,10 @@ def test_a_failure_is_told_once(make_wire, told, more, caplog, how):
     assert more("counts")["failed_after_update"] == 1
     (failed,) = [it for it in told if it.kind is EventKind.FAILED_AFTER_UPDATE]
     assert failed.connection is wire.end
-    assert failed.reason == "records"
+    why = "records" if how == "alert" else "explicit"
+    assert failed.reason == why
     (record,) = caplog.records
-    assert (record.event, record.reason) == ("FAILED_AFTER_UPDATE", "records")
+    assert (record.event, record.reason) == ("FAILED_AFTER_UPDATE", why)
     assert "received since our last key update: 7." in record.getMessage()
     assert "some peers cannot take key updates" in record.getMessage()
 
@@ -266,6 +271,17 @@ def test_other_failures_are_not_ours(make_wire, more, how, what):
         wire.carry()
         wire.read_all()
     fails(wire, how)
+    assert "failed_after_update" not in more("counts")
+
+
+def test_a_peer_that_has_its_data_and_just_closes_is_no_failure(make_wire, more):
+    """As most HTTP clients do."""
+    wire = make_wire(at_once(sent_records=1))
+    wire.peer_writes(b"request")
+    wire.write(b"response")
+    wire.write(b"more of it, under a new key")
+    fails(wire, "end")
+    assert more("counts")["key_updates_sent"] == 1
     assert "failed_after_update" not in more("counts")
 
 
