@@ -9,10 +9,8 @@ from ._describing import VERSIONS, unpack
 from ._managed_classes import all_references
 from ._stats import Counts, KeyUse
 
-_INHERITED = "it was inherited from the process that forked"
-_BEGINNING = "its first handshake is not complete"
-PASSING = _INHERITED, _BEGINNING
-"""Obstacles of connections that nothing need be done about."""
+INHERITED = "it was inherited from the process that forked"
+"""The obstacle of a connection that is that process's, until this one uses it."""
 _TURN = 0.001  # seconds without letting other threads run
 _PAUSE = 0.0002  # seconds, in which a thread that waits for the GIL takes it
 
@@ -151,7 +149,11 @@ class ConnectionInfo(_keyupdate.View):
 
     @property
     def obstacle(self) -> Optional[str]:
-        """Why it cannot have new keys as it is; None if it can."""
+        """Why it cannot have new keys as it is; None if it can.
+
+        It is None, too, in the first handshake (``version`` is None), which gives it
+        new keys anyway.
+        """
         return self._all().obstacle
 
     def as_dict(self) -> dict[str, Any]:
@@ -222,11 +224,11 @@ def snapshot(reference: Callable[[], Any]) -> Optional[ConnectionInfo]:
 
 def _obstacle(
     version: Optional[str], connected: bool, inherited: bool, why_cut: Optional[str]
-) -> str:
+) -> Optional[str]:
     if inherited:
-        return _INHERITED
+        return INHERITED
     if not connected:
-        return _BEGINNING
+        return None
     if why_cut is not None:
         return f"its peer exceeded PeerLimits.{why_cut}"
     return f"{version}, and its RekeyPolicy has no renegotiate=True"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 from . import _arguments, _keyupdate
-from ._connections import PASSING, ConnectionInfo, connections, snapshot
+from ._connections import INHERITED, ConnectionInfo, connections, snapshot
 from ._errors import PyKeyUpdateError
 from ._finding import name_of
 from ._managed_classes import SSLSocket, asyncio_transport
@@ -150,8 +150,8 @@ class Rekeying:
     def _do(self, info: ConnectionInfo) -> int:
         """Do what can be done; return how many connections were asked: 1 or 0."""
         if info.obstacle is None:
-            return int(self._rekey(info))
-        if info.obstacle not in PASSING:
+            return 0 if info.version is None else int(self._rekey(info))
+        if info.obstacle != INHERITED:
             many = self._obstacles.get(info.obstacle, 0)
             self._obstacles[info.obstacle] = many + 1
         return 0
@@ -254,7 +254,8 @@ def close_all(which: Filter, /, *, per_second: float = PER_SECOND) -> CloseResul
     end of the connection (``recv()`` returns ``b""`` or raises, ``send()`` raises), and
     closes the socket as it would if the peer had ended it. An asyncio transport's
     ``close()`` is called by its loop: what has been written goes out first. Nothing is
-    done to other objects.
+    done to other objects, nor to connections that a forked process inherited and has not
+    used: they are its parent's.
 
     Any thread may call it. It covers the connections of this interpreter. Raises what
     ``which`` raises; ``TypeError`` for a ``which`` that is not a function or a
@@ -273,7 +274,8 @@ class _Closing:
 
     def steps(self) -> Iterator[float]:
         for info in connections():
-            conn = info.connection if self._which(info) else None
+            is_ours = info.obstacle != INHERITED
+            conn = info.connection if is_ours and self._which(info) else None
             if conn is not None:
                 done = _shut(conn) if is_instance(conn, SSLSocket) else _close(conn)
                 self.closed += done

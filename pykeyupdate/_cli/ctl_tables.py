@@ -60,6 +60,7 @@ def _row(info: _Answer) -> list[str]:
 
 def _state(info: _Answer) -> str:
     states = [
+        "" if info["version"] else "in its first handshake",
         "owes an answer" if info["answer_owed"] else "",
         "waits for an answer" if info["request_outstanding"] else "",
         f"no new keys: {info['obstacle']}" if info["obstacle"] else "",

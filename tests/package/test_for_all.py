@@ -363,6 +363,29 @@ def test_what_nobody_can_close_is_said(make_contexts):
     assert wire.write(b"data") == b"data"
 
 
+def test_close_all_of_those_with_an_obstacle_ends_no_handshake(make_contexts):
+    """It has new keys anyway, and its peer is honest."""
+    wire = Wire(make_contexts("tls13"), "socket", "client")
+    with pytest.raises(ssl.SSLWantReadError):
+        wire.end.do_handshake()
+    pykeyupdate.close_all(lambda info: info.obstacle is not None)
+    wire.handshake()
+    assert wire.write(b"data") == b"data"
+    wire.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_close_all_in_a_child_leaves_the_parents_connections_alone(make_contexts):
+    wire = Wire(make_contexts("tls13"), "socket", "client").handshake()
+    child = os.fork()
+    if child == 0:
+        result = pykeyupdate.close_all(lambda info: True)
+        os._exit(0 if result == (0, 0) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert wire.write(b"data") == b"data"
+    wire.close()
+
+
 def test_a_socket_is_closed_whatever_has_become_of_it(make_contexts):
     wires = [Wire(make_contexts("tls13"), "socket", "client") for _ in "12"]
     wires[0].handshake()
