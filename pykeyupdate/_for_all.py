@@ -19,6 +19,7 @@ Filter = Callable[[ConnectionInfo], object]
 
 PER_SECOND = 1000.0
 BREATH = 0.02  # seconds; shorter pauses are not made
+_LONGEST_PAUSE = 3600.0 * 24  # seconds; no system sleeps for any number
 _FASTEST = 1e6  # connections a second; any number above counts as this
 
 
@@ -227,7 +228,8 @@ class _Pace:
     def done(self, some: int) -> float:
         """Count items; return how many seconds too early they are done."""
         self.count += some
-        return self.begin + self.count / self.per_second - time.monotonic()
+        ahead = self.begin + self.count / self.per_second - time.monotonic()
+        return min(ahead, _LONGEST_PAUSE)
 
 
 class CloseResult(NamedTuple):
@@ -254,8 +256,8 @@ def close_all(which: Filter, /, *, per_second: float = PER_SECOND) -> CloseResul
     end of the connection (``recv()`` returns ``b""`` or raises, ``send()`` raises), and
     closes the socket as it would if the peer had ended it. An asyncio transport's
     ``close()`` is called by its loop: what has been written goes out first. Nothing is
-    done to other objects, nor to connections that a forked process inherited and has not
-    used: they are its parent's.
+    done to other objects, nor to connections that a forked process inherited and has
+    not used: they are its parent's.
 
     Any thread may call it. It covers the connections of this interpreter. Raises what
     ``which`` raises; ``TypeError`` for a ``which`` that is not a function or a

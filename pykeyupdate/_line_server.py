@@ -18,6 +18,7 @@ A child process does not serve: after a fork it closes its copies of the sockets
 
 import atexit
 import contextlib
+import math
 import os
 import selectors
 import socket
@@ -39,6 +40,7 @@ LINE_SECONDS = 10.0  # from the first byte of a request to its last
 STALL_SECONDS = 10.0  # in which a client takes nothing of its answer
 IDLE_SECONDS = 300.0  # between two requests
 _SLICE = 0.001  # seconds for one answer before the next client's turn
+_LONGEST_WAIT = 3600.0  # seconds; no system takes any number
 _REST = 0.001  # seconds after a turn, in which the program's threads have the GIL
 _PAUSE = 1.0  # seconds without new clients after the system had no resources for one
 _CHUNK = 65536
@@ -101,7 +103,7 @@ class LineServer:
         name: str,
         respond: Callable[[bytes], Answer],
         refuse: Callable[[str], bytes],
-        report: Callable[[Exception], None],
+        report: Callable[[BaseException], None],
     ) -> None:
         self.path = path
         self._respond, self._refuse, self._report = respond, refuse, report
@@ -185,7 +187,7 @@ class LineServer:
         for client in list(self._clients):
             self._guarded(self._go_on, client, now)
 
-    def _time_to_wait(self) -> Optional[float]:
+    def _time_to_wait(self) -> float:
         times = [] if self._resumes is None else [self._resumes]
         for client in self._clients:
             if client.can_begin():
@@ -195,7 +197,8 @@ class LineServer:
             patience = client.patience()
             if patience is not None:
                 times.append(client.since + patience)
-        return max(_REST, min(times) - time.monotonic()) if times else None
+        wait = min(times, default=math.inf) - time.monotonic()
+        return min(max(_REST, wait), _LONGEST_WAIT)
 
     def _accept(self) -> None:
         """Take new clients, and the request of each if it has come."""
@@ -253,7 +256,7 @@ class LineServer:
             function(client, given)
         except OSError:  # it has gone
             self._drop(client)
-        except Exception as error:  # noqa: BLE001 (others must be served)
+        except BaseException as error:  # noqa: BLE001 (of the program's handlers, too)
             self._report(error)
             self._drop(client)
 

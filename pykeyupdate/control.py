@@ -113,7 +113,7 @@ def serve(path: _unix_listener.Path) -> ControlServer:
     return ControlServer(path)
 
 
-def _report(error: Exception) -> None:
+def _report(error: BaseException) -> None:
     note("ERROR", "the control socket failed over a request", failure=error)
 
 
@@ -197,7 +197,7 @@ class _Rounds:
                     request_peer=self._request_peer, per_second=self._per_second
                 )
                 note("INFO", "rekey_all() on signal %s: %r", name, result)
-            except Exception as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001 (of the program's handlers)
                 note("ERROR", "rekey_all() on signal %s failed", name, failure=error)
 
 

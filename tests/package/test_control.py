@@ -309,6 +309,40 @@ def test_a_rekeying_that_takes_long_delays_no_other_client(make_contexts, server
         it.close()
 
 
+def test_a_rekeying_may_take_any_time(make_contexts, server):
+    """So long that the system does not wait for it in one go."""
+    wire = Wire(make_contexts("tls13"), "socket", "client").handshake()
+    wire.end.label = "slow"
+    request = {"do": "rekey", "where": [["label", "==", "slow"]], "per_second": 1e-300}
+    with contextlib.closing(Client(server.path)) as slow:
+        slow.send(json.dumps(request).encode() + b"\n")
+        eventually(lambda: pykeyupdate.stats(wire.end).counts.key_updates_sent)
+        time.sleep(0.05)
+        with contextlib.closing(Client(server.path)) as quick:
+            assert quick.ask(do="totals")["ok"]
+    wire.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+def test_what_a_handler_raises_ends_no_server(make_contexts, server, error):
+    wire = Wire(make_contexts("tls13"), "socket", "client").handshake()
+    wire.end.label = "mine"
+
+    def handler(event):
+        raise error
+
+    remove = pykeyupdate.on_event(handler)
+    try:
+        with contextlib.closing(Client(server.path)) as client:
+            client.send(b'{"do": "rekey", "where": [["label", "==", "mine"]]}\n')
+            client.file.readline()
+    finally:
+        remove()
+    wire.close()
+    with contextlib.closing(Client(server.path)) as other:
+        assert other.ask(do="totals")["ok"]
+
+
 def test_events_are_told_as_they_come(make_wire, client):
     wire = make_wire(at_once(sent_records=1))
     wire.end.label = "followed"

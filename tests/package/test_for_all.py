@@ -291,6 +291,17 @@ def test_tls12_objects_of_the_loop_wait(make_server):
     assert asyncio.run(main()) == (0, 1)
 
 
+@pytest.mark.parametrize("per_second", [1e-12, 1e-300])
+def test_no_pause_is_too_long_for_the_system(make_contexts, monkeypatch, per_second):
+    wires = [Wire(make_contexts("tls13"), "socket", "client").handshake() for _ in "12"]
+    sleep, slept = time.sleep, []
+    monkeypatch.setattr(time, "sleep", lambda it: slept.append(it) or sleep(0))
+    pykeyupdate.rekey_all(among(*[wire.end for wire in wires]), per_second=per_second)
+    assert 3600 <= max(slept) < 1e6
+    for wire in wires:
+        wire.close()
+
+
 # -- close_all() -----------------------------------------------------------------------
 
 
