@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import Callable, Optional, Union
 
 from . import _unix_listener
+from ._fork_lock import make_lock
 
 Answer = Iterator[Union[bytes, float, None]]
 
@@ -107,6 +108,11 @@ class LineServer:
     ) -> None:
         self.path = path
         self._respond, self._refuse, self._report = respond, refuse, report
+        with _forks:
+            self._start(path, name)
+        atexit.register(self.close)
+
+    def _start(self, path: str, name: str) -> None:
         self._listener, self._identity = _unix_listener.listen(path)
         self._waker, self._woken = socket.socketpair()
         self._is_woken = self._is_closing = False
@@ -125,7 +131,6 @@ class LineServer:
             self.leave()
             raise
         _servers.add(self)
-        atexit.register(self.close)
 
     # -- from other threads ------------------------------------------------------------
 
@@ -209,20 +214,25 @@ class LineServer:
                 self._accept_later(began + GRACE_SECONDS)
                 return
             try:
-                sock, _ = self._listener.accept()
+                client = self._next_client(now)
             except (BlockingIOError, InterruptedError, ConnectionError):
                 return
             except OSError:  # no descriptor left, or no memory
                 self._accept_later(now + _PAUSE)
                 return
-            sock.setblocking(False)
-            if len(self._clients) >= MOST_CLIENTS:
-                self._drop(self._most_silent(now))
-            client = _Client(sock, now)
-            self._clients.add(client)
             self._guarded(self._exchange, client, selectors.EVENT_READ)
             if client in self._clients:
                 self._guarded(self._go_on, client, now)
+
+    def _next_client(self, now: float) -> _Client:
+        with _forks:
+            sock, _ = self._listener.accept()
+            sock.setblocking(False)
+            client = _Client(sock, now)
+            self._clients.add(client)
+        if len(self._clients) > MOST_CLIENTS:
+            self._drop(self._most_silent(now))
+        return client
 
     def _accept_later(self, when: float) -> None:
         self._selector.unregister(self._listener)
@@ -348,6 +358,7 @@ class LineServer:
         client.end()
 
 
+_forks = make_lock()  # no process is forked while a socket is in no list
 _servers: "weakref.WeakSet[LineServer]" = weakref.WeakSet()
 
 

@@ -93,6 +93,9 @@ def _locked(folder: str) -> Iterator[None]:
                 break
         yield
     finally:
+        # A child that was forked meanwhile has the handle, too, and with it the lock.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
         os.close(handle)
 
 

@@ -189,6 +189,61 @@ def test_a_forked_child_does_not_serve_and_the_parent_goes_on(path, server, clie
     follower.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_a_child_that_is_forked_meanwhile_keeps_no_listener(path, monkeypatch):
+    """A process that begins anew would take it for one that listens."""
+    start, children = threading.Thread.start, []
+    parent_lives, stop = os.pipe()
+
+    def fork():
+        child = os.fork()
+        if child == 0:
+            os.close(stop)
+            os.read(parent_lives, 1)
+            os._exit(0)
+        children.append(child)
+
+    def fork_and_start(thread):
+        if thread.name == "pykeyupdate control":
+            threading.Thread(target=fork).start()
+            time.sleep(0.2)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fork_and_start)
+    with pykeyupdate.control.serve(path):
+        assert eventually(lambda: children)
+        os.rename(path, path + ".old")
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(path + ".old")
+    os.close(stop)
+    os.close(parent_lives)
+    os.waitpid(children[0], 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+def test_a_child_that_is_forked_meanwhile_keeps_no_lock(tmp_path, monkeypatch):
+    parent_lives, stop = os.pipe()
+    listen, children = socket.socket.listen, []
+
+    def fork_and_listen(sock, *arguments):
+        children.append(os.fork())
+        if children[0] == 0:
+            os.close(stop)
+            os.read(parent_lives, 1)
+            os._exit(0)
+        listen(sock, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "listen", fork_and_listen)
+        pykeyupdate.control.serve(tmp_path / "one").close()
+    begin = time.monotonic()
+    pykeyupdate.control.serve(tmp_path / "two").close()
+    assert time.monotonic() - begin < 2
+    os.close(stop)
+    os.close(parent_lives)
+    os.waitpid(children[0], 0)
+
+
 def test_it_stops_with_the_interpreter(path):
     program = (
         "import sys, pykeyupdate\nserving = pykeyupdate.control.serve(sys.argv[1])"
