@@ -83,7 +83,7 @@ def _role(conn: Any, facts: Any) -> str:
     if is_server:
         return "server"
     name = getattr(conn, "server_hostname", None)
-    return f"client of {name}" if name else "client"
+    return f"client of {_in_line(name)}" if name else "client"
 
 
 def _tls(facts: Any) -> list[str]:
@@ -111,10 +111,18 @@ def address_text(address: Any) -> Optional[str]:
     """Return a socket address as text, or None if it has no name."""
     if isinstance(address, tuple) and len(address) in (2, 4):
         host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return _in_line(f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}")
     if not address:  # a Unix socket may have no name
         return None
-    return address if isinstance(address, str) else repr(address)
+    return _in_line(address) if isinstance(address, str) else repr(address)
+
+
+def _in_line(text: str) -> str:
+    """Return a text that others have chosen so that it cannot end a line of the log.
+
+    A peer chooses the path of its Unix socket, which may have anything in it.
+    """
+    return text if text.isprintable() else repr(text)
 
 
 def pack(address: Any) -> Any:

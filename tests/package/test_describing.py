@@ -148,6 +148,27 @@ def test_a_socket_of_a_path_or_of_none(listen, wrap, tmp_path, connect):
             assert f"peer {near.peer!r}," in repr(near)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs such paths")
+def test_no_name_ends_a_line_of_the_log(listen, wrap, tmp_path, monkeypatch):
+    """A peer chooses its path; some programs have hosts from their users."""
+    monkeypatch.chdir(tmp_path)
+    listener = listen(socket.AF_UNIX, "s")
+    path = "x\nCRITICAL fake\x1b[31m\udcff"
+
+    def begin(context):
+        context.check_hostname = False
+        plain = socket.socket(socket.AF_UNIX)
+        plain.bind(path)
+        plain.connect("s")
+        return context.wrap_socket(plain, server_hostname="a\nb")
+
+    near, far = wrap(listener, begin)
+    assert far.peer == path
+    assert f"peer {path!r}," in repr(far)
+    assert repr(near).isprintable()
+    assert repr(far).isprintable()
+
+
 def test_a_program_may_use_the_name_for_itself(connect):
     near, far = connect()
     near.peer = far
