@@ -17,6 +17,7 @@ A forked process has no such thread. A socket that is used there is watched ther
 """
 
 import atexit
+import contextlib
 import functools
 import heapq
 import os
@@ -58,14 +59,13 @@ def look_again() -> None:
 
 
 def _running() -> "_Thread":
-    """Return the thread of this process; first start it, if there is none."""
+    """Return the thread of this process; first start it if it does not run."""
     global _thread  # noqa: PLW0603
     if _thread is None or _thread.process != os.getpid():
         atexit.unregister(_end)
         atexit.register(_end)
-        thread = _Thread()
-        thread.start()
-        _thread = thread
+        _thread = _Thread()
+    _thread.start()
     return _thread
 
 
@@ -88,25 +88,42 @@ class _Thread:
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._heap: list[tuple[float, int, weakref.ref[Any]]] = []
         self._number = 0  # so that no two references are compared
-        self._has_ended = False
+        self._has_ended = self._has_failed = False
         self._started: Optional[threading.Thread] = None
 
     def start(self) -> None:
-        """Start it. Where there can be no more threads, keys change with use alone."""
-        try:
-            thread = threading.Thread(target=self._run, name="pykeyupdate", daemon=True)
-            thread.start()
-        except RuntimeError as error:
-            if "shutdown" in str(error):
-                return
-            if "interpreter" in str(error):
-                raise RuntimeError(
-                    "RekeyPolicy(rotate_idle=True) needs a daemon thread, and this "
-                    f"sub-interpreter allows none: {error}"
-                ) from error
-            note("ERROR", "no thread for rotate_idle", failure=error)
+        """Start it, if it does not run.
+
+        While there can be no more threads, keys change with use alone. The next socket
+        tries again, for all.
+        """
+        if self._has_ended or self._is_running():
             return
-        self._started = thread
+        self._started = threading.Thread(
+            target=self._run, name="pykeyupdate", daemon=True
+        )
+        try:
+            self._started.start()
+        except RuntimeError as error:
+            self._started = None
+            self._take_all()  # so that the inbox does not grow for ever
+            self._explain(error)
+
+    def _is_running(self) -> bool:
+        thread = self._started  # without an ident while it is being started
+        return thread is not None and (thread.ident is None or thread.is_alive())
+
+    def _explain(self, error: RuntimeError) -> None:
+        if "shutdown" in str(error):
+            return
+        if "interpreter" in str(error):
+            raise RuntimeError(
+                "RekeyPolicy(rotate_idle=True) needs a daemon thread, and this "
+                f"sub-interpreter allows none: {error}"
+            ) from error
+        if not self._has_failed:
+            self._has_failed = True
+            note("ERROR", "no thread for rotate_idle", failure=error)
 
     def join(self, timeout: float) -> None:
         """Wait for the end of the thread, if it has started."""
@@ -138,12 +155,13 @@ class _Thread:
         wait = None
         if self._heap:
             wait = min(max(self._heap[0][0] - time.monotonic(), 0.0), _LONGEST_WAIT)
-        try:
+        with contextlib.suppress(Empty):
             self._take(self.inbox.get(timeout=wait))
-            while True:
-                self._take(self.inbox.get_nowait())
-        except Empty:
-            pass
+        self._take_all()
+
+    def _take_all(self) -> None:
+        while not self.inbox.empty():
+            self._take(self.inbox.get())
 
     def _take(self, message: Any) -> None:
         if message is _END:

@@ -22,7 +22,7 @@ from support.link import NOT_REQUESTED, REQUESTED, Witness
 from support.sockets import socket_pair
 
 import pykeyupdate
-from pykeyupdate import EventKind, RekeyImpossibleError, RekeyPolicy
+from pykeyupdate import EventKind, RekeyImpossibleError, RekeyPolicy, _idle_sockets
 from pykeyupdate.testing import advance_clock
 
 HOUR = 3600
@@ -387,6 +387,28 @@ def test_it_starts_again(pair):
         assert it.hears(NOT_REQUESTED)
         it.close()
         assert eventually(lambda: not is_there())
+
+
+def test_a_thread_that_cannot_be_had_is_tried_for_again(pair, monkeypatch, caplog):
+    start = threading.Thread.start
+
+    def fail_for_ours(thread):
+        if thread.name == NAME:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail_for_ours)
+        early = [pair() for _ in "123"]
+        for _ in "123":
+            pair().close()
+        assert _idle_sockets._thread.inbox.qsize() < 5
+    assert not is_there()
+    assert caplog.text.count("no thread for rotate_idle") == 1
+    late = pair()
+    advance_clock(HOUR)
+    for one in (*early, late):
+        assert one.hears(NOT_REQUESTED)
 
 
 def test_it_keeps_no_connection_alive(pair):
