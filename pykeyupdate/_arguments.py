@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, NoReturn, Optional, Union
 
 from ._finding import name_of
+from ._fork_lock import importing
 from ._static_lookup import is_instance
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def is_function(value: Any) -> bool:
     """Return whether a value is callable and not a coroutine function."""
     if not callable(value):
         return False
-    from inspect import iscoroutinefunction  # slow to import, and rarely needed
+    with importing:  # slow, and rarely needed
+        from inspect import iscoroutinefunction
 
     called = (value, getattr(type(value), "__call__", None))  # noqa: B004
     return not any(map(iscoroutinefunction, called))

@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
 from ._finding import name_of
-from ._fork_lock import make_lock
+from ._fork_lock import importing, make_lock
 from ._originals import SOCKET
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import is_instance
@@ -251,7 +251,8 @@ def _import_logging() -> Any:
     Returns None in an interpreter that is shutting down, which imports nothing.
     """
     try:
-        import logging
+        with importing:
+            import logging
     except ImportError:
         return None
     return logging
@@ -292,6 +293,7 @@ def note(
         if is_of_signal_handler(error):
             raise
         if logging.raiseExceptions:
-            import traceback
+            with importing:
+                import traceback
 
             traceback.print_exc()

@@ -18,3 +18,11 @@ def make_lock() -> "threading.RLock":
             after_in_child=lock.release,
         )
     return lock
+
+
+importing = make_lock()
+"""Held while a module is imported in the middle of a call, in whatever thread.
+
+A child that was forked meanwhile could never import that module: Python keeps a lock
+for each, and its holder does not exist in the child.
+"""

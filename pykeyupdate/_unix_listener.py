@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from typing import Union
 
+from ._fork_lock import importing
+
 _BACKLOG = 128
 _LOCK_SECONDS = 5.0
 _MODE = 0o600
@@ -76,8 +78,8 @@ def _identity(found: os.stat_result) -> Identity:
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    import fcntl
-
+    with importing:
+        import fcntl
     handle = os.open(folder, os.O_RDONLY)
     try:
         ends = time.monotonic() + _LOCK_SECONDS

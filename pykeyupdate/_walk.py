@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from types import BuiltinMethodType, CoroutineType, MethodType, ModuleType
 from typing import Any, Callable, NamedTuple, Optional
 
+from ._fork_lock import importing
 from ._originals import connections
 from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import (
@@ -367,6 +368,6 @@ def is_awaited(carrier: object) -> bool:
 
 
 def _is_coroutine_function(value: object) -> bool:
-    import inspect  # slow, and only streams of trio and anyio need it
-
+    with importing:  # slow, and only streams of trio and anyio need it
+        import inspect
     return inspect.iscoroutinefunction(value)

@@ -80,6 +80,43 @@ def test_warnings_are_logged_though_nobody_has_imported_logging():
     assert result.stderr.startswith("'it' was cut off"), result.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("inspect", "pykeyupdate.on_event(print)"),
+        ("logging", "pykeyupdate._events.note('INFO', 'text')"),
+    ],
+)
+def test_a_child_that_is_forked_during_an_import_can_import(module, call):
+    """Python's lock of the module would be held there for ever."""
+    code = f"""if True:
+        import os, signal, sys, threading, time, pykeyupdate
+        assert {module!r} not in sys.modules
+        begun = threading.Event()
+        class Slow:
+            def find_spec(self, name, *more):
+                if name == {module!r}:
+                    begun.set()
+                    time.sleep(0.5)
+        sys.meta_path.insert(0, Slow())
+        threading.Thread(target=lambda: {call}).start()
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            import {module}
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    subprocess.run(
+        [sys.executable, "-S", "-W", "ignore", "-c", code],
+        timeout=60,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
 def test_a_registration_that_is_taken_back_is_that_one(make_wire):
     seen = []
 
