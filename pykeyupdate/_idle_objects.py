@@ -8,31 +8,51 @@ closed, so this is how soon a closed one is forgotten. Nothing is left behind th
 import asyncio
 import heapq
 import weakref
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional
 
 _SWEEP = 1.0  # seconds
 
 
-class Idle(NamedTuple):
-    """A connection whose key changes while it is idle."""
+class Idle:
+    """A connection whose key changes while it is idle.
 
-    tls: Any
-    look: Callable[[], Optional[float]]
-    """Change the key if it is due. Returns the seconds until the next look, None if
-    there need be none, or raises what ends this."""
-    has_ended: Callable[[], bool]
-    end: "asyncio.Future[None]"
+    ``look`` changes the key if it is due. It returns the seconds until the next look,
+    None if there need be none, or raises what ends this. ``end`` is done when the
+    connection has ended, and then has the exception with which that was.
+    """
+
+    __slots__ = ("_holders", "end", "has_ended", "look", "tls")
+
+    def __init__(
+        self,
+        tls: Any,
+        look: Callable[[], Optional[float]],
+        has_ended: Callable[[], bool],
+        end: "asyncio.Future[None]",
+    ) -> None:
+        self.tls, self.look, self.has_ended, self.end = tls, look, has_ended, end
+        self._holders = 0
+
+    def hold(self) -> "Idle":
+        """Count one more who wants this, and may call ``release()``."""
+        self._holders += 1
+        return self
+
+    def release(self) -> None:
+        """End it when nobody wants it any more."""
+        self._holders -= 1
+        if self._holders == 0:
+            self.end.cancel()
 
 
 _keepers: "weakref.WeakValueDictionary[int, _Keeper]" = weakref.WeakValueDictionary()
 
 
-def keep(idle: Idle, first: float) -> "asyncio.Future[None]":
+def keep(idle: Idle, first: float) -> Idle:
     """Look at a connection from now on, first in so many seconds.
 
-    Returns a future that is done when the connection has ended, and then has the
-    exception with which that was. It is the earlier one if the connection is kept
-    already. Cancelling it ends the keeping.
+    Returns what is kept, held once more: the earlier one if the connection is kept
+    already.
     """
     loop = idle.end.get_loop()
     keeper = _keepers.get(id(loop))
@@ -51,15 +71,15 @@ class _Keeper:
         self._number = 0  # so that no two connections are compared
         self._timer: Optional[asyncio.TimerHandle] = None
 
-    def add(self, idle: Idle, first: float) -> "asyncio.Future[None]":
+    def add(self, idle: Idle, first: float) -> Idle:
         there = self._kept.get(id(idle.tls))
         if there is not None and not there.end.done():
-            return there.end
+            return there.hold()
         self._kept[id(idle.tls)] = idle
         self._look_in(idle, first)
         if self._timer is None:
             self._set_timer()
-        return idle.end
+        return idle.hold()
 
     def _look_in(self, idle: Idle, seconds: float) -> None:
         self._number += 1

@@ -263,7 +263,12 @@ async def keep_fresh(conn: Any, /, *, lock: Any = None) -> None:
     if not is_asyncio(connection.carrier):
         await _keep_stream_fresh(conn, connection, wait, lock)
         return
-    await _keep_transport_fresh(connection, wait)
+    idle = _keep_transport_fresh(connection, wait)
+    try:
+        await asyncio.shield(idle.end)  # which others may be waiting for
+    except asyncio.CancelledError:
+        idle.release()
+        raise
 
 
 def keep_fresh_in_background(conn: Any, /) -> None:
@@ -335,9 +340,7 @@ def _first_wait(conn: Any, tls: Any, function: str) -> float:
     return max(0.0, float(policy._least_age()) - sent[_AGE])
 
 
-def _keep_transport_fresh(
-    connection: Connection, wait: float
-) -> "asyncio.Future[None]":
+def _keep_transport_fresh(connection: Connection, wait: float) -> _idle_objects.Idle:
     tls, transport = connection.tls, _transport(connection.carrier)
     idle = _idle_objects.Idle(
         tls,

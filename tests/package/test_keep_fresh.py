@@ -93,6 +93,28 @@ def test_idle_keys_are_changed(framework, make):
     framework.run(main)
 
 
+def test_who_is_cancelled_ends_it_for_no_other(framework, make, on_asyncio):
+    if not on_asyncio:
+        pytest.skip("there, each call works for itself")
+    server, context = make()
+
+    async def main():
+        stream = await framework.connect(server.address, context)
+        first = asyncio.ensure_future(aio.keep_fresh(stream.conn))
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(aio.keep_fresh(stream.conn), 0.1)
+        await asyncio.sleep(0.1)
+        assert not first.done()
+        aio.keep_fresh_in_background(stream.conn)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await hears(framework, server, 2) == [NOT_REQUESTED] * 2
+        await stream.close()
+
+    framework.run(main)
+
+
 def test_what_it_takes(framework, make, make_server, on_asyncio):
     server, context = make()
     _, plain = make_server("tls13")
