@@ -194,23 +194,24 @@ def _log(event: Event) -> None:
     level = _LEVELS.get(event.kind, "DEBUG")
     if not _is_logged(level):
         return
-    left_out = _left_out(event.kind) if level == "WARNING" else 0
-    if left_out is not None:
+    about_others = _about_others(event.kind) if level == "WARNING" else ""
+    if about_others is not None:
         text = event.kind.value
         if event.detail:
             text += f": {event.detail}"
         elif event.reason:
             text += f" ({event.reason})"
-        if left_out:
-            text += f" (and {left_out} more like this, which are not logged)"
+        text += about_others
         name = name_of(event.connection)
         note(level, "%s %s", name, text, extra=_fields(event, name))
 
 
-def _left_out(kind: EventKind) -> Optional[int]:
-    """Return how many warnings were left out before this one; None to leave it out.
+def _about_others(kind: EventKind) -> Optional[str]:
+    """Return what a warning says of those that are left out; None to leave it out.
 
-    Whoever opens many connections must not fill a disk by what is written of them.
+    Whoever opens many connections must not fill a disk by what is written of them. The
+    last that is logged says so: how many are left out is told by the next one, and
+    there may be none.
     """
     now = time.monotonic()
     with _lock:
@@ -221,7 +222,13 @@ def _left_out(kind: EventKind) -> Optional[int]:
         _logged[kind] = (
             (began, logged + 1, 0) if is_logged else (began, logged, left_out + 1)
         )
-    return left_out if is_logged else None
+    if not is_logged:
+        return None
+    text = f" (and {left_out} more like this, which are not logged)" if left_out else ""
+    if logged + 1 == _MOST_WARNINGS:
+        rest = began + _WINDOW - now
+        text += f" (more like this are not logged for {rest:.0f} s; totals() has them)"
+    return text
 
 
 def _fields(event: Event, name: str) -> dict[str, Optional[str]]:

@@ -421,6 +421,11 @@ def test_a_flood_of_connections_does_not_fill_the_log(
 
     flood(25)
     assert len(caplog.records) == 20
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts[-1].endswith(
+        "(more like this are not logged for 60 s; totals() has them)"
+    )
+    assert not any("more like this" in text for text in texts[:-1])
     assert len([it for it in told if it.kind is EventKind.CUT_OFF]) == 25
     clock[0] += 61
     flood(2)
