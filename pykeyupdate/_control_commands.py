@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 from . import _arguments
@@ -24,10 +25,12 @@ from ._policy import PeerLimits, RekeyPolicy
 from ._stats import Counts, KeyUse, totals
 
 Answer = Iterator["bytes | float | None"]
+_Keyed = tuple[Any, int, ConnectionInfo]
 
 MOST_ROWS = 1000
 _MOST_CONDITIONS = 20
 _MOST_OFFSET = 1_000_000
+_RUN, _MOST_RUNS = 1000, 8  # rows that are sorted at once; runs before they become one
 _MOST_EVENTS = 1000  # that a follower may be behind
 
 _GROUPS: dict[str, Any] = {"sent": KeyUse, "received": KeyUse, "counts": Counts}
@@ -112,8 +115,9 @@ class Commands:
                 count += 1
             yield 0.0
         parts = []
-        for info in rows.chosen():
-            parts.append(json.dumps(_row(info), default=str))
+        for chosen in rows.chosen():
+            if chosen is not None:
+                parts.append(json.dumps(_row(chosen), default=str))
             yield 0.0
         head = json.dumps({"ok": True, "pid": os.getpid(), "total": count})
         yield f'{head[:-1]}, "connections": [{", ".join(parts)}]}}\n'.encode()
@@ -278,7 +282,12 @@ def _kinds(names: Any) -> list[EventKind]:
 
 
 class _Rows:
-    """Chooses the rows of a sorted list from ``offset``, and keeps hardly any other."""
+    """Chooses the rows of a sorted list from ``offset``.
+
+    It sorts short runs and merges them at the end, row by row: the program's threads
+    wait while a list is sorted, and there may be very many connections. Of the first
+    rows, it keeps hardly any more than are wanted.
+    """
 
     def __init__(self, sort: Any, limit: int, offset: Any) -> None:
         name = str(sort)
@@ -286,22 +295,32 @@ class _Rows:
         self._get = _field(name.lstrip("-"))
         self._offset = _whole(offset, "offset", _MOST_OFFSET)
         self._most = limit + self._offset
-        self._kept: list[tuple[Any, int, ConnectionInfo]] = []
+        self._run: list[_Keyed] = []
+        self._runs: list[list[_Keyed]] = []
 
     def add(self, info: ConnectionInfo) -> None:
         value = self._get(info)
         # those without a value come last
         key = ((value is None) ^ self._is_descending, 0 if value is None else value)
-        self._kept.append((key, info.number, info))
-        if len(self._kept) >= 2 * self._most + MOST_ROWS:
-            self._kept = self._best()
+        self._run.append((key, info.number, info))
+        if len(self._run) >= _RUN:
+            self._end_run()
 
-    def _best(self) -> list[tuple[Any, int, ConnectionInfo]]:
-        best = heapq.nlargest if self._is_descending else heapq.nsmallest
-        return best(self._most, self._kept)
+    def _end_run(self) -> None:
+        self._run.sort(reverse=self._is_descending)
+        self._runs.append(self._run[: self._most])
+        self._run = []
+        if self._most <= _RUN and len(self._runs) >= _MOST_RUNS:
+            self._run = [it for run in self._runs for it in run]
+            self._runs = []
+            self._end_run()
 
-    def chosen(self) -> list[ConnectionInfo]:
-        return [info for _, _, info in self._best()[self._offset :]]
+    def chosen(self) -> "Iterator[ConnectionInfo | None]":
+        """Yield the rows, and None for each one before them."""
+        self._end_run()
+        merged = heapq.merge(*self._runs, reverse=self._is_descending)
+        for place, (_, _, info) in enumerate(islice(merged, self._most)):
+            yield info if place >= self._offset else None
 
 
 # -- answers ---------------------------------------------------------------------------

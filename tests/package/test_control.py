@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import operator
 import os
 import signal
 import socket
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from support.wire import Wire, at_once
 
 import pykeyupdate
-from pykeyupdate import RekeyPolicy, _line_server
+from pykeyupdate import RekeyPolicy, _control_commands, _line_server
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets"
@@ -312,6 +314,42 @@ def test_connections_are_chosen_and_sorted(make_contexts, client):
     assert labels(["peer", ">", 3]) == ([], 0)
     assert labels(limit=0) == ([], 3)
     assert labels(sort="obstacle") == (["mine 0", "mine 1", "mine 2"], 3)
+
+
+@pytest.mark.parametrize("sort", ["number", "-sent.records", "label"])
+def test_many_are_sorted_without_stopping_the_program(sort):
+    """The other threads wait for as long as a list is being sorted."""
+    infos = [
+        SimpleNamespace(
+            number=number,
+            sent=SimpleNamespace(records=number * 7919 % 10007),
+            label=None if number % 3 else str(number * 31 % 997),
+        )
+        for number in range(50_000)
+    ]
+    field = sort.lstrip("-")
+    get = operator.attrgetter(field)
+    known = [info for info in infos if get(info) is not None]
+    in_order = sorted(
+        known, key=lambda it: (get(it), it.number), reverse=sort.startswith("-")
+    ) + [info for info in infos if get(info) is None]
+    for offset, limit in ((0, 10), (0, 1000), (25_000, 1000), (49_990, 1000)):
+        rows = _control_commands._Rows(sort, limit, offset)
+        longest = 0.0
+        for info in infos:
+            begin = time.thread_time()
+            rows.add(info)
+            longest = max(longest, time.thread_time() - begin)
+        chosen, found = rows.chosen(), []
+        while True:
+            begin = time.thread_time()
+            info = next(chosen, "end")
+            longest = max(longest, time.thread_time() - begin)
+            if info == "end":
+                break
+            found += [info] if info is not None else []
+        assert found == in_order[offset : offset + limit]
+        assert longest < 0.02
 
 
 def test_totals(client):
