@@ -11,12 +11,12 @@ nothing in between. Their names, units and attributes follow OpenTelemetry's con
 (``network.io.direction`` is one of its own attributes).
 """
 
-import threading
 import time
 import weakref
 from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple, Optional
 
+from ._fork_lock import make_lock
 from ._metrics import METRICS
 from ._stats import Totals, totals
 
@@ -147,7 +147,7 @@ _INSTRUMENTS = (
 _METRICS = {metric.name: metric for metric in METRICS}
 _FRESH = 0.1  # seconds: all instruments of one collection show the same moment
 
-_lock = threading.Lock()
+_lock = make_lock()
 _instrumented: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
@@ -185,7 +185,7 @@ class _Snapshot:
     """``totals()``, read once for all instruments of a collection."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = make_lock()  # the SDK's thread may hold it while another forks
         self._read: Optional[tuple[float, Totals]] = None
 
     def get(self) -> Totals:

@@ -1,6 +1,10 @@
 """pykeyupdate/opentelemetry.py: totals() as instruments."""
 
+import os
 import re
+import signal
+import threading
+import time
 
 import pytest
 from support.wire import Wire, at_once
@@ -33,6 +37,29 @@ def read(provider):
         for metric in scope.metrics
         for point in metric.data.data_points
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork()")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_during_a_collection_collects(monkeypatch, threads):
+    begun, totals = threading.Event(), pykeyupdate.totals
+
+    def slow():
+        begun.set()
+        time.sleep(0.3)
+        return totals()
+
+    monkeypatch.setattr(opentelemetry, "totals", slow)
+    snapshot = opentelemetry._Snapshot()
+    collected = threads.start(snapshot.get)
+    assert begun.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        snapshot.get()
+        os._exit(0)
+    collected()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_totals_has_is_observed(provider, make_contexts, monkeypatch):
