@@ -42,7 +42,7 @@ class EventKind(enum.Enum):
     FAILED_AFTER_UPDATE = "has failed, with nothing received since our last key update"
     """An alert, an error or a reset has ended the connection, and nothing has come from
     the peer since our last KeyUpdate: maybe it cannot take them. An end without a
-    close_notify counts only if we had sent nothing but the update, as many healthy peers
+    close_notify counts only if we had sent nothing but the update: many healthy peers
     just close when they have what they wanted. Reported once per connection. (An
     ``SSLObject`` only sees errors of TLS. A connection that asyncio's own transport
     has lost is told when the object is deleted: neither side has sent a close_notify.
