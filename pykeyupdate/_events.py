@@ -6,9 +6,13 @@ A handler's exceptions are logged, except ``SystemExit``, ``KeyboardInterrupt`` 
 exceptions of signal handlers that run meanwhile: these come out of the call.
 """
 
+import _thread
+import contextlib
 import enum
+import os
 import sys
 import time
+from collections import deque
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
@@ -83,6 +87,10 @@ registered: dict[object, Handler] = {}
 a level that is off."""
 _handlers: tuple[Handler, ...] = ()  # the same, read without the lock
 _lock = make_lock()
+
+_apart: "deque[list[Event]]" = deque()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_apart.clear)  # the thread is not there
 
 _MOST_WARNINGS, _WINDOW = 20, 60.0  # of each kind in so many seconds
 _logged: dict[EventKind, tuple[float, int, int]] = {}
@@ -166,10 +174,47 @@ def tell_events(  # noqa: PLR0913, PLR0917
         if events & bit
     ]
     loop = None if _is_usable_now(conn) else _running_loop()
-    if loop is None:
+    if getattr(conn, "_transport", None) is no_transport:
+        _tell_apart(news)
+    elif loop is None:
         _tell(news)
     else:
         loop.call_soon(_tell, news)
+
+
+def no_transport() -> None:
+    """Be the ``_transport`` of an ``SSLObject`` that is being deleted.
+
+    The garbage collector deletes it at any moment, in any thread: maybe while that
+    thread holds a lock of a handler's, or of ``logging``'s. So what there is to tell of
+    such an object is told apart: in the loop's next turn, or else in a thread.
+    """
+
+
+def _tell_apart(news: list[Event]) -> None:
+    loop = _running_loop()
+    if loop is not None:
+        loop.call_soon(_tell, news)
+        return
+    _apart.append(news)
+    if len(_apart) == 1:
+        try:
+            _thread.start_new_thread(_tell_all_apart, ())
+        except RuntimeError:  # no more threads, or the interpreter is shutting down
+            _apart.clear()
+
+
+def _tell_all_apart() -> None:
+    with contextlib.suppress(IndexError):  # empty: the next one starts a thread
+        while True:
+            _tell_and_go_on(_apart.popleft())
+
+
+def _tell_and_go_on(news: list[Event]) -> None:
+    try:
+        _tell(news)
+    except BaseException as error:  # noqa: BLE001 (there is no call to come out of)
+        note("ERROR", "an on_event() handler failed", failure=error)
 
 
 def _is_usable_now(conn: Any) -> bool:

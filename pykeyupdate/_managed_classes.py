@@ -28,6 +28,7 @@ from typing import Any, Callable, Optional
 
 from . import _idle_sockets, _keyupdate
 from ._describing import Described, describe, pack
+from ._events import no_transport
 from ._methods import Methods
 from ._originals import OBJECT, SOCKET
 from ._policy import DEFAULT, Rules
@@ -76,7 +77,7 @@ class SSLObject(Described, Methods, _keyupdate.ManagedObject, OBJECT):
     """
 
     _rules: Rules
-    _transport: "Optional[weakref.ref[Any]]"
+    _transport: "Optional[Callable[[], Any]]"
 
     @classmethod
     def _create(cls, *args: Any, **kwargs: Any) -> "SSLObject":
@@ -107,6 +108,7 @@ class SSLObject(Described, Methods, _keyupdate.ManagedObject, OBJECT):
         sslobj = getattr(self, "_sslobj", None)
         is_of_asyncio = self._transport is not None and not sys.is_finalizing()
         if is_of_asyncio and sslobj is not None:
+            self._transport = no_transport
             _keyupdate.lost(self, sslobj)
 
     def _send_close_notify(self) -> None:

@@ -8,6 +8,8 @@ import socket
 import ssl
 import struct
 import sys
+import threading
+import time
 
 import pytest
 from support.link import write_nothing
@@ -340,6 +342,13 @@ def test_a_reset_is_a_failure(make_contexts, told, way):
     assert told[-1].connection.peer is not None
 
 
+def eventually(found):
+    deadline = time.monotonic() + 20
+    while not found and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found
+
+
 @pytest.mark.parametrize("way", ["reset", "end", "close", "unheard close"])
 def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
     """Of a server that is left alone after its update; it does not tell the object."""
@@ -393,9 +402,65 @@ def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
     try:
         asyncio.run(main())
         gc.collect()
+        assert way == "close" or eventually(failures)  # told in a thread by now
     finally:
         remove()
     assert failures == [(True, "explicit")] * (way != "close")
+
+
+@pytest.mark.parametrize("runs", ["in the loop", "in another thread"])
+def test_the_garbage_collector_calls_no_handler(make_contexts, threads, runs):
+    """It may come while its thread holds a lock that the handler takes."""
+    client, server = make_contexts("tls13")
+    pykeyupdate.manage(client)
+    lock, failures = threading.Lock(), []
+
+    def handler(event):
+        with lock:
+            if event.kind is EventKind.FAILED_AFTER_UPDATE:
+                failures.append(event.connection.peer is not None)
+
+    def collect():
+        with lock:
+            gc.collect()
+
+    async def main():
+        async def serve(reader, writer):
+            await reader.read(10)
+            await asyncio.sleep(0.1)
+            writer.transport.abort()
+
+        made = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server)
+        reader, writer = await asyncio.open_connection(
+            *made.sockets[0].getsockname(), ssl=client, server_hostname="localhost"
+        )
+        gc.disable()
+        try:
+            writer.write(b"data")
+            await pykeyupdate.aio.rekey(writer)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            cycle = [reader, writer]
+            cycle.append(cycle)
+            del reader, writer, cycle
+            await asyncio.sleep(0.1)
+            assert failures == []
+            if runs == "in the loop":
+                collect()
+            else:
+                threads.start(collect)()
+        finally:
+            gc.enable()
+        await asyncio.sleep(0.1)
+        made.close()
+
+    remove = pykeyupdate.on_event(handler)
+    try:
+        asyncio.run(main())
+        assert eventually(failures)
+    finally:
+        remove()
+    assert failures == [True]
 
 
 # -- many warnings ---------------------------------------------------------------------
