@@ -298,9 +298,10 @@ class PeerLimits:
         lets it, and the call after it raises. ``None``: any time.
     session_tickets, session_ticket_window_seconds
         How many NewSessionTicket messages (TLS 1.3) a server may send in the window
-        (1000 in 60 s: an OpenSSL server sends 2 after the handshake and 2 more after
-        each request for a certificate, and a client can ask for 255 at once, RFC 9149).
-        It is a bucket, as for ``key_updates``, so a connection may last for years.
+        (5000 in 60 s: an OpenSSL server sends 2, or up to 255 if so configured, after
+        the handshake and after each request for a certificate, and a client can ask for
+        255 at once, RFC 9149). It is a bucket, as for ``key_updates``, so a connection
+        may last for years.
     renegotiation
         ``"freely"`` (default) keeps to the context's options and the limit above;
         ``"once"`` forbids renegotiation after the peer's first; ``"never"`` forbids it
@@ -336,7 +337,7 @@ class PeerLimits:
         renegotiations: Optional[int] = 3,
         renegotiation_window_seconds: Seconds = 600.0,
         renegotiation_seconds: Optional[Seconds] = 600.0,
-        session_tickets: Optional[int] = 1000,
+        session_tickets: Optional[int] = 5000,
         session_ticket_window_seconds: Seconds = 60.0,
         renegotiation: Literal["never", "once", "freely"] = "freely",
     ) -> None:

@@ -97,14 +97,14 @@ def test_nothing_is_read_behind_the_limit(ticketing):
 
 
 @MORE_THAN_A_SOCKET_TAKES
-def test_the_default_is_a_thousand_in_a_minute(ticketing):
-    case = ticketing(1000)
+def test_the_default_is_five_thousand_in_a_minute(ticketing):
+    case = ticketing(5000)
     case.link.server.write(b"data")
     assert case.read() == b"data"
-    assert case.taken == 1000
-    case = ticketing(1100)
+    assert case.taken == 5000
+    case = ticketing(5500)
     assert case.is_cut()
-    assert 1001 <= case.taken < 1100
+    assert 5001 <= case.taken < 5500
 
 
 def test_a_client_that_is_asked_all_the_time(ticketing):
