@@ -49,8 +49,9 @@ class EventKind(enum.Enum):
     close_notify counts only if we had sent nothing but the update: many healthy peers
     just close when they have what they wanted. Reported once per connection. (An
     ``SSLObject`` only sees errors of TLS. A connection that asyncio's own transport
-    has lost is told when the object is deleted: neither side has sent a close_notify.
-    ``transport.abort()`` looks the same. Other transports' losses are not told.)"""
+    has lost is told when the object is deleted, in the loop's next turn or in a thread
+    of ours: neither side has sent a close_notify. ``transport.abort()`` looks the same.
+    Other transports' losses are not told.)"""
 
 
 class Event(NamedTuple):
