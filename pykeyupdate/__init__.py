@@ -1,10 +1,48 @@
 """TLS key update and renegotiation for Python's own ``ssl`` sockets.
 
-Importing this package changes nothing. Its functions accept any connection of Python's
-``ssl``, or an object that holds one; ``install()`` also makes them methods of ``ssl``'s
-own classes. ``pykeyupdate.aio`` is for connections of asyncio, trio and anyio. ``aio``,
-``control``, ``testing``, ``prometheus`` and ``opentelemetry`` are imported when they
-are first used.
+New keys on one connection (each function takes an ``ssl.SSLSocket`` or ``SSLObject``,
+or an object that holds one, such as an HTTP response):
+
+===============================  ===================================================
+``rekey(conn)``                  new keys now, whatever the protocol version
+``key_update(conn)``             TLS 1.3: schedule a KeyUpdate message
+``get_key_update_type(conn)``    the KeyUpdate that is scheduled or owed
+``renegotiate(conn)``            TLS 1.2: schedule a renegotiation, with new secrets
+``renegotiate_abbreviated()``    the same, resuming the session
+``renegotiate_pending(conn)``    whether a renegotiation is not yet complete
+``secure_renegotiation(conn)``   whether the peer supports RFC 5746
+``total_renegotiations(conn)``   how many renegotiations this side has begun
+``flush(conn)``                  send what is scheduled, and the answer that is owed
+``wait_for_renegotiation()``     complete a renegotiation by reading
+``request_client_certificate()`` a server asks its client for a certificate
+===============================  ===================================================
+
+For connections of asyncio, uvloop, trio and anyio, ``pykeyupdate.aio`` has the same
+functions as coroutines: ``await pykeyupdate.aio.rekey(writer)``.
+
+Connections that look after their keys by themselves ("managed"):
+
+===============================  ===================================================
+``manage(context)``              a context makes managed connections from now on
+``install(managed=True)``        all contexts of the process do
+``RekeyPolicy``                  when managed connections change their keys
+``PeerLimits``                   how much a peer may make them do
+``stats(conn)``, ``totals()``    what has happened: on one connection, on all
+``connections()``                every live managed connection, as a snapshot
+``on_event(handler)``            be told when something happens
+``request_rekey(conn)``          new keys with the owner's next read or write
+``rekey_all()``, ``close_all()`` new keys for all, or the end of some: an incident
+``allow_renegotiation(conn)``    let a peer renegotiate inside a ``with`` block
+===============================  ===================================================
+
+Importing the package changes nothing. ``install()`` makes the first group methods of
+``ssl``'s own classes (``sock.rekey()``), ``uninstall()`` undoes it, ``is_installed()``
+asks, and ``with installed():`` is for tests.
+
+A refused call leaves the connection as it was. ``NotNowError`` means: try again after
+the next read or write; ``NotPossibleError``: never on this connection. The submodules
+``aio``, ``control``, ``testing``, ``prometheus`` and ``opentelemetry`` are imported
+when they are first used.
 """
 
 import typing as _typing

@@ -10,14 +10,19 @@ __all__ = [
 
 
 class KeyUpdateType(enum.IntEnum):
-    """What a TLS 1.3 KeyUpdate message asks of the peer (RFC 9846 section 4.7.3)."""
+    """What a TLS 1.3 KeyUpdate message asks of the peer (RFC 9846 section 4.7.3).
+
+    NONE
+        No key update is pending.
+    NOT_REQUESTED
+        Only the sender's keys change.
+    REQUESTED
+        The receiver must answer with a key update of its own.
+    """
 
     NONE = -1
-    """No key update is pending."""
     NOT_REQUESTED = 0
-    """Only the sender's keys change."""
     REQUESTED = 1
-    """The receiver must answer with a key update of its own."""
 
 
 OP_ALLOW_CLIENT_RENEGOTIATION = 1 << 8

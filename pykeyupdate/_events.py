@@ -16,6 +16,7 @@ from collections import deque
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
+from ._fields import described
 from ._finding import name_of
 from ._fork_lock import importing, make_lock
 from ._originals import SOCKET
@@ -24,53 +25,72 @@ from ._static_lookup import is_instance
 
 
 class EventKind(enum.Enum):
-    """What has happened on a connection since the last report."""
+    """What has happened on a connection since the last report.
+
+    KEY_UPDATE_SENT
+        This side has made a KeyUpdate message; data after it is under a new key.
+    KEY_UPDATE_RECEIVED
+        A KeyUpdate message has been received.
+    RENEGOTIATED
+        A renegotiation is complete (TLS 1.2 and below), with new keys both ways.
+    RENEGOTIATION_REFUSED
+        The peer asked for a renegotiation and got a no_renegotiation alert; most peers
+        then close. ``PeerLimits.renegotiation`` and the context's options decide this.
+    DEFERRED
+        New keys are due, but not possible now (``min_interval_seconds``, or OpenSSL's
+        state).
+    CUT_OFF
+        The peer has exceeded ``PeerLimits``; the next call raises.
+    IMPOSSIBLE
+        New keys are due and impossible: ``RekeyPolicy.on_impossible`` decides what each
+        write does from now on. Reported once per connection.
+    FAILED_AFTER_UPDATE
+        An alert, an error or a reset has ended the connection, and nothing has come
+        from the peer since our last KeyUpdate: maybe it cannot take them. An end
+        without a close_notify counts only if we had sent nothing but the update: many
+        healthy peers just close when they have what they wanted. Reported once per
+        connection. (An ``SSLObject`` only sees errors of TLS. A connection that
+        asyncio's own transport has lost is told when the object is deleted, in the
+        loop's next turn or in a thread of ours: neither side has sent a close_notify.
+        ``transport.abort()`` looks the same. Other transports' losses are not told.)
+    """
 
     KEY_UPDATE_SENT = "sends under new keys"
-    """This side has made a KeyUpdate message; data after it is under a new key."""
     KEY_UPDATE_RECEIVED = "receives under new keys"
-    """A KeyUpdate message has been received."""
     RENEGOTIATED = "has renegotiated"
-    """A renegotiation is complete (TLS 1.2 and below), with new keys both ways."""
     RENEGOTIATION_REFUSED = "has refused its peer a renegotiation"
-    """The peer asked for a renegotiation and got a no_renegotiation alert; most peers
-    then close. ``PeerLimits.renegotiation`` and the context's options decide this."""
     DEFERRED = "has to wait for new keys"
-    """New keys are due, but not possible now (``min_interval_seconds``, or OpenSSL's
-    state)."""
     CUT_OFF = "was cut off, as its peer exceeds PeerLimits (close it, or raise them)"
-    """The peer has exceeded ``PeerLimits``; the next call raises."""
     IMPOSSIBLE = "cannot have the new keys that its RekeyPolicy wants (on_impossible)"
-    """New keys are due and impossible: ``RekeyPolicy.on_impossible`` decides what each
-    write does from now on. Reported once per connection."""
     FAILED_AFTER_UPDATE = "has failed, with nothing received since our last key update"
-    """An alert, an error or a reset has ended the connection, and nothing has come from
-    the peer since our last KeyUpdate: maybe it cannot take them. An end without a
-    close_notify counts only if we had sent nothing but the update: many healthy peers
-    just close when they have what they wanted. Reported once per connection. (An
-    ``SSLObject`` only sees errors of TLS. A connection that asyncio's own transport
-    has lost is told when the object is deleted, in the loop's next turn or in a thread
-    of ours: neither side has sent a close_notify. ``transport.abort()`` looks the same.
-    Other transports' losses are not told.)"""
 
 
+@described
 class Event(NamedTuple):
-    """Something that has happened, once or several times, on a connection."""
+    """Something that has happened, once or several times, on a connection.
+
+    kind
+        What has happened.
+    connection
+        The ``SSLSocket`` or ``SSLObject``.
+    detail
+        For people. For ``CUT_OFF``: the limit, as in ``PeerLimits.key_updates``. For
+        ``IMPOSSIBLE``: why keys cannot be changed. For ``FAILED_AFTER_UPDATE``: how
+        long after the update it was.
+    reason
+        In a word. For ``KEY_UPDATE_SENT`` and ``RENEGOTIATED``: why keys were changed,
+        a field of ``KeyChanges``. For ``DEFERRED``: why they are to be changed,
+        likewise. For ``FAILED_AFTER_UPDATE``: why the last update was sent. For
+        ``IMPOSSIBLE``: why they cannot be, one of the fields of ``Impossible``.
+    limit
+        For ``CUT_OFF``: which of ``PeerLimits`` the peer exceeded.
+    """
 
     kind: EventKind
     connection: Any
-    """The ``SSLSocket`` or ``SSLObject``."""
     detail: Optional[str] = None
-    """For people. For ``CUT_OFF``: the limit, as in ``PeerLimits.key_updates``. For
-    ``IMPOSSIBLE``: why keys cannot be changed. For ``FAILED_AFTER_UPDATE``: how long
-    after the update it was."""
     reason: Optional[str] = None
-    """In a word. For ``KEY_UPDATE_SENT`` and ``RENEGOTIATED``: why keys were changed, a
-    field of ``KeyChanges``. For ``DEFERRED``: why they are to be changed, likewise.
-    For ``FAILED_AFTER_UPDATE``: why the last update was sent. For ``IMPOSSIBLE``: why
-    they cannot be, one of the fields of ``Impossible``."""
     limit: Optional[str] = None
-    """For ``CUT_OFF``: which of ``PeerLimits`` the peer exceeded."""
 
 
 Handler = Callable[[Event], object]

@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from . import _arguments, _keyupdate
 from ._connections import INHERITED, ConnectionInfo, connections, snapshot
 from ._errors import PyKeyUpdateError
+from ._fields import described
 from ._finding import name_of
 from ._managed_classes import SSLSocket, asyncio_transport
 from ._signal_handlers import is_of_signal_handler
@@ -27,19 +28,24 @@ class RekeyResult(int):
     """What ``rekey_all()`` has done; as a number, how many connections have new keys.
 
     That is ``done`` and ``waiting`` together.
+
+    done
+        Connections whose KeyUpdate message has been made, and mostly sent: the sockets,
+        and with ``aio.rekey_all()`` the objects of its event loop.
+    waiting
+        Connections that get new keys with their owner's next read or write (objects,
+        and sockets whose policy makes them wait: ``min_interval_seconds``), or by a
+        renegotiation that goes on with these.
+    impossible
+        Connections that cannot have new keys: close them, see ``close_all()``.
+    obstacles
+        How many of those have which ``ConnectionInfo.obstacle``.
     """
 
     done: int
-    """Connections whose KeyUpdate message has been made, and mostly sent: the sockets,
-    and with ``aio.rekey_all()`` the objects of its event loop."""
     waiting: int
-    """Connections that get new keys with their owner's next read or write (objects, and
-    sockets whose policy makes them wait: ``min_interval_seconds``), or by a
-    renegotiation that goes on with these."""
     impossible: int
-    """Connections that cannot have new keys: close them, see ``close_all()``."""
     obstacles: dict[str, int]
-    """How many of those have which ``ConnectionInfo.obstacle``."""
 
     def __new__(  # noqa: PYI034 (Self is newer)
         cls, done: int = 0, waiting: int = 0, obstacles: Optional[dict[str, int]] = None
@@ -232,14 +238,19 @@ class _Pace:
         return min(ahead, _LONGEST_PAUSE)
 
 
+@described
 class CloseResult(NamedTuple):
-    """What ``close_all()`` has done, in numbers of connections."""
+    """What ``close_all()`` has done, in numbers of connections.
+
+    closed
+        Sockets that have been shut down, and objects whose asyncio loop closes them.
+    unreachable
+        Objects of which nothing is known that could close them: others than asyncio's
+        own transports move their bytes (uvloop, trio, anyio, the program).
+    """
 
     closed: int
-    """Sockets that have been shut down, and objects whose asyncio loop closes them."""
     unreachable: int
-    """Objects of which nothing is known that could close them: others than asyncio's
-    own transports move their bytes (uvloop, trio, anyio, the program)."""
 
 
 def close_all(which: Filter, /, *, per_second: float = PER_SECOND) -> CloseResult:

@@ -23,6 +23,8 @@ def _complete(cls: type[_T]) -> type[_T]:
     if sys.version_info >= (3, 13):
         functions.append(_replacing(names))
     for function in functions:
+        if function.__name__ == "__repr__" and "__repr__" in vars(cls):
+            continue
         function.__qualname__ = f"{cls.__qualname__}.{function.__name__}"
         setattr(cls, function.__name__, function)
     if sys.version_info >= (3, 10):

@@ -37,7 +37,16 @@ from ._signal_handlers import is_of_signal_handler
 from ._static_lookup import is_instance
 
 _MISSING = object()
-_UNSET: Any = object()
+
+
+class _NotGiven:
+    """The default of an argument for which ``None`` is a value; ``help()`` shows it."""
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+_NOT_GIVEN: Any = _NotGiven()
 
 _lock = make_lock()
 _for_good = False  # install() was called, and no uninstall() since
@@ -48,8 +57,8 @@ _touched: list[Any] = []  # the classes that may have methods of ours
 def install(
     *,
     managed: bool = False,
-    policy: Optional[RekeyPolicy] = _UNSET,
-    limits: Optional[PeerLimits] = _UNSET,
+    policy: Optional[RekeyPolicy] = _NOT_GIVEN,
+    limits: Optional[PeerLimits] = _NOT_GIVEN,
 ) -> None:
     """Make the controls methods of every ``ssl.SSLSocket`` and ``ssl.SSLObject``.
 
@@ -84,10 +93,10 @@ def install(
     wire: nothing now. Thread-safe.
     """
     _arguments.check_flag("install()", "managed", managed)
-    given = policy is not _UNSET or limits is not _UNSET
+    given = policy is not _NOT_GIVEN or limits is not _NOT_GIVEN
     wanted = make_rules(
-        DEFAULT.policy if policy is _UNSET else policy,
-        DEFAULT.limits if limits is _UNSET else limits,
+        DEFAULT.policy if policy is _NOT_GIVEN else policy,
+        DEFAULT.limits if limits is _NOT_GIVEN else limits,
     )
     with _lock:
         said = _install(managed or given, wanted if given else None)

@@ -202,6 +202,9 @@ class RekeyPolicy:
             )
         _set(self, values)
 
+    def __repr__(self) -> str:
+        return _call_text(self, RekeyPolicy())
+
     @classmethod
     def rfc9846(cls, **others: Any) -> "RekeyPolicy":
         """Return what RFC 9846 section 5.5 demands, and nothing else: the default.
@@ -364,6 +367,9 @@ class PeerLimits:
         )
         _set(self, values)
 
+    def __repr__(self) -> str:
+        return _call_text(self, PeerLimits())
+
 
 class Rules(NamedTuple):
     """The rules that a managed connection is created with."""
@@ -457,6 +463,15 @@ def act_on_impossible(conn: Any, function: str, reason: str, cause: str) -> None
 def _set(instance: object, values: dict[str, object]) -> None:
     for name, value in values.items():
         object.__setattr__(instance, name, value)
+
+
+def _call_text(rules: object, default: object) -> str:
+    """Return the call that makes these rules: only what is not as by default."""
+    values = (
+        (name, value, getattr(rules, name)) for name, value in vars(default).items()
+    )
+    given = [f"{name}={own!r}" for name, value, own in values if own != value]
+    return f"{type(rules).__qualname__}({', '.join(given)})"
 
 
 def _count(value: Optional[int], no_limit: int = NO_LIMIT) -> int:

@@ -27,6 +27,7 @@ from ._errors import (
     SharedConnectionError,
     WrongProtocolVersionError,
 )
+from ._fields import described
 from ._finding import call_text, find_connection
 from ._identity_map import IdentityMap
 
@@ -45,14 +46,19 @@ class ToSend(enum.IntEnum):
     OTHER_MESSAGE = 5
 
 
+@described
 class ClientCertificate(NamedTuple):
-    """The result of ``request_client_certificate()``."""
+    """The result of ``request_client_certificate()``.
+
+    certificate
+        The verified certificate in DER; ``None`` if the client sent none. (A TLS 1.3
+        client that declines keeps the certificate that it sent before, if any.)
+    changed
+        Whether the certificate differs from the one before the request.
+    """
 
     certificate: Optional[bytes]
-    """The verified certificate in DER; ``None`` if the client sent none. (A TLS 1.3
-    client that declines keeps the certificate that it sent before, if any.)"""
     changed: bool
-    """Whether the certificate differs from the one before the request."""
 
 
 class Request:

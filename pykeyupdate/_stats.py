@@ -3,112 +3,175 @@
 from typing import Any, NamedTuple, Optional
 
 from . import _keyupdate
+from ._fields import described
 from ._policy import NO_LIMIT
 
 
+@described
 class KeyUse(NamedTuple):
-    """How much one direction's present keys have been used."""
+    """How much one direction's present keys have been used.
+
+    records
+        Records of application data.
+    bytes
+        Bytes of application data.
+    age_seconds
+        Seconds since the handshake or the last change of these keys.
+    most_records
+        How many records these keys may protect before they are changed, or the peer is
+        asked; ``None`` for any number.
+    most_bytes
+        The same in bytes.
+    """
 
     records: int
-    """Records of application data."""
     bytes: int
-    """Bytes of application data."""
     age_seconds: float
-    """Seconds since the handshake or the last change of these keys."""
     most_records: Optional[int]
-    """How many records these keys may protect before they are changed, or the peer is
-    asked; ``None`` for any number."""
     most_bytes: Optional[int]
-    """The same in bytes."""
 
 
+@described
 class Counts(NamedTuple):
-    """How often each thing has happened."""  # in the order of enum ku_count, ledger.h
+    """How often each thing has happened.
+
+    key_updates_sent
+        KeyUpdate messages that this side has made, answers included.
+    key_updates_received
+        KeyUpdate messages of the peer.
+    requests_sent
+        Of the key updates sent, those that asked the peer for one.
+    requests_received
+        Of the key updates received, those that asked for ours.
+    renegotiations
+        Completed renegotiations that this side began.
+    peer_renegotiations
+        Completed renegotiations that the peer began.
+    refused
+        Refused renegotiations of the peer.
+    deferred
+        Key changes that were due and had to wait.
+    cut_off
+        Peers that exceeded ``PeerLimits``: 0 or 1 for one connection.
+    impossible
+        Connections whose ``RekeyPolicy`` wanted new keys that they cannot have: 0 or 1
+        for one connection.
+    writes_refused
+        Writes that raised because of that (``RekeyPolicy.on_impossible``).
+    failed_after_update
+        Connections that an alert, an error or a reset has ended, with nothing received
+        since our last KeyUpdate: 0 or 1 for one connection. An end without a
+        close_notify counts only if we had sent nothing but the update. See
+        ``EventKind.FAILED_AFTER_UPDATE``.
+    """  # in the order of enum ku_count, ledger.h
 
     key_updates_sent: int
     key_updates_received: int
     requests_sent: int
-    """Of the key updates sent, those that asked the peer for one."""
     requests_received: int
-    """Of the key updates received, those that asked for ours."""
     renegotiations: int
-    """Completed renegotiations that this side began."""
     peer_renegotiations: int
-    """Completed renegotiations that the peer began."""
     refused: int
-    """Refused renegotiations of the peer."""
     deferred: int
-    """Key changes that were due and had to wait."""
     cut_off: int
-    """Peers that exceeded ``PeerLimits``: 0 or 1 for one connection."""
     impossible: int
-    """Connections whose ``RekeyPolicy`` wanted new keys that they cannot have: 0 or 1
-    for one connection."""
     writes_refused: int
-    """Writes that raised because of that (``RekeyPolicy.on_impossible``)."""
     failed_after_update: int
-    """Connections that an alert, an error or a reset has ended, with nothing received
-    since our last KeyUpdate: 0 or 1 for one connection. An end without a close_notify
-    counts only if we had sent nothing but the update. See
-    ``EventKind.FAILED_AFTER_UPDATE``."""
 
 
+@described
 class KeyChanges(NamedTuple):
     """How often this side's keys were changed, by reason.
 
     The sum is that of ``key_updates_sent`` and all renegotiations in ``Counts``.
+
+    explicit
+        By the program: ``rekey()``, ``key_update()``, ``renegotiate()``, a client's
+        certificate asked for on TLS 1.2.
+    peer_asked
+        The answer to a peer's request; a renegotiation that the peer began.
+    records
+        By ``RekeyPolicy.sent_records`` or ``received_records``.
+    bytes
+        By ``sent_bytes`` or ``received_bytes``.
+    age
+        By ``age_seconds``.
+    idle
+        By ``idle_seconds``.
+    aead_limit
+        By the cipher suite's limit (``aead_limit``).
+    request_rekey
+        By ``request_rekey()``.
+    rekey_all
+        By ``rekey_all()``.
     """  # this and the next two: in the order of ext/keys/reasons.h
 
     explicit: int
-    """By the program: ``rekey()``, ``key_update()``, ``renegotiate()``, a client's
-    certificate asked for on TLS 1.2."""
     peer_asked: int
-    """The answer to a peer's request; a renegotiation that the peer began."""
     records: int
-    """By ``RekeyPolicy.sent_records`` or ``received_records``."""
     bytes: int
-    """By ``sent_bytes`` or ``received_bytes``."""
     age: int
-    """By ``age_seconds``."""
     idle: int
-    """By ``idle_seconds``."""
     aead_limit: int
-    """By the cipher suite's limit (``aead_limit``)."""
     request_rekey: int
-    """By ``request_rekey()``."""
     rekey_all: int
-    """By ``rekey_all()``."""
 
 
+@described
 class Impossible(NamedTuple):
-    """How often a policy wanted new keys that a connection cannot have, by cause."""
+    """How often a policy wanted new keys that a connection cannot have, by cause.
+
+    renegotiation_not_allowed
+        TLS 1.2 or below, and ``RekeyPolicy.renegotiate`` is False.
+    renegotiation_forbidden
+        ``ssl.OP_NO_RENEGOTIATION`` is set (``PeerLimits`` may have set it).
+    insecure_renegotiation
+        The peer does not support RFC 5746.
+    kernel_tls
+        The kernel has the keys, and cannot change them.
+    close_received
+        The peer has sent its close_notify.
+    unsupported_by_library
+        The TLS library lacks the function.
+    refused_by_openssl
+        OpenSSL refused for good.
+    needs_owner
+        TLS 1.2 or below: an idle key is older than ``max_key_age_seconds``, and a
+        renegotiation needs an owner that reads.
+    not_yet
+        The cipher suite's limit, or ``max_key_age_seconds``, is reached at a moment
+        when keys cannot be changed.
+    ended
+        The connection has ended.
+    """
 
     renegotiation_not_allowed: int
-    """TLS 1.2 or below, and ``RekeyPolicy.renegotiate`` is False."""
     renegotiation_forbidden: int
-    """``ssl.OP_NO_RENEGOTIATION`` is set (``PeerLimits`` may have set it)."""
     insecure_renegotiation: int
-    """The peer does not support RFC 5746."""
     kernel_tls: int
-    """The kernel has the keys, and cannot change them."""
     close_received: int
-    """The peer has sent its close_notify."""
     unsupported_by_library: int
-    """The TLS library lacks the function."""
     refused_by_openssl: int
-    """OpenSSL refused for good."""
     needs_owner: int
-    """TLS 1.2 or below: an idle key is older than ``max_key_age_seconds``, and a
-    renegotiation needs an owner that reads."""
     not_yet: int
-    """The cipher suite's limit, or ``max_key_age_seconds``, is reached at a moment when
-    keys cannot be changed."""
     ended: int
-    """The connection has ended."""
 
 
+@described
 class CutOff(NamedTuple):
-    """How often a peer was cut off, by the limit in ``PeerLimits``."""
+    """How often a peer was cut off, by the limit in ``PeerLimits``.
+
+    key_updates
+        By ``PeerLimits.key_updates``.
+    key_updates_in_a_row
+        By ``PeerLimits.key_updates_in_a_row``.
+    renegotiations
+        By ``PeerLimits.renegotiations``.
+    renegotiation_seconds
+        By ``PeerLimits.renegotiation_seconds``.
+    session_tickets
+        By ``PeerLimits.session_tickets``.
+    """
 
     key_updates: int
     key_updates_in_a_row: int
@@ -117,20 +180,33 @@ class CutOff(NamedTuple):
     session_tickets: int
 
 
+@described
 class ConnectionStats(NamedTuple):
-    """Statistics of one managed connection."""
+    """Statistics of one managed connection.
+
+    counts
+        How often each thing has happened.
+    sent
+        The keys under which this side sends.
+    received
+        The keys under which the peer sends.
+    answer_owed
+        Whether the peer requested a key update, which goes out with our next write.
+    request_outstanding
+        Whether the peer has not answered a request of ours.
+    last_change
+        Why our keys were last changed: one of the fields of ``KeyChanges``.
+    limit
+        Which of ``PeerLimits`` the peer has exceeded.
+    """
 
     counts: Counts
     sent: KeyUse
     received: KeyUse
     answer_owed: bool
-    """Whether the peer requested a key update, which goes out with our next write."""
     request_outstanding: bool
-    """Whether the peer has not answered a request of ours."""
     last_change: Optional[str] = None
-    """Why our keys were last changed: one of the fields of ``KeyChanges``."""
     limit: Optional[str] = None
-    """Which of ``PeerLimits`` the peer has exceeded."""
 
 
 # As in ext/keys/survey.h.  The last number of records is RFC 9846's for AES-GCM.
@@ -138,26 +214,38 @@ AGE_BOUNDS = (60, 300, 900, 3600, 14400, 86400, 604800)
 RECORD_BOUNDS = (100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 23_726_566)
 
 
+@described
 class Histogram(NamedTuple):
-    """How many keys there are of each size."""
+    """How many keys there are of each size.
+
+    bounds
+        The sizes up to which keys are counted together, in ascending order.
+    counts
+        How many keys are up to the first bound, how many above that and up to the
+        second, ..., and how many are above the last: one number more than bounds.
+    """
 
     bounds: tuple[int, ...]
     counts: tuple[int, ...]
-    """How many keys are up to the first bound, how many above that and up to the
-    second, ..., and how many are above the last: one number more than bounds."""
 
 
+@described
 class KeySurvey(NamedTuple):
-    """The present keys of one direction, of all connections that are open."""
+    """The present keys of one direction, of all connections that are open.
+
+    oldest_seconds
+        The age of the oldest key; ``None`` if there is none.
+    ages
+        By age; the bounds are 1, 5 and 15 minutes, 1 and 4 hours, a day and a week, in
+        seconds.
+    records
+        By the records of data that they have protected; the bounds are 100 to
+        10,000,000 in powers of ten, and 23,726,566 (RFC 9846's limit for AES-GCM).
+    """
 
     oldest_seconds: Optional[float]
-    """The age of the oldest key; ``None`` if there is none."""
     ages: Histogram
-    """By age; the bounds are 1, 5 and 15 minutes, 1 and 4 hours, a day and a week, in
-    seconds."""
     records: Histogram
-    """By the records of data that they have protected; the bounds are 100 to 10,000,000
-    in powers of ten, and 23,726,566 (RFC 9846's limit for AES-GCM)."""
 
 
 _NO_KEYS = KeySurvey(
@@ -167,23 +255,36 @@ _NO_KEYS = KeySurvey(
 )
 
 
+@described
 class Totals(NamedTuple):
-    """Statistics of all managed connections of the process, closed ones included."""
+    """Statistics of all managed connections of the process, closed ones included.
+
+    counts
+        How often each thing has happened.
+    open
+        Connections that are neither closed nor (an ``SSLObject``) deleted.
+    opened
+        All connections so far.
+    key_changes
+        ``counts.key_updates_sent`` and the renegotiations, by reason.
+    impossible
+        ``counts.impossible``, by cause.
+    cut_off
+        ``counts.cut_off``, by limit.
+    sent
+        The keys under which this side sends.
+    received
+        The keys under which the peers send.
+    """
 
     counts: Counts
     open: int
-    """Connections that are neither closed nor (an ``SSLObject``) deleted."""
     opened: int
-    """All connections so far."""
     key_changes: KeyChanges = KeyChanges(*[0] * len(KeyChanges._fields))
     impossible: Impossible = Impossible(*[0] * len(Impossible._fields))
-    """``counts.impossible``, by cause."""
     cut_off: CutOff = CutOff(*[0] * len(CutOff._fields))
-    """``counts.cut_off``, by limit."""
     sent: KeySurvey = _NO_KEYS
-    """The keys under which this side sends."""
     received: KeySurvey = _NO_KEYS
-    """The keys under which the peers send."""
 
 
 def stats(conn: Any, /) -> ConnectionStats:

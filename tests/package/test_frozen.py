@@ -25,6 +25,19 @@ def make_class(decorator):
     return decorator(frozen=True, init=False)(Point)
 
 
+def _with_a_repr_of_its_own(cls):
+    """Return what the decorator of a class makes of one that has a ``__repr__()``."""
+    decorator = _frozen.dataclass if cls is OURS else dataclasses.dataclass
+
+    class Own:
+        x: int = 1
+
+        def __repr__(self):
+            return "its own"
+
+    return decorator(frozen=True, init=False)(Own)
+
+
 OURS, THEIRS = make_class(_frozen.dataclass), make_class(dataclasses.dataclass)
 
 
@@ -49,6 +62,7 @@ OURS, THEIRS = make_class(_frozen.dataclass), make_class(dataclasses.dataclass)
         lambda cls: setattr(type("Derived", (cls,), {})(), "x", 1),
         lambda cls: setattr(type("Derived", (cls,), {})(), "other", 1),
         lambda cls: repr(type("Derived", (cls,), {})()),
+        lambda cls: repr(_with_a_repr_of_its_own(cls)()),
         lambda cls: type("Derived", (cls,), {})() == cls(),
         lambda cls: dataclasses.dataclass(type("Derived", (cls,), {})),
     ],

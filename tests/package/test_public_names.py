@@ -1,9 +1,12 @@
 """The public names, and that all of them give ``pykeyupdate`` as their module."""
 
 import copy
+import enum
+import inspect
 import pickle
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
 import traceback
@@ -101,3 +104,59 @@ def test_help_has_all_of_it():
     for name in pykeyupdate.__all__:
         assert name in text
     assert "pykeyupdate._errors" not in text
+
+
+TUPLES = [
+    cls
+    for cls in CLASSES.values()
+    if issubclass(cls, tuple) and hasattr(cls, "_fields")
+]
+ENUMS = [cls for cls in CLASSES.values() if issubclass(cls, enum.Enum)]
+
+
+@pytest.mark.parametrize("cls", TUPLES, ids=lambda cls: cls.__name__)
+def test_every_field_has_words_of_its_own(cls):
+    for name in cls._fields:
+        words = getattr(cls, name).__doc__
+        assert words
+        assert "Alias for field" not in words
+        assert " ".join(words.split()) in " ".join(cls.__doc__.split())
+
+
+@pytest.mark.parametrize("cls", ENUMS, ids=lambda cls: cls.__name__)
+def test_every_member_is_described(cls):
+    described = re.findall(r"^(\w+)\n +\S", inspect.cleandoc(cls.__doc__), re.M)
+    assert described == list(cls.__members__)
+
+
+FUNCTIONS = [value for value in PUBLIC.values() if inspect.isroutine(value)]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda it: it.__qualname__)
+def test_no_default_in_a_signature_is_an_address(function):
+    assert " at 0x" not in str(inspect.signature(function))
+
+
+def test_help_begins_with_what_one_calls():
+    """The first page has the functions, and then what else there is."""
+    words = pykeyupdate.__doc__
+    functions = [it.__name__ for it in FUNCTIONS if it.__module__ == "pykeyupdate"]
+    assert [name for name in functions if f"{name}(" not in words] == []
+    assert len(words.splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("rules", "text"),
+    [
+        (pykeyupdate.RekeyPolicy(), "RekeyPolicy()"),
+        (
+            pykeyupdate.RekeyPolicy.anssi(jitter=0.1),
+            "RekeyPolicy(sent_bytes=100000000000, received_bytes=116666666662, "
+            "age_seconds=3600.0, jitter=0.1)",
+        ),
+        (pykeyupdate.PeerLimits(key_updates=None), "PeerLimits(key_updates=None)"),
+    ],
+)
+def test_rules_print_what_is_not_as_by_default(rules, text):
+    assert repr(rules) == text
+    assert eval(text, vars(pykeyupdate)) == rules
