@@ -1,0 +1,66 @@
+"""Make public names in ``literal text`` links to the reference.
+
+Docstrings and pages write ``rekey()``, ``pykeyupdate.rekey(sock)`` or ``RekeyPolicy``
+and nothing else, so that they can be read as they are.
+"""
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+import pykeyupdate
+import pykeyupdate.aio
+
+NAME = re.compile(
+    r"(?:await )?(?:pykeyupdate\.)?(?P<name>(?:aio\.)?\w+)(?P<field>\.\w+)?(?:\(.*\))?"
+)
+ADDRESSES = {name: f"pykeyupdate.{name}" for name in pykeyupdate.__all__}
+ADDRESSES |= {
+    f"aio.{name}": f"pykeyupdate.aio.{name}"
+    for name in pykeyupdate.aio.__all__
+    if name not in ADDRESSES or not isinstance(getattr(pykeyupdate, name), type)
+}
+NO_LINK_INSIDE = (nodes.title, nodes.reference, addnodes.pending_xref, nodes.rubric)
+
+
+class LinkPublicNames(SphinxTransform):
+    """Wraps each literal that is a public name in a reference to it."""
+
+    default_priority = 400
+
+    def apply(self, **_: Any) -> None:
+        """Do so in the document."""
+        for literal in list(self.document.findall(nodes.literal)):
+            found = NAME.fullmatch(literal.astext())
+            address = found and ADDRESSES.get(found["name"])
+            if address and not inside(literal, NO_LINK_INSIDE):
+                reference = addnodes.pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=address,
+                    refexplicit=True,
+                    refwarn=True,
+                    refdoc=self.env.docname,
+                )
+                literal.replace_self(reference)
+                reference += literal
+
+
+def inside(node: nodes.Node, kinds: tuple[type[nodes.Node], ...]) -> bool:
+    """Return whether a node is below one of these."""
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the transform."""
+    app.add_transform(LinkPublicNames)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,92 @@
+"""Every code block of the pages in docs/ runs, and prints what the page shows."""
+
+import configparser
+import sys
+from pathlib import Path
+
+import pytest
+from support.page_world import World
+from support.pages import Page
+
+import pykeyupdate
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build"} & set(path.parts))
+pytestmark = pytest.mark.skipif(not PAGES, reason="no documentation here")
+
+
+@pytest.fixture
+def world(make_contexts, authority, tmp_path, monkeypatch):
+    with World(make_contexts, authority, tmp_path, monkeypatch) as world:
+        yield world
+    pykeyupdate.uninstall()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda it: str(it.relative_to(DOCS)))
+def test_blocks_run_and_print_what_the_page_shows(path, tmp_path, world, monkeypatch):
+    if sys.platform == "win32" and "```console" in path.read_text("utf-8"):
+        pytest.skip("its commands are for a POSIX shell")
+    monkeypatch.chdir(tmp_path)
+    Page(path, tmp_path, world=world).run()
+
+
+BLOCKS = {
+    "python": "```python\nprint(1)\n```\n\n```text\n{}\n```\n",
+    "console": "```console\n$ echo 1\n{}\n```\n",
+    "thread": """```python
+import threading
+
+thread = threading.Thread(target=print, args=(1,))
+thread.start()
+thread.join()
+```
+
+```text
+{}
+```
+""",
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=list(BLOCKS))
+@pytest.mark.parametrize("shown", ["1", "2", ""])
+def test_a_wrong_output_is_noticed(block, shown, tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(block.format(shown), "utf-8")
+    page = Page(path, tmp_path)
+    if shown == "1":
+        page.run()
+    else:
+        with pytest.raises(pytest.fail.Exception, match="what ran printed\n\n1"):
+            page.run()
+
+
+@pytest.mark.parametrize(("shown", "is_true"), [("ab", True), ("aa", False)])
+def test_secrets_that_differ_are_shown_to_differ(shown, is_true, tmp_path):
+    path = tmp_path / "page.md"
+    text = "\n".join(letter * 16 for letter in shown)
+    source = "print('1' * 16, '2' * 16, sep='\\n')"
+    path.write_text(f"```python\n{source}\n```\n\n```text\n{text}\n```\n", "utf-8")
+    page = Page(path, tmp_path)
+    if is_true:
+        page.run()
+    else:
+        with pytest.raises(pytest.fail.Exception):
+            page.run()
+
+
+def test_an_output_that_is_not_shown_is_noticed(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("```python\nprint(1)\n```\n", "utf-8")
+    with pytest.raises(AssertionError, match="does not show this"):
+        Page(path, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    "text", ["```sh\nif\n```", "```json\n{\n```", "```ini\n[\n```", "```java\n1\n```"]
+)
+def test_a_block_that_is_none_is_noticed(text, tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(text, "utf-8")
+    with pytest.raises((ValueError, pytest.fail.Exception, configparser.Error)):
+        Page(path, tmp_path).run()
