@@ -15,9 +15,13 @@ are ``ssl.SSLError``.
 import ssl
 from typing import Optional
 
+from . import _documentation
+
 
 class PyKeyUpdateError(Exception):
     """Base class of pykeyupdate's exceptions."""
+
+    __notes__ = _documentation.Address()  # type: ignore[assignment,unused-ignore]
 
 
 class NotATLSConnectionError(PyKeyUpdateError, TypeError):

@@ -22,8 +22,15 @@ STOREYS = ["system", "openssl", "keys", "streams", "calls", "module.c"]
 DEFINED_ELSEWHERE = {"openssl/locate"}  # in locate_elf.c and its like, one a system
 
 MODULES = [  # from the lowest to the highest; of one line none imports another
-    ["_constants", "_errors", "_fields", "_fork_lock", "_frozen", "_identity_map"],
-    ["_weak_list"],
+    [
+        "_constants",
+        "_documentation",
+        "_fields",
+        "_fork_lock",
+        "_frozen",
+        "_identity_map",
+    ],
+    ["_errors", "_weak_list"],
     ["_import_error", "_signal_handlers", "_static_lookup"],
     ["_originals"],
     ["_walk"],
