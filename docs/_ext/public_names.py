@@ -5,7 +5,7 @@ and nothing else, so that they can be read as they are.
 """
 
 import re
-from typing import Any
+from typing import Any, Optional
 
 from docutils import nodes
 from sphinx import addnodes
@@ -16,7 +16,8 @@ import pykeyupdate
 import pykeyupdate.aio
 
 NAME = re.compile(
-    r"(?:await )?(?:pykeyupdate\.)?(?P<name>(?:aio\.)?\w+)(?P<field>\.\w+)?(?:\(.*\))?"
+    r"(?:await )?(?P<package>pykeyupdate\.)?(?P<name>(?:aio\.)?\w+)(?:\.\w+)?"
+    r"(?P<call>\(.*\))?"
 )
 ADDRESSES = {name: f"pykeyupdate.{name}" for name in pykeyupdate.__all__}
 ADDRESSES |= {
@@ -35,8 +36,7 @@ class LinkPublicNames(SphinxTransform):
     def apply(self, **_: Any) -> None:
         """Do so in the document."""
         for literal in list(self.document.findall(nodes.literal)):
-            found = NAME.fullmatch(literal.astext())
-            address = found and ADDRESSES.get(found["name"])
+            address = address_of(literal.astext())
             if address and not inside(literal, NO_LINK_INSIDE):
                 reference = addnodes.pending_xref(
                     "",
@@ -49,6 +49,15 @@ class LinkPublicNames(SphinxTransform):
                 )
                 literal.replace_self(reference)
                 reference += literal
+
+
+def address_of(text: str) -> Optional[str]:
+    """Return the public name in a literal; ``renegotiate`` alone is an argument."""
+    found = NAME.fullmatch(text)
+    if found is None:
+        return None
+    is_certain = found["package"] or found["call"] or not found["name"].islower()
+    return ADDRESSES.get(found["name"]) if is_certain else None
 
 
 def inside(node: nodes.Node, kinds: tuple[type[nodes.Node], ...]) -> bool:
