@@ -9,6 +9,7 @@ import pytest
 import trustme
 from support import pace
 from support.link import Link
+from support.page_world import World
 from support.servers import Server, echo
 from support.sockets import socket_pair
 from support.threads import Threads
@@ -194,3 +195,11 @@ def make_wire(make_contexts, kind, role):
     yield make
     for wire in wires:
         wire.close()
+
+
+@pytest.fixture
+def world(make_contexts, authority, tmp_path, monkeypatch):
+    """What the examples of the documentation find around them."""
+    with World(make_contexts, authority, tmp_path, monkeypatch) as world:
+        yield world
+    pykeyupdate.uninstall()

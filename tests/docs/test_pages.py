@@ -5,21 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.page_world import World
 from support.pages import Page
-
-import pykeyupdate
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build"} & set(path.parts))
 pytestmark = pytest.mark.skipif(not PAGES, reason="no documentation here")
-
-
-@pytest.fixture
-def world(make_contexts, authority, tmp_path, monkeypatch):
-    with World(make_contexts, authority, tmp_path, monkeypatch) as world:
-        yield world
-    pykeyupdate.uninstall()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda it: str(it.relative_to(DOCS)))

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import http.client
-import re
 import socket
 import sys
 import threading
@@ -12,16 +11,14 @@ from pathlib import Path
 
 import pytest
 from support.link import NOT_REQUESTED, Witness, der
+from support.pages import blocks_of
 from support.servers import HTTPServer, Uvicorn, aiohttp_serving, serving
 
 import pykeyupdate
 from pykeyupdate import aio
 
 BODY = b"a body " * 1000
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-(README_APPLICATION,) = re.findall(
-    r"```python\n([^`]*\nasync def app.*?)```", README, re.DOTALL
-)
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "asyncio.md"
 
 
 @pytest.fixture
@@ -352,14 +349,16 @@ def test_wsgiref(contexts, heard, library):
     assert heard(witness, 1)
 
 
-def test_readmes_application(contexts, heard, library, run_on, version):
-    """The README's app.py, as it stands there, rekeys a live WebSocket."""
+@pytest.mark.skipif(not PAGE.exists(), reason="no documentation here")
+def test_the_documentations_application(contexts, heard, library, run_on, version):
+    """Its app.py, as it stands there, rekeys a live WebSocket on each version."""
     skip_where_writes_wait(version, "asyncio")
     client, context, witness = contexts
     library("starlette")
     connect = library("websockets.asyncio.client").connect
     names = {}
-    exec(README_APPLICATION, names)
+    (app,) = (it.source for it in blocks_of(PAGE) if it.source[:8] == "# app.py")
+    exec(app, names)
 
     async def use(port):
         async with connect(f"wss://localhost:{port}", ssl=client) as connection:
