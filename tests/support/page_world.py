@@ -20,6 +20,9 @@ class World(contextlib.ExitStack):
     def __init__(self, make_contexts, authority, folder, monkeypatch):
         super().__init__()
         gc.collect()  # connections() shall have those of this page alone
+        for info in pykeyupdate.connections():
+            if isinstance(info.connection, ssl.SSLSocket):
+                info.connection.close()
         self.make_contexts, self.authority = make_contexts, authority
         self.folder, self.monkeypatch = folder, monkeypatch
         self.server = None
@@ -101,7 +104,7 @@ class World(contextlib.ExitStack):
         client, context = self.make_contexts("tls13")
         self.server = Witness()
         self.server.watch("server", context)
-        uvicorn = Uvicorn(pytest.importorskip, app, context, "asyncio")
+        uvicorn = Uvicorn(pytest.importorskip, app, context, "asyncio", ws="wsproto")
         return client, ("localhost", self.enter_context(uvicorn))
 
     def chat_over_a_websocket(self, app):

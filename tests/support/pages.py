@@ -71,6 +71,8 @@ class Page:
         self.path, self.folder = path, folder
         self.names = {"__name__": "__main__", "page": self, **names}
         self.printed = io.StringIO()
+        self.real = {}
+        """What stands for what the page shows, in commands: an address, mostly."""
 
     def run(self):
         """Run all blocks; what is printed must be on the page."""
@@ -106,8 +108,12 @@ class Page:
     def _run_console(self, block):
         for part in re.split(r"^\$ ", block.source, flags=re.MULTILINE)[1:]:
             command, _, wanted = part.partition("\n")
-            done = self._bash(command)
-            self._compare(block, wanted, done.stdout)
+            for shown, real in self.real.items():
+                command = command.replace(shown, real)
+            printed = self._bash(command).stdout
+            for shown, real in self.real.items():
+                printed = printed.replace(real, shown)
+            self._compare(block, wanted, printed)
 
     def _run_sh(self, block):
         done = subprocess.run(
