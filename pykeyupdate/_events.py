@@ -16,6 +16,7 @@ from collections import deque
 from typing import Any, Callable, NamedTuple, Optional
 
 from ._arguments import is_function
+from ._documentation import DOCUMENTATION
 from ._fields import described
 from ._finding import name_of
 from ._fork_lock import importing, make_lock
@@ -178,8 +179,8 @@ def tell_events(  # noqa: PLR0913, PLR0917
     can: see ``ext/streams/asyncio_help.h``.)
     """
     failed = (
-        f"{since_update:.1f} s after it; some peers cannot take key updates (README, "
-        '"Limits")'
+        f"{since_update:.1f} s after it; some peers cannot take key updates: see "
+        f"{DOCUMENTATION}explanation/peers.html"
     )
     more = {
         EventKind.KEY_UPDATE_SENT: (None, changed),
