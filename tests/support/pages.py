@@ -31,6 +31,8 @@ from typing import NamedTuple
 
 import pytest
 
+import pykeyupdate
+
 BLOCK = re.compile(
     r"^(?P<indent> *)(?:```(?P<kind>\w+)|<!-- (?P<hidden>run))\n"
     r"(?P<source>.*?)^ *(?:```|-->)$",
@@ -39,7 +41,7 @@ BLOCK = re.compile(
 FILE = re.compile(r"# (?P<name>[\w.-]+\.\w+)\n")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 SECRET = re.compile(r"\b[0-9a-f]{16,}\b")
-ROOT = Path(__file__).parents[2]
+PACKAGE = Path(pykeyupdate.__file__).parent
 
 
 def numbered(text):
@@ -162,7 +164,7 @@ class Page:
             python.parent.mkdir()
             python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
             python.chmod(0o755)
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             **os.environ,
             "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
