@@ -1,19 +1,16 @@
 """README.md: its example runs and checks, its links lead somewhere, it is short."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.pages import Page, blocks_of
+from support.pages import Page
 
 from pykeyupdate._documentation import DOCUMENTATION
 
 ROOT = Path(__file__).parents[1]
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 TEXT = README.read_text("utf-8")
-(EXAMPLE,) = (block.source for block in blocks_of(README) if block.kind == "python")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -30,20 +27,6 @@ def test_the_example_prints_what_the_readme_shows(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Page(README, tmp_path).run()
     assert world.key_updates() == 1
-
-
-def test_a_type_checker_takes_the_example(tmp_path):
-    pytest.importorskip("mypy")
-    program = tmp_path / "example.py"
-    program.write_text(EXAMPLE, "utf-8")
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(program)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_it_is_short_and_begins_with_the_example():
