@@ -13,18 +13,21 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
 import pykeyupdate
-import pykeyupdate.aio
+from pykeyupdate import aio, control, opentelemetry, prometheus
 
 NAME = re.compile(
-    r"(?:await )?(?P<package>pykeyupdate\.)?(?P<name>(?:aio\.)?\w+)(?:\.\w+)?"
-    r"(?P<call>\(.*\))?"
+    r"(?:await )?(?P<package>pykeyupdate\.)?"
+    r"(?P<name>(?:(?:aio|control|opentelemetry|prometheus|testing)\.)?\w+)"
+    r"(?:\.\w+)?(?P<call>\(.*\))?"
 )
 ADDRESSES = {name: f"pykeyupdate.{name}" for name in pykeyupdate.__all__}
-ADDRESSES |= {
-    f"aio.{name}": f"pykeyupdate.aio.{name}"
-    for name in pykeyupdate.aio.__all__
-    if name not in ADDRESSES or not isinstance(getattr(pykeyupdate, name), type)
-}
+ADDRESSES["testing.advance_clock"] = "pykeyupdate.testing.advance_clock"
+for module in (aio, control, opentelemetry, prometheus):
+    for name in module.__all__:
+        if getattr(module, name).__module__ == module.__name__:
+            ADDRESSES[f"{module.__name__.rpartition('.')[2]}.{name}"] = (
+                f"{module.__name__}.{name}"
+            )
 NO_LINK_INSIDE = (nodes.title, nodes.reference, addnodes.pending_xref, nodes.rubric)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pykeyupdate
-from pykeyupdate import _metrics, aio, testing
+from pykeyupdate import _cli, _metrics, aio, control, testing
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 pytestmark = pytest.mark.skipif(not REFERENCE.exists(), reason="no documentation here")
@@ -27,12 +27,10 @@ def described():
 
 def public():
     yield from (f"pykeyupdate.{name}" for name in pykeyupdate.__all__)
-    for name in aio.__all__:
-        if not isinstance(getattr(aio, name), type):  # a class is the package's
-            yield f"pykeyupdate.aio.{name}"
-    for name, value in vars(testing).items():
-        if getattr(value, "__module__", None) == testing.__name__:
-            yield f"pykeyupdate.testing.{name}"
+    for module in (aio, control, testing):
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", None) == module.__name__ and name[0] != "_":
+                yield f"{module.__name__}.{name}"
     for module in ("prometheus", "opentelemetry"):
         source = (Path(pykeyupdate.__file__).parent / f"{module}.py").read_text("utf-8")
         for name in ast.literal_eval(re.search(r"^__all__ = (.*)$", source, re.M)[1]):
@@ -104,3 +102,8 @@ def test_the_table_of_metrics_has_all_of_them():
         )
         for metric in _metrics.METRICS
     ]
+
+
+def test_every_command_has_its_section():
+    headings = re.findall(r"^## `(\w+)`", text_of("command-line.md"), re.MULTILINE)
+    assert sorted(headings) == sorted(_cli.COMMANDS)
