@@ -1,6 +1,5 @@
 """Every code block of the pages in docs/ runs, and prints what the page shows."""
 
-import configparser
 import sys
 from pathlib import Path
 
@@ -72,11 +71,9 @@ def test_an_output_that_is_not_shown_is_noticed(tmp_path):
         Page(path, tmp_path).run()
 
 
-@pytest.mark.parametrize(
-    "text", ["```sh\nif\n```", "```json\n{\n```", "```ini\n[\n```", "```java\n1\n```"]
-)
+@pytest.mark.parametrize("text", ["```sh\nif\n```", "```java\n1\n```"])
 def test_a_block_that_is_none_is_noticed(text, tmp_path):
     path = tmp_path / "page.md"
     path.write_text(text, "utf-8")
-    with pytest.raises((ValueError, pytest.fail.Exception, configparser.Error)):
+    with pytest.raises(pytest.fail.Exception):
         Page(path, tmp_path).run()

@@ -9,19 +9,16 @@ Blocks of a page run in order, in one namespace, like the cells of a notebook:
   which of them are the same is compared.
 - ``console`` has commands (``$ command``), which run, and what they print.
 - ``sh`` has commands that a reader types where a test cannot; bash must parse them.
-- ``json``, ``toml``, ``yaml`` and ``ini`` must parse. A first line as above names a
-  file to write.
-- ``none`` is no code: a picture, or the shape of something.
+- ``toml`` must parse (Python 3.11 and newer).
 
 A comment ``<!-- run ... -->`` has Python that readers do not see: it lays the table and
 clears it.
 """
 
-import configparser
 import contextlib
 import doctest
+import importlib
 import io
-import json
 import os
 import re
 import subprocess
@@ -128,29 +125,9 @@ class Page:
         if done.returncode:
             self._fail(block, done.stderr)
 
-    def _run_none(self, block):
-        pass
-
-    def _run_json(self, block):
-        json.loads(self._without_name(block))
-
-    def _run_ini(self, block):
-        configparser.ConfigParser(interpolation=None).read_string(
-            self._without_name(block)
-        )
-
     def _run_toml(self, block):
-        source = self._without_name(block)
-        pytest.importorskip("tomllib").loads(source)
-
-    def _run_yaml(self, block):
-        source = self._without_name(block)
-        list(pytest.importorskip("yaml").safe_load_all(source))
-
-    def _without_name(self, block):
-        return (
-            FILE.sub("", block.source, count=1) if self._write(block) else block.source
-        )
+        if sys.version_info >= (3, 11):
+            importlib.import_module("tomllib").loads(block.source)
 
     def _write(self, block):
         name = FILE.match(block.source)
