@@ -5,8 +5,9 @@ Blocks of a page run in order, in one namespace, like the cells of a notebook:
 - ``python`` runs. If its first line is a file's name (``# app.py``), it is written to
   that file instead.
 - ``text`` is what the blocks before it have printed since the last one; ``...`` stands
-  for anything. Secrets (16 hexadecimal digits and more) differ from run to run: only
-  which of them are the same is compared.
+  for anything. Times, ports, descriptors and processes (``VARYING``) are not compared.
+  Secrets (16 hexadecimal digits and more) differ from run to run, too: only which of
+  them are the same is compared.
 - ``console`` has commands (``$ command``), which run, and what they print.
 - ``sh`` has commands that a reader types where a test cannot; bash must parse them.
 - ``toml`` must parse (Python 3.11 and newer).
@@ -37,13 +38,18 @@ BLOCK = re.compile(
 )
 FILE = re.compile(r"# (?P<name>[\w.-]+\.\w+)\n")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+VARYING = re.compile(
+    r"\d+(?:\.\d+)?(?= ?(?:s|ms|us)\b)"
+    r"|(?<=127\.0\.0\.1:)\d+|(?<=fd=)\d+|(?<=process )\d+"
+)
 SECRET = re.compile(r"\b[0-9a-f]{16,}\b")
 PACKAGE = Path(pykeyupdate.__file__).parent
 
 
-def numbered(text):
-    """Return a text with its secrets numbered in the order of their appearance."""
+def comparable(text):
+    """Return a text without what varies, and with its secrets numbered as they come."""
     seen = {}
+    text = VARYING.sub("0", text)
     return SECRET.sub(lambda it: f"secret {seen.setdefault(it[0], len(seen))}", text)
 
 
@@ -160,7 +166,7 @@ class Page:
         )
 
     def _compare(self, block, wanted, got):
-        texts = numbered(wanted), numbered(got)
+        texts = comparable(wanted), comparable(got)
         if not doctest.OutputChecker().check_output(*texts, OPTIONS):
             self._fail(
                 block, f"the page shows\n\n{wanted}\nand what ran printed\n\n{got}"
