@@ -26,7 +26,7 @@ def test_the_example_prints_what_the_readme_shows(world, tmp_path, monkeypatch):
     world.is_example_org(address, context)
     monkeypatch.chdir(tmp_path)
     Page(README, tmp_path).run()
-    assert world.key_updates() == 1
+    world.wait_for_key_updates(1)
 
 
 def test_it_is_short_and_begins_with_the_example():

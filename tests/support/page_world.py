@@ -5,6 +5,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -55,6 +56,13 @@ class World(contextlib.ExitStack):
         return sum(
             "KeyUpdate" in name for name in self.server.said("server", "received")
         )
+
+    def wait_for_key_updates(self, number):
+        """Wait until the server has received so many: it reads when it likes."""
+        deadline = time.monotonic() + 10
+        while self.key_updates() < number and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert self.key_updates() == number
 
     def write_certificates(self, *names):
         """Write ``cert.pem`` and ``key.pem`` for these names, and ``ca.pem``."""
