@@ -1,7 +1,6 @@
 """Real libraries, as released on PyPI, against real servers."""
 
 import contextlib
-import importlib
 import os
 import shutil
 import socket
@@ -10,6 +9,7 @@ import threading
 import time
 
 import pytest
+from support import libraries
 from support.link import NOT_REQUESTED
 from support.servers import HTTPServer
 
@@ -18,14 +18,7 @@ STALLED = 30  # seconds, for what takes less than one
 
 @pytest.fixture
 def library():
-    """Import a library; where CI says so, it has to be there."""
-
-    def load(name):
-        if os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
-            return importlib.import_module(name)
-        return pytest.importorskip(name)
-
-    return load
+    return libraries.library
 
 
 @pytest.fixture(params=["tls13", "tls12"])

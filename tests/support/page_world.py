@@ -7,10 +7,9 @@ import socket
 import ssl
 import time
 
-import pytest
-
 import pykeyupdate
 
+from .libraries import library
 from .link import Witness
 from .servers import HTTPServer, Server, Uvicorn, echo, serving
 
@@ -21,9 +20,6 @@ class World(contextlib.ExitStack):
     def __init__(self, make_contexts, authority, folder, monkeypatch):
         super().__init__()
         gc.collect()  # connections() shall have those of this page alone
-        for info in pykeyupdate.connections():
-            if isinstance(info.connection, ssl.SSLSocket):
-                info.connection.close()
         self.make_contexts, self.authority = make_contexts, authority
         self.folder, self.monkeypatch = folder, monkeypatch
         self.server = None
@@ -112,12 +108,12 @@ class World(contextlib.ExitStack):
         client, context = self.make_contexts("tls13")
         self.server = Witness()
         self.server.watch("server", context)
-        uvicorn = Uvicorn(pytest.importorskip, app, context, "asyncio", ws="wsproto")
+        uvicorn = Uvicorn(library, app, context, "asyncio", ws="wsproto")
         return client, ("localhost", self.enter_context(uvicorn))
 
     def chat_over_a_websocket(self, app):
         """Ask the chat of the page for new keys."""
-        client = pytest.importorskip("websockets.sync.client")
+        client = library("websockets.sync.client")
         context, address = self.serve_asgi(app)
         uri = f"wss://{address[0]}:{address[1]}/"
         with client.connect(uri, ssl=context) as websocket:
@@ -126,6 +122,10 @@ class World(contextlib.ExitStack):
                 assert websocket.recv(timeout=20) == text
         sent = self.server.said("server", "sent")
         assert sum("KeyUpdate" in name for name in sent) == 1
+
+    def library(self, name):
+        """Import what the page needs, or skip the page."""
+        return library(name)
 
     def run(self, work):
         """Run a coroutine, as a program would."""
