@@ -126,7 +126,7 @@ except ImportError as _error:
 
     _reraise(_error)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "OP_ALLOW_CLIENT_RENEGOTIATION",
