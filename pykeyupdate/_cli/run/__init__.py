@@ -23,8 +23,8 @@ RULES are fields of RekeyPolicy and PeerLimits: "age_seconds=3600,sent_bytes=100
 and --limits these are RekeyPolicy() and PeerLimits(), the defaults of manage().
 
 The same can be said by the variables PYKEYUPDATE_POLICY, _LIMITS, _LOG, _CONTROL,
-_SIGNAL and _CONFIG, and in a TOML file by tables [policy] and
-[limits] ([tool.pykeyupdate.policy] in pyproject.toml). Options come first.
+_SIGNAL and _CONFIG, and in a TOML file by tables [policy] and [limits]
+([tool.pykeyupdate.policy] in pyproject.toml). Options come first.
 
 examples:
   %(prog)s -- uvicorn app:app --ssl-keyfile key.pem --ssl-certfile cert.pem
