@@ -196,11 +196,13 @@ def test_a_child_that_is_forked_meanwhile_keeps_no_listener(path, monkeypatch):
     """A process that begins anew would take it for one that listens."""
     start, children = threading.Thread.start, []
     parent_lives, stop = os.pipe()
+    child_lives, begun = os.pipe()
 
     def fork():
         child = os.fork()
         if child == 0:
             os.close(stop)
+            os.write(begun, b"!")
             os.read(parent_lives, 1)
             os._exit(0)
         children.append(child)
@@ -213,12 +215,14 @@ def test_a_child_that_is_forked_meanwhile_keeps_no_listener(path, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", fork_and_start)
     with pykeyupdate.control.serve(path):
-        assert eventually(lambda: children)
+        assert os.read(child_lives, 1) == b"!"  # what a fork calls has been called
         os.rename(path, path + ".old")
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(ConnectionRefusedError):
         probe.connect(path + ".old")
     os.close(stop)
-    os.close(parent_lives)
+    for end in (parent_lives, child_lives, begun):
+        os.close(end)
+    assert eventually(lambda: children)
     os.waitpid(children[0], 0)
 
 
