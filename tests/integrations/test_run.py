@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import pace
 from support.link import NOT_REQUESTED, Witness
 
 import pykeyupdate
@@ -109,6 +110,7 @@ def started(tmp_path, certificate):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_servers_rekey_under_load(started, authority, name):
+    pace.skip_if_kept()
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     address = started(PROGRAMS[name])

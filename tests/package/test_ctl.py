@@ -101,12 +101,18 @@ def test_totals_and_policy(path, wires):
     assert wires
 
 
+def _heed_sigint():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments):
+    """Start it with SIGINT as in a terminal: what a shell starts with & ignores it."""
     return subprocess.Popen(
         [sys.executable, "-m", "pykeyupdate", "ctl", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heed_sigint,  # noqa: PLW1509 (it does one system call)
     )
 
 

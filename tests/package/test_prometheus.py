@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import pace
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -164,6 +165,7 @@ def wait_for(name, value):
 
 
 def test_a_worker_keeps_its_metrics_up_to_date(tmp_path):
+    pace.skip_if_kept()
     script = """
 kept = updates(3)  # before the export
 exported = prometheus.export(interval_seconds=0.1)
@@ -194,6 +196,7 @@ assert scrape()[SENT] >= 12
 
 
 def test_what_a_worker_counts_at_last_is_not_lost(tmp_path):
+    pace.skip_if_kept()
     run_in_multiprocess_mode(
         MULTIPROCESS + "prometheus.export(interval_seconds=1000); kept = updates(6)",
         tmp_path,
@@ -205,6 +208,7 @@ def test_what_a_worker_counts_at_last_is_not_lost(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_worker_counts_its_own(tmp_path):
     """Not what its parent has counted, and without its parent's thread."""
+    pace.skip_if_kept()
     script = """
 prometheus.export(interval_seconds=0.1)
 kept = updates(3)

@@ -10,6 +10,7 @@ import ssl
 import sys
 
 import pytest
+from support import pace
 
 NODE = """
 const https = require("https"), fs = require("fs");
@@ -92,6 +93,7 @@ def ask(port, pem, paths, version=None, certificate=None):
 
 
 def test_python(serve, pem):
+    pace.skip_if_kept()
     server, port = serve()
     paths = ["/rekey", "/request", "/renegotiate", "/certificate", "/", "/none"]
     answers = ask(port, pem, paths, certificate=pem[1])
@@ -116,6 +118,7 @@ def test_python_with_tls_1_2(serve, pem):
 
 
 def test_curl(serve, client_program, pem):
+    pace.skip_if_kept()
     server, port = serve()
     base = f"https://localhost:{port}"
     urls = [f"{base}{path}" for path in ("/rekey", "/request", "/rekey")]
@@ -147,6 +150,7 @@ def test_chromium(serve, client_program, tmp_path):
 
 
 def test_s_client_and_keys(serve, program, pem):
+    pace.skip_if_kept()
     server, port = serve()
     connect = ["s_client", "-quiet", "-connect", f"localhost:{port}"]
     client = program("openssl", *connect, "-CAfile", pem[0])
