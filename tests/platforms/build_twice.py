@@ -21,7 +21,7 @@ import check_wheel
 from zigwheel import copy_sources, tracked_files
 
 ONLY_HERE = (".github/ISSUE_TEMPLATE/", ".github/workflows/", ".github/dependabot.yml")
-ONLY_HERE += (".ci/", ".clang-format", ".gitignore")
+ONLY_HERE += (".ci/", ".clang-format", ".gitignore", ".readthedocs.yaml")
 MADE = ("PKG-INFO", "setup.cfg", "pykeyupdate.egg-info/")
 
 
