@@ -99,10 +99,10 @@ class _Thread:
         """
         if self._has_ended or self._is_running():
             return
-        self._started = threading.Thread(
-            target=self._run, name="pykeyupdate", daemon=True
-        )
         try:
+            self._started = threading.Thread(
+                target=self._run, name="pykeyupdate", daemon=True
+            )
             self._started.start()
         except RuntimeError as error:
             self._started = None
