@@ -46,6 +46,7 @@ from ._for_all import BREATH, PER_SECOND, Filter, Rekeying, RekeyResult
 from ._managed_classes import SSLObject, SSLSocket, asyncio_transport
 from ._rekeying import DATA, ClientCertificate
 from ._static_lookup import has_attribute, is_instance, stored_attribute
+from ._stats import stats
 from ._walk import (
     Connection,
     is_asyncio,
@@ -71,7 +72,6 @@ _Call = Coroutine[Any, Any, None]
 
 _TURN = 0.001  # seconds without letting the loop's other tasks run
 _A_BREATH, _A_WHILE = 1.0, 60.0  # seconds until an idle key is looked at again
-_AGE = 2  # where the age is in the use of a key
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds between two polls
 
 
@@ -330,14 +330,14 @@ def _carried_idle(conn: Any, function: str) -> Connection:
 
 def _first_wait(conn: Any, tls: Any, function: str) -> float:
     """Return the seconds in which no key can become due."""
-    _, sent, *_ = _keyupdate.usage(conn)  # raises NotManagedError
+    age = stats(conn).sent.age_seconds  # raises NotManagedError
     policy = tls._rules.policy
     if policy is None or not policy.rotate_idle:
         raise ValueError(
             f"{call_text(function, conn)}: its RekeyPolicy leaves idle keys alone; "
             "manage its context with RekeyPolicy(rotate_idle=True, age_seconds=...)"
         )
-    return max(0.0, float(policy._least_age()) - sent[_AGE])
+    return max(0.0, float(policy._least_age()) - age)
 
 
 def _keep_transport_fresh(connection: Connection, wait: float) -> _idle_objects.Idle:
