@@ -4,7 +4,6 @@ from typing import Any, NamedTuple, Optional
 
 from . import _keyupdate
 from ._fields import described
-from ._policy import NO_LIMIT
 
 
 @described
@@ -302,19 +301,13 @@ def stats(conn: Any, /) -> ConnectionStats:
     changes = counts.renegotiations + counts.peer_renegotiations
     return ConnectionStats(
         counts,
-        _use(sent),
-        _use(received),
+        KeyUse(*sent),
+        KeyUse(*received),
         bool(owed),
         bool(outstanding),
         why if counts.key_updates_sent + changes else None,
         limit,
     )
-
-
-def _use(numbers: tuple[int, int, float, int, int]) -> KeyUse:
-    *used, records, octets = numbers
-    limits = [None if limit == NO_LIMIT else limit for limit in (records, octets)]
-    return KeyUse(*used, *limits)  # type: ignore[arg-type]
 
 
 def totals() -> Totals:

@@ -1,12 +1,12 @@
 #include "calls/managed.h"
 
 #include "calls/step.h"
+#include "calls/tuples.h"
 #include "keys/ledger.h"
 #include "keys/telling.h"
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 #include "streams/callbacks.h"
-#include "streams/duplex.h"
 
 static void
 take_NUMBER64(PyObject *number, uint64_t *rule)
@@ -177,19 +177,6 @@ py_want_all(PyObject *module, PyObject *args)
     return Py_BuildValue("Kn", (unsigned long long)number, (Py_ssize_t)count);
 }
 
-static PyObject *
-counts_tuple(const uint64_t counts[], int length)
-{
-    PyObject *tuple = PyTuple_New(length);
-    for (int i = 0; tuple != NULL && i < length; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(counts[i]);
-        if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
-            Py_CLEAR(tuple);
-        }
-    }
-    return tuple;
-}
-
 /* Copy the ledger while the connection is locked.  The value is 1 if we owe an
    answer. */
 static struct ku_outcome
@@ -210,8 +197,8 @@ py_totals(PyObject *module, PyObject *ignored)
     (void)module, (void)ignored;
     uint64_t counts[KU_COUNT_END], open, opened;
     ku_ledger_totals(counts, &open, &opened);
-    return Py_BuildValue("NKK", counts_tuple(counts, KU_COUNT_END),
-                         (unsigned long long)open, (unsigned long long)opened);
+    return Py_BuildValue("NKK", KU_NUMBERS(counts), (unsigned long long)open,
+                         (unsigned long long)opened);
 }
 
 static PyObject *
@@ -220,9 +207,8 @@ py_reasons(PyObject *module, PyObject *ignored)
     (void)module, (void)ignored;
     struct ku_reasons reasons;
     ku_ledger_reasons(&reasons);
-    return Py_BuildValue("NNN", counts_tuple(reasons.changes, KU_CHANGE_END),
-                         counts_tuple(reasons.causes, KU_CAUSE_END),
-                         counts_tuple(reasons.limits, KU_LIMIT_END));
+    return Py_BuildValue("NNN", KU_NUMBERS(reasons.changes), KU_NUMBERS(reasons.causes),
+                         KU_NUMBERS(reasons.limits));
 }
 
 /* A managed SSLObject whose transport has dropped it: without a close_notify, the
@@ -260,59 +246,22 @@ py_put_forward(PyObject *module, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
-/* A new tuple: records, bytes, age in seconds, and the limits of records and of
-   bytes. */
-static PyObject *
-keys_tuple(const struct ku_ledger *ledger, const struct ku_keys *keys)
-{
-    double age =
-        ledger->connected ? (double)(ku_ledger_clock() - keys->since) / 1e6 : 0.0;
-    return Py_BuildValue("KKdKK", (unsigned long long)keys->records,
-                         (unsigned long long)keys->bytes, age,
-                         (unsigned long long)keys->max_records,
-                         (unsigned long long)keys->max_bytes);
-}
-
 static PyObject *
 py_usage(PyObject *module, PyObject *conn)
 {
     struct ku_ledger ledger;
-    uint64_t counts[KU_COUNT_END];
     int owed;
     if (ku_take_step_anytime(PyModule_GetState(module), "stats", conn, copy_step,
                              (intptr_t)&ledger, &owed)
         < 0) {
         return NULL;
     }
-    for (int i = 0; i < KU_COUNT_END; i++) {
-        counts[i] = ledger.counts[i];
-    }
-    return Py_BuildValue("NNNiisz", counts_tuple(counts, KU_COUNT_END),
-                         keys_tuple(&ledger, &ledger.sent),
-                         keys_tuple(&ledger, &ledger.received), owed,
+    ku_time now = ku_ledger_clock();
+    return Py_BuildValue("NNNiisz", ku_counts_tuple(ledger.counts),
+                         ku_keys_tuple(&ledger.sent, ledger.connected, now),
+                         ku_keys_tuple(&ledger.received, ledger.connected, now), owed,
                          ledger.request_outstanding,
                          ku_change_names[ledger.why_changed], ledger.why_cut);
-}
-
-/* What a managed connection's repr() names: a new tuple of whether this side is the
-   server, the version's number, and the cipher's name or None.  None for other objects.
-   Neither a step nor a callback of the connection delays it. */
-static PyObject *
-py_facts(PyObject *module, PyObject *sslobj)
-{
-    ku_state *state = PyModule_GetState(module);
-    struct ku_tls tls;
-    PyObject *inner =
-        Py_TYPE(sslobj) == state->duplex_type ? ku_duplex_inner(sslobj) : sslobj;
-    if (inner == NULL || Py_TYPE(inner) != state->sslobject_type
-        || !ku_ledger_tls(state, inner, &tls) || tls.ledger == NULL) {
-        Py_RETURN_NONE;
-    }
-    struct ku_facts facts = ku_ledger_facts(tls.ledger);
-    const char *cipher =
-        facts.cipher != NULL ? tls.libssl->SSL_CIPHER_get_name(facts.cipher) : NULL;
-    return Py_BuildValue("(Niz)", PyBool_FromLong(facts.is_server), facts.version,
-                         cipher);
 }
 
 PyMethodDef ku_managed[] = {
@@ -328,8 +277,6 @@ PyMethodDef ku_managed[] = {
     {"close_notify", py_close_notify, METH_VARARGS,
      "close_notify(conn, function, /)\n--\n\nMake a close_notify alert."},
     {"usage", py_usage, METH_O, "usage(conn, /)\n--\n\nWhat stats() is made of."},
-    {"facts", py_facts, METH_O,
-     "facts(sslobj, /)\n--\n\nWhat a connection's repr() names, or None."},
     {"totals", py_totals, METH_NOARGS, "totals()\n--\n\nWhat totals() is made of."},
     {"reasons", py_reasons, METH_NOARGS,
      "reasons()\n--\n\nHow often keys were changed, could not be, and peers were cut "

@@ -3,30 +3,10 @@
 #include <stddef.h>
 #include <structmember.h>
 
+#include "calls/tuples.h"
 #include "keys/survey.h"
 #include "openssl/sslobject.h"
 #include "streams/duplex.h"
-
-#define KU_NUMBERS(array) numbers_tuple(array, (int)(sizeof(array) / sizeof(*(array))))
-
-static PyObject *
-numbers_tuple(const uint64_t *numbers, int count)
-{
-    PyObject *tuple = PyTuple_New(count);
-    for (int i = 0; tuple != NULL && i < count; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(numbers[i]);
-        if (number == NULL || PyTuple_SetItem(tuple, i, number) < 0) {
-            Py_CLEAR(tuple);
-        }
-    }
-    return tuple;
-}
-
-static double
-seconds_between(ku_time then, ku_time now)
-{
-    return now > then ? (double)(now - then) / 1e6 : 0.0;
-}
 
 /* A borrowed reference. */
 static PyObject *
@@ -35,33 +15,36 @@ flag(int value)
     return value ? Py_True : Py_False;
 }
 
-static PyObject *
-limit_or_none(uint64_t limit)
+/* Fill in `tls` for a managed connection: the ssl module's object, or a Duplex around it.
+   Returns 0 for other objects. */
+static int
+find_ledger(const ku_state *state, PyObject *sslobj, struct ku_tls *tls)
 {
-    if (limit == KU_NO_LIMIT) {
+    PyObject *inner =
+        Py_TYPE(sslobj) == state->duplex_type ? ku_duplex_inner(sslobj) : sslobj;
+    return inner != NULL && Py_TYPE(inner) == state->sslobject_type
+           && ku_ledger_tls(state, inner, tls) && tls->ledger != NULL;
+}
+
+static const char *
+cipher_name(const struct ku_libssl *libssl, const struct ku_facts *facts)
+{
+    return facts->cipher != NULL ? libssl->SSL_CIPHER_get_name(facts->cipher) : NULL;
+}
+
+/* What a managed connection's repr() names: a new tuple of whether this side is the
+   server, the version's number, and the cipher's name or None.  None for other objects.
+   Neither a step nor a callback of the connection delays it. */
+static PyObject *
+py_facts(PyObject *module, PyObject *sslobj)
+{
+    struct ku_tls tls;
+    if (!find_ledger(PyModule_GetState(module), sslobj, &tls)) {
         Py_RETURN_NONE;
     }
-    return PyLong_FromUnsignedLongLong(limit);
-}
-
-/* The fields of KeyUse. */
-static PyObject *
-keys_tuple(const struct ku_view *view, const struct ku_keys *keys, ku_time now)
-{
-    double age = view->connected ? seconds_between(keys->since, now) : 0.0;
-    return Py_BuildValue(
-        "KKdNN", (unsigned long long)keys->records, (unsigned long long)keys->bytes,
-        age, limit_or_none(keys->max_records), limit_or_none(keys->max_bytes));
-}
-
-static PyObject *
-counts_tuple(const struct ku_view *view)
-{
-    uint64_t counts[KU_COUNT_END];
-    for (int i = 0; i < KU_COUNT_END; i++) {
-        counts[i] = view->counts[i];
-    }
-    return KU_NUMBERS(counts);
+    struct ku_facts facts = ku_ledger_facts(tls.ledger);
+    return Py_BuildValue("(Oiz)", flag(facts.is_server), facts.version,
+                         cipher_name(tls.libssl, &facts));
 }
 
 /* None, or what keeps the connection from having new keys. */
@@ -156,12 +139,7 @@ py_view(PyObject *module, PyObject *args)
                           &peer, &name, &reference)) {
         return NULL;
     }
-    if (Py_TYPE(sslobj) == state->duplex_type) {
-        sslobj = ku_duplex_inner(sslobj);
-    }
-    if (!PyType_IsSubtype(cls, state->view_type) || sslobj == NULL
-        || Py_TYPE(sslobj) != state->sslobject_type
-        || !ku_ledger_tls(state, sslobj, &tls) || tls.ledger == NULL) {
+    if (!PyType_IsSubtype(cls, state->view_type) || !find_ledger(state, sslobj, &tls)) {
         Py_RETURN_NONE;
     }
     View *seen = (View *)PyType_GenericAlloc(cls, 0);
@@ -190,14 +168,13 @@ py_values(PyObject *module, PyObject *object)
     }
     const struct ku_view *view = &((View *)object)->view;
     ku_time now = ((View *)object)->now;
-    const char *cipher = view->facts.cipher != NULL
-                             ? state->libssl.SSL_CIPHER_get_name(view->facts.cipher)
-                             : NULL;
     return Py_BuildValue(
         "KOizNNNdOON", (unsigned long long)view->number, flag(view->facts.is_server),
-        view->facts.version, cipher, keys_tuple(view, &view->sent, now),
-        keys_tuple(view, &view->received, now), counts_tuple(view),
-        view->connected ? seconds_between(view->last_data, now) : 0.0,
+        view->facts.version, cipher_name(&state->libssl, &view->facts),
+        ku_keys_tuple(&view->sent, view->connected, now),
+        ku_keys_tuple(&view->received, view->connected, now),
+        ku_counts_tuple(view->counts),
+        view->connected ? ku_seconds_between(view->last_data, now) : 0.0,
         flag(view->answer_owed), flag(view->request_outstanding), obstacle(view));
 }
 
@@ -231,6 +208,8 @@ py_survey(PyObject *module, PyObject *ignored)
 }
 
 PyMethodDef ku_viewing[] = {
+    {"facts", py_facts, METH_O,
+     "facts(sslobj, /)\n--\n\nWhat a connection's repr() names, or None."},
     {"watch", py_watch, METH_NOARGS,
      "watch()\n--\n\nNote from now on when data goes or comes."},
     {"view", py_view, METH_VARARGS,
