@@ -15,7 +15,6 @@ import time
 import weakref
 
 import pytest
-from support import frameworks
 from support.frameworks import Asyncio, Uvloop
 from support.link import write_nothing
 from support.wire import Wire
@@ -283,17 +282,6 @@ async def connected(framework, contexts, use):
             return await use(stream, address)
         finally:
             await stream.close()
-
-
-@pytest.fixture(params=frameworks.ALL, ids=lambda cls: cls.__name__)
-def framework(request):
-    try:
-        made = request.param()
-        if made.name == "uvloop":
-            made.new_event_loop().close()
-    except ImportError as error:
-        pytest.skip(str(error))
-    return made
 
 
 def managed(stream):

@@ -202,19 +202,6 @@ def test_a_filter_is_a_function_and_its_errors_come_out(make_wire, act):
 # -- aio.rekey_all() -------------------------------------------------------------------
 
 
-@pytest.fixture(params=frameworks.ALL, ids=lambda cls: cls.__name__)
-def framework(request):
-    try:
-        made = request.param()
-        if made.name == "uvloop":
-            made.new_event_loop().close()
-    except ImportError as error:
-        if os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
-            raise
-        pytest.skip(str(error))
-    return made
-
-
 def updates(server):
     said = server.said("server", "received")
     return [name for name in said if name in (NOT_REQUESTED, REQUESTED)]
