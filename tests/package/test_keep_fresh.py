@@ -346,6 +346,8 @@ def test_start_server(loops, contexts):
         aio.keep_fresh_in_background(writer)
         await reader.read()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     async def main():
         server = await asyncio.start_server(handler, "127.0.0.1", 0, ssl=contexts[1])

@@ -42,8 +42,15 @@ class Asyncio:
         try:
             return loop.run_until_complete(asyncio.wait_for(main(), 60))
         finally:
+            loop.run_until_complete(self._let_servers_end())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+    async def _let_servers_end(self):
+        """Wait for what closes its connection by now, or the transport warns."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=1)
 
     async def connect(self, address, context):
         return AsyncioStream(
