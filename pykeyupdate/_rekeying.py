@@ -1,9 +1,8 @@
 """What rekey() and its siblings do to the TLS side of a connection, without the I/O.
 
-``_sync.py`` and ``aio.py`` are built from these steps: they know how to wait, this
-module knows what to do. A step takes ``conn``, the object that the user passed and that
-errors name; ``tls``, the ``ssl`` object inside it; and ``function``, the name of the
-user's call.
+``_sync.py`` and ``_carrier_io.py`` know how to wait, this module knows what to do. A
+step takes ``conn``, the object that the user passed and that errors name; ``tls``, the
+``ssl`` object inside it; and ``function``, the name of the user's call.
 
 Over memory (an ``SSLObject``, a managed socket) all of it is one uninterrupted call of
 the extension (``ext/calls/rekeying.c``). The steps here are for sockets whose bytes

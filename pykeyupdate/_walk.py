@@ -13,7 +13,7 @@ is read only if it is one of ``_PROPERTIES``.
 
 On the way the walk notes what moves the bytes. An ``ssl.SSLSocket`` does that itself.
 An ``ssl.SSLObject`` only encrypts, and the transport or stream around it must be told
-to send (``aio.py``).
+to send (``_carrier_io.py``).
 
 Other projects' objects can use one open protocol: a method ``__tls_connection__()``
 that returns anything accepted here.

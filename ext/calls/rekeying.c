@@ -2,8 +2,9 @@
    controls: what still has to be sent, one pass of a handshake, and a request for the
    client's certificate.
 
-   Only the package calls these functions (pykeyupdate/_rekeying.py, _sync.py and
-   aio.py); a program has no use for them.  Line numbers are OpenSSL 3.5.7's. */
+   Only the package calls these functions (pykeyupdate/_rekeying.py, _sync.py, aio.py
+   and _carrier_io.py); a program has no use for them.  Line numbers are OpenSSL
+   3.5.7's. */
 #include "calls/rekeying.h"
 
 #include "calls/step.h"

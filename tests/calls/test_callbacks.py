@@ -142,7 +142,7 @@ def test_a_signal_handler_in_a_call_that_does_not_wait(judge):
 @pytest.mark.parametrize("loop", loops.NAMES)
 @pytest.mark.parametrize("call", [".read", ".write", "aio.rekey"])
 def test_calls_in_the_middle_of_a_coroutine(judge, loop, call):
-    """A stream's read() and write() are ours for that long (aio.py)."""
+    """A stream's read() and write() are ours for that long (_stand_ins.py)."""
     if call == "aio.rekey":
         pace.skip_if_kept()
     case = Case(loop, True, "tls13", 0, "keys", call, "own", "return")
