@@ -296,9 +296,11 @@ class PeerLimits:
         a server when the ClientHello has come, on a client when the ServerHello has. (A
         server that does not look at our ClientHello is like one that does not read at
         all, and may be busy sending data; for this, a socket has its timeout.) It is
-        checked before each read and write. A peer that sends nothing wakes nobody: a
+        checked before each read and write, and no time between two of them counts for
+        more than a tenth of the limit: a program that does something else meanwhile
+        does not know what its peer has sent. A peer that sends nothing wakes nobody: a
         ``recv()`` that waits for it goes on waiting, as long as the socket's timeout
-        lets it, and the call after it raises. ``None``: any time.
+        lets it. ``None``: any time.
     session_tickets, session_ticket_window_seconds
         How many NewSessionTicket messages (TLS 1.3) a server may send in the window
         (5000 in 60 s: an OpenSSL server sends 2, or up to 255 if so configured, after

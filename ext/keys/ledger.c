@@ -16,6 +16,7 @@
 #define GCM_RECORD_LIMIT 23726566
 #define CCM_RECORD_LIMIT 8388608
 #define RECORDS_KEPT_BACK 16 /* for the KeyUpdate itself, and for alerts */
+#define LEAST_LOOKS 10       /* before a renegotiation has taken too long */
 
 /* OpenSSL passes its callbacks nothing but the SSL.  The functions that they need are
    the same in every interpreter of the process, because all of them share one _ssl. */
@@ -689,7 +690,8 @@ note_handshake_start(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
     ledger->renegotiates = ledger->connected;
-    ledger->renegotiation_began = ku_ledger_clock();
+    ledger->renegotiation_seen = ku_ledger_clock();
+    ledger->renegotiation_taken = 0;
     if (ledger->connected && !ku_renegotiates(tls)) {
         ledger->by_peer = 1;
         count_peer_renegotiation(tls);
@@ -700,6 +702,12 @@ note_handshake_start(const struct ku_tls *tls)
    has the server's answer: until then the server may still be sending data, for as long
    as it likes, and has not looked.  (Between a server's own HelloRequest and the
    ClientHello, OpenSSL is not "in init".)
+
+   Nor does time count against a peer in which the program did something else: what the
+   peer sent then is still unread, and there may have been no room for the rest.  How
+   much of the time between two looks that was, nobody knows.  So no such time counts
+   for more than a tenth of the limit: a peer whose messages take fewer looks than that
+   is never cut off for our absence, and one that stalls has ten.
 
    Bytes that complete no message call no callback.  So this is asked before each step,
    not in the info callback. */
@@ -713,10 +721,15 @@ ku_ledger_check_renegotiation(const struct ku_tls *tls)
         return;
     }
     ku_time now = ku_ledger_clock();
+    ku_time passed = now - ledger->renegotiation_seen;
+    ku_time most = ledger->rules.renegotiation_time / LEAST_LOOKS;
+    ledger->renegotiation_seen = now;
     if (ku_tls_state(tls) == KU_STATE_SENT_HELLO) {
-        ledger->renegotiation_began = now;
+        ledger->renegotiation_taken = 0;
+        return;
     }
-    else if (now - ledger->renegotiation_began > ledger->rules.renegotiation_time) {
+    ledger->renegotiation_taken += passed < most ? passed : most;
+    if (ledger->renegotiation_taken >= most * LEAST_LOOKS) {
         cut_off_peer(tls, KU_LIMIT_RENEGOTIATION_SECONDS);
     }
 }

@@ -144,7 +144,8 @@ struct ku_ledger {
     uint64_t cipher_records; /* what the cipher suite allows */
     ku_time last_update, last_io, last_data;
     ku_time updates_until, renegotiations_until, tickets_until, row_began;
-    ku_time renegotiation_began; /* both sides are in it since then */
+    ku_time renegotiation_seen;  /* when we last looked at the one under way */
+    ku_time renegotiation_taken; /* and the time that counts so far */
     uint64_t random;
     uint64_t options_before;
     const char *why_cut;   /* the limit that the peer exceeded, or NULL */

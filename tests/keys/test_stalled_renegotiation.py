@@ -1,7 +1,8 @@
 """``PeerLimits.renegotiation_seconds``: how long a peer may leave one unfinished.
 
 The peer is an unmanaged connection of ``ssl``, which does nothing unless the test has
-it do something. Hours pass by ``advance_clock()``.
+it do something. Hours pass by ``advance_clock()``. They count as far as this side looks
+meanwhile, which it does each minute in ``waits_for()``.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from pykeyupdate import PeerLimitError, PeerLimits
 from pykeyupdate.testing import advance_clock
 
 DEFAULT = 600
+LOOKS = 10  # of the time between two looks, no more counts than this part of the limit
 DAY = 24 * 3600
 ON_A_CLIENT = pytest.mark.parametrize("role", ["client"])
 ON_A_SERVER = pytest.mark.parametrize("role", ["server"])
@@ -53,6 +55,13 @@ class Case:
         with pytest.raises(ssl.SSLWantReadError):
             self.conn.read(100)
         return True
+
+    def waits_for(self, seconds, limit=DEFAULT):
+        """Wait so long, and look now and then as a program that reads does."""
+        whole, rest = divmod(seconds, limit // LOOKS)
+        for each in [limit // LOOKS] * whole + [rest] * (rest > 0):
+            self.waits()
+            advance_clock(each)
 
     def is_cut(self):
         for call, argument in ((self.conn.read, 100), (self.conn.write, b"x")):
@@ -89,7 +98,7 @@ def case(make_contexts, over, role):
 def test_ten_minutes_are_allowed(case):
     it = case()
     it.begins()
-    advance_clock(DEFAULT - 10)
+    it.waits_for(DEFAULT - 10)
     assert it.waits()
     assert it.ends()
     advance_clock(DAY)
@@ -99,14 +108,37 @@ def test_ten_minutes_are_allowed(case):
 def test_more_are_not(case):
     it = case()
     it.begins()
-    advance_clock(DEFAULT + 1)
+    it.waits_for(DEFAULT)
+    assert it.is_cut()
+
+
+@pytest.mark.parametrize("answers", ["while it is away", "when it is back"])
+def test_a_program_that_looks_too_late_cuts_nobody_off(case, answers):
+    """What the peer has sent may have been there all the time."""
+    it = case()
+    it.begins()
+    if answers == "while it is away":
+        it.peer_looks()
+    advance_clock(DAY)
+    if answers == "when it is back":
+        assert it.waits()
+        advance_clock(DAY)
+    assert it.ends()
+
+
+def test_a_peer_is_cut_off_by_a_program_that_looks_seldom(case):
+    it = case()
+    it.begins()
+    for _ in range(LOOKS):
+        assert it.waits()
+        advance_clock(DAY)
     assert it.is_cut()
 
 
 def test_a_write_is_told_first(case):
     it = case()
     it.begins()
-    advance_clock(DEFAULT + 1)
+    it.waits_for(DEFAULT)
     with pytest.raises(PeerLimitError):
         it.conn.write(b"x")
 
@@ -116,7 +148,7 @@ def test_nothing_is_read_behind_the_limit(case):
     it = case()
     it.begins()
     it.link.wire.clear()
-    advance_clock(DEFAULT + 1)
+    it.waits_for(DEFAULT)
     with contextlib.suppress(ssl.SSLWantReadError):
         it.peer.read(100)
     assert it.is_cut()
@@ -126,15 +158,15 @@ def test_nothing_is_read_behind_the_limit(case):
 def test_it_can_be_handshaken_with_no_more(case):
     it = case()
     it.begins()
-    advance_clock(DEFAULT + 1)
+    it.waits_for(DEFAULT)
     with pytest.raises(PeerLimitError):
         it.conn.do_handshake()
 
 
 def test_another_time(case):
-    it = case(renegotiation_seconds=3)
+    it = case(renegotiation_seconds=30)
     it.begins()
-    advance_clock(4)
+    it.waits_for(30, limit=30)
     assert it.is_cut()
 
 
@@ -152,9 +184,9 @@ def test_a_second_one_has_its_own_time(case):
     assert it.ends()
     advance_clock(DAY)
     it.begins()
-    advance_clock(DEFAULT - 10)
+    it.waits_for(DEFAULT - 10)
     assert it.waits()
-    advance_clock(DEFAULT)
+    it.waits_for(20)
     assert it.is_cut()
 
 
@@ -196,9 +228,9 @@ def test_its_time_begins_with_its_answer(case):
     assert it.waits()
     it.peer_looks()
     assert it.waits()
-    advance_clock(DEFAULT - 10)
+    it.waits_for(DEFAULT - 10)
     assert it.waits()
-    advance_clock(20)
+    it.waits_for(20)
     assert it.is_cut()
 
 
@@ -207,7 +239,7 @@ def test_what_is_told(case, caplog):
     events, it = [], case()
     it.begins()
     remove = pykeyupdate.on_event(events.append)
-    advance_clock(DEFAULT + 1)
+    it.waits_for(DEFAULT)
     try:
         assert it.is_cut()
     finally:
@@ -273,13 +305,22 @@ def half_done(raw):
     return raw.outside.read()
 
 
+def times_out(server):
+    """Have it read as long as it may."""
+    for _ in range(LOOKS):
+        with pytest.raises(socket.timeout):
+            server.recv(100)
+        advance_clock(DEFAULT / LOOKS)
+
+
 def test_a_peer_that_sends_a_byte_now_and_then(waiting):
-    raw, result, _ = waiting
+    raw, result, server = waiting
     flight = half_done(raw)
-    raw.plain.sendall(flight[:1])
-    time.sleep(0.1)
-    advance_clock(DEFAULT + 1)
-    raw.plain.sendall(flight[1:2])
+    for place in range(LOOKS + 1):
+        raw.plain.sendall(flight[place : place + 1])
+        time.sleep(0.1)
+        assert (pykeyupdate.stats(server).counts.cut_off == 1) == (place == LOOKS)
+        advance_clock(DEFAULT / LOOKS)
     with pytest.raises(PeerLimitError):
         result()
 
@@ -288,8 +329,7 @@ def test_a_peer_that_sends_nothing_is_met_by_the_next_call(waiting):
     raw, result, server = waiting
     half_done(raw)
     server.settimeout(0.2)  # of calls to come; the present one has none
-    time.sleep(0.1)
-    advance_clock(DEFAULT + 1)
+    times_out(server)
     for call in (server.recv, server.sendall):
         with pytest.raises(PeerLimitError):
             call(100 if call == server.recv else b"x")
@@ -312,6 +352,6 @@ def test_a_timeout_comes_first(make_contexts, threads):
             server.recv(100)
         half()
         assert isinstance(late.value, socket.timeout)
-        advance_clock(DEFAULT + 1)
+        times_out(server)
         with pytest.raises(PeerLimitError):
             server.recv(100)
