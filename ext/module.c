@@ -13,7 +13,8 @@
                are searched by pykeyupdate/_finding.py); what OpenSSL says of a
                connection (questions.c, states.c); refusals (refusals.h, errors.c).
      keys/     when keys may change (scheduling.c) and when they must (policy.c); the
-               ledger beside a managed connection, which counts and limits (ledger.c).
+               ledger beside a managed connection (ledger.h), what OpenSSL reports to
+               it (reports.c), and what a peer may do (peer_limits.c).
      streams/  managed connections.  A socket: duplex.c stands in for ssl's object,
                pump.c drives OpenSSL, threads.c shares it, traffic.c moves bytes.
                An SSLObject: object.c.
@@ -28,11 +29,11 @@
    Multi-phase initialization, all state in the module: each (sub-)interpreter has its
    own _ssl types, and its own copy of this. */
 #include "calls/controls.h"
-#include "calls/rekeying.h"
 #include "calls/managed.h"
-#include "calls/viewing.h"
+#include "calls/rekeying.h"
 #include "calls/tables.h"
-#include "keys/ledger.h"
+#include "calls/viewing.h"
+#include "keys/opening.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
 #include "streams/duplex.h"

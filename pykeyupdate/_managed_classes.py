@@ -1,6 +1,6 @@
 """The managed connections: ``SSLSocket`` and ``SSLObject``.
 
-For each of them the extension keeps a ledger (``ext/keys/ledger.c``) with the rules of
+For each of them the extension keeps a ledger (``ext/keys/ledger.h``) with the rules of
 its context: when to change keys, and what the peer may do. An ``SSLObject`` is an
 ``ssl.SSLObject`` whose ``read()`` and ``write()``, in C, apply these rules. An
 ``SSLSocket`` is more: any number of threads may use it.

@@ -3,7 +3,7 @@
 Theory of operation. OpenSSL never changes keys by itself, and it processes as many key
 updates and renegotiations as a peer sends. ``RekeyPolicy`` and ``PeerLimits`` say what
 a managed connection does about that. They are numbers. The extension keeps them with
-each connection (``ext/keys/ledger.c``) and checks them just before a write and after a
+each connection (``ext/keys/ledger.h``) and checks them just before a write and after a
 read, in the thread that does either (``ext/keys/policy.c``). Idle connections are
 looked at when a key is due (``_idle_sockets.py``). No Python code runs while nothing is
 due. The extension calls ``act_on_impossible()`` when keys must change and cannot.

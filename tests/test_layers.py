@@ -247,13 +247,13 @@ PLANTED = [
         "openssl/finding.c",
         "struct ku_ledger *ku_ledger_of(const void *ssl);\n"
         "int f(void) { return !ku_ledger_of(0); }",
-        "uses ku_ledger_of, which keys/ledger.h",
+        "uses ku_ledger_of, which keys/opening.h",
     ),
     (
         upward_calls,
         "system/clock.c",
-        "void *f(void) { return &ku_ledger_clock; }",
-        "uses ku_ledger_clock",
+        "void *f(void) { return &ku_key_clock; }",
+        "uses ku_key_clock",
     ),
     (
         undeclared_calls,

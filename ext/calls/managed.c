@@ -2,8 +2,14 @@
 
 #include "calls/step.h"
 #include "calls/tuples.h"
-#include "keys/ledger.h"
+#include "keys/key_clock.h"
+#include "keys/ledgers.h"
+#include "keys/notes.h"
+#include "keys/opening.h"
+#include "keys/peer_limits.h"
+#include "keys/reports.h"
 #include "keys/telling.h"
+#include "keys/wishes.h"
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 #include "streams/callbacks.h"
@@ -81,6 +87,8 @@ py_open_ledger(PyObject *module, PyObject *args)
         return PyErr_NoMemory();
     }
     ledger->has_callbacks = (unsigned char)has_callbacks;
+    ku_start_reports(
+        &(struct ku_tls){.libssl = &state->libssl, .ssl = ssl, .ledger = ledger});
     Py_RETURN_NONE;
 }
 
@@ -94,7 +102,7 @@ want_step(const struct ku_tls *tls)
     if (tls->argument & KU_UNLESS_INHERITED && ledger->inherited) {
         return ku_refused(KU_FORKED);
     }
-    ku_ledger_want_keys(ledger, (long)(tls->argument & ~KU_UNLESS_INHERITED));
+    ku_want_keys(ledger, (long)(tls->argument & ~KU_UNLESS_INHERITED));
     return ku_ok(0);
 }
 
@@ -105,7 +113,7 @@ allow_step(const struct ku_tls *tls)
     if (ledger == NULL) {
         return ku_refused(KU_UNMANAGED);
     }
-    ku_ledger_allow_renegotiation(tls, (int)tls->argument);
+    ku_allow_renegotiation(tls, (int)tls->argument);
     return ku_ok(0);
 }
 
@@ -172,8 +180,7 @@ py_want_all(PyObject *module, PyObject *args)
         return NULL;
     }
     uint64_t number = last;
-    size_t count =
-        ku_ledger_want_keys_of_all(&number, most > 0 ? (size_t)most : 0, wanted);
+    size_t count = ku_ledgers_want_keys(&number, most > 0 ? (size_t)most : 0, wanted);
     return Py_BuildValue("Kn", (unsigned long long)number, (Py_ssize_t)count);
 }
 
@@ -196,7 +203,7 @@ py_totals(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
     uint64_t counts[KU_COUNT_END], open, opened;
-    ku_ledger_totals(counts, &open, &opened);
+    ku_ledgers_totals(counts, &open, &opened);
     return Py_BuildValue("NKK", KU_NUMBERS(counts), (unsigned long long)open,
                          (unsigned long long)opened);
 }
@@ -206,7 +213,7 @@ py_reasons(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
     struct ku_reasons reasons;
-    ku_ledger_reasons(&reasons);
+    ku_ledgers_reasons(&reasons);
     return Py_BuildValue("NNN", KU_NUMBERS(reasons.changes), KU_NUMBERS(reasons.causes),
                          KU_NUMBERS(reasons.limits));
 }
@@ -242,7 +249,7 @@ py_put_forward(PyObject *module, PyObject *seconds)
     if (number == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    ku_ledger_advance_clock((ku_time)number * 1000000);
+    ku_advance_key_clock((ku_time)number * 1000000);
     Py_RETURN_NONE;
 }
 
@@ -256,7 +263,7 @@ py_usage(PyObject *module, PyObject *conn)
         < 0) {
         return NULL;
     }
-    ku_time now = ku_ledger_clock();
+    ku_time now = ku_key_clock();
     return Py_BuildValue("NNNiisz", ku_counts_tuple(ledger.counts),
                          ku_keys_tuple(&ledger.sent, ledger.connected, now),
                          ku_keys_tuple(&ledger.received, ledger.connected, now), owed,

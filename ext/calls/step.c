@@ -1,5 +1,7 @@
 #include "calls/step.h"
 
+#include "keys/notes.h"
+#include "keys/opening.h"
 #include "keys/telling.h"
 #include "openssl/errors.h"
 #include "openssl/finding.h"

@@ -2,6 +2,7 @@
 
 #include "calls/rekeying.h"
 #include "keys/survey.h"
+#include "keys/wishes.h"
 #include "openssl/errors.h"
 
 static const char *const MODES[] = {

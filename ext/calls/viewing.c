@@ -1,12 +1,15 @@
 #include "calls/viewing.h"
 
-#include <stddef.h>
-#include <structmember.h>
-
 #include "calls/tuples.h"
+#include "keys/key_clock.h"
+#include "keys/ledgers.h"
+#include "keys/opening.h"
 #include "keys/survey.h"
 #include "openssl/sslobject.h"
 #include "streams/duplex.h"
+
+#include <stddef.h>
+#include <structmember.h>
 
 /* A borrowed reference. */
 static PyObject *
@@ -148,7 +151,7 @@ py_view(PyObject *module, PyObject *args)
             PyObject_GC_UnTrack(seen);
         }
         ku_ledger_view(tls.ledger, &seen->view);
-        seen->now = ku_ledger_clock();
+        seen->now = ku_key_clock();
         seen->kept_label = new_reference(label);
         seen->kept_peer = new_reference(peer);
         seen->kept_name = new_reference(name);
@@ -184,7 +187,7 @@ static PyObject *
 py_watch(PyObject *module, PyObject *ignored)
 {
     (void)module, (void)ignored;
-    ku_ledger_watch();
+    ku_ledgers_watch();
     Py_RETURN_NONE;
 }
 

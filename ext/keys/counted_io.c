@@ -1,6 +1,8 @@
 #include "keys/counted_io.h"
 
-#include "keys/ledger.h"
+#include "keys/key_use.h"
+#include "keys/notes.h"
+#include "keys/peer_limits.h"
 #include "openssl/questions.h"
 
 /* The next read begins a record unless it finds one begun. */
@@ -40,13 +42,13 @@ ku_counted_read(const struct ku_tls *tls, char *data, size_t room, size_t *done)
 {
     int begins = begins_record(tls);
     *done = 0;
-    ku_ledger_check_renegotiation(tls);
+    ku_limit_renegotiation_time(tls);
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_read_ex(tls->ssl, data, room, done) != 1) {
         return failed_io(tls);
     }
     if (tls->ledger != NULL) {
-        ku_ledger_count_received(tls->ledger, *done, begins);
+        ku_count_received(tls->ledger, *done, begins);
     }
     return ku_ok(0);
 }
@@ -56,12 +58,12 @@ ku_counted_write(const struct ku_tls *tls, const char *data, size_t length,
                  size_t *done)
 {
     *done = 0;
-    ku_ledger_check_renegotiation(tls);
+    ku_limit_renegotiation_time(tls);
     ku_clear_errors(tls->libssl);
     int result = tls->libssl->SSL_write_ex(tls->ssl, data, length, done);
     struct ku_outcome outcome = result == 1 ? ku_ok(0) : failed_io(tls);
     if (tls->ledger != NULL && *done > 0) {
-        ku_ledger_count_sent(tls->ledger, *done);
+        ku_count_sent(tls->ledger, *done);
     }
     return outcome;
 }
@@ -71,13 +73,13 @@ ku_counted_peek(const struct ku_tls *tls)
 {
     int begins = begins_record(tls);
     char first;
-    ku_ledger_check_renegotiation(tls);
+    ku_limit_renegotiation_time(tls);
     ku_clear_errors(tls->libssl);
     if (tls->libssl->SSL_peek(tls->ssl, &first, 1) <= 0) {
         return failed_io(tls);
     }
     if (tls->ledger != NULL && begins) {
-        ku_ledger_count_begun(tls->ledger); /* the read that follows finds it begun */
+        ku_count_begun(tls->ledger); /* the read that follows finds it begun */
     }
     return ku_ok(0);
 }

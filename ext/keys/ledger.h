@@ -5,13 +5,8 @@
    have been used, what its peer has done, and which events have not been reported yet.
 
    The ledger is attached to the SSL (SSL_set_ex_data()) and freed with it.  OpenSSL
-   reports to it through the info callback, which the ssl module does not use: every
-   change of keys, whoever began it, and every renegotiation.  The functions of
-   counted_io.c count the data that is read and written.
-
-   A peer that does too much is cut off here, inside the SSL_read() that processes its
-   messages: SSL_set_shutdown(SSL_RECEIVED_SHUTDOWN) ends that call before the next
-   record, and SSL_OP_NO_RENEGOTIATION refuses a ClientHello that is being read.
+   reports to it (reports.c).  The functions of counted_io.c count the data that is read
+   and written.
 
    One thread at a time uses a ledger, as it does the connection.  Other threads may set
    `wanted_keys`, which is atomic, and may see what struct ku_view has.  Its owner writes
@@ -181,128 +176,5 @@ struct ku_ledger {
                                     (on_impossible), or that reports an event of one
                                     that belongs to an asyncio transport; or 0 */
 };
-
-enum {
-    KU_NOT_WANTED,
-    KU_WANTED,
-    KU_WANTED_OF_BOTH,
-    KU_UNLESS_INHERITED = 4,
-    KU_FOR_ALL = 8 /* rekey_all() wants them */
-};
-
-/* Copy OpenSSL's functions and reserve the ex_data index of ledgers, once per process.
-   Returns 0, or -1 on failure. */
-int ku_ledger_prepare(const struct ku_libssl *libssl);
-
-/* Open the ledger of a connection whose handshake has not begun.  The SSL owns the
-   ledger.  NULL if out of memory. */
-struct ku_ledger *ku_ledger_open(SSL *ssl, const struct ku_rules *rules);
-
-/* Mark it as a managed socket's, which any thread may renew. */
-void ku_ledger_share(struct ku_ledger *ledger);
-
-/* The ledger of a connection; NULL if the connection is not managed. */
-struct ku_ledger *ku_ledger_of(const SSL *ssl);
-
-/* A copy of its facts.  Any thread may ask, at any time. */
-struct ku_facts ku_ledger_facts(const struct ku_ledger *ledger);
-
-/* Fill in `tls` for the connection of an _ssl._SSLSocket.  Returns 1, or 0 if it has no
-   connection (see ku_sslobject_ssl()). */
-int ku_ledger_tls(const ku_state *state, PyObject *sslobj, struct ku_tls *tls);
-
-/* Count data that has gone out (all of a write or a part), and data that has come in.
-   `begins`: that data began a record. */
-void ku_ledger_count_sent(struct ku_ledger *ledger, size_t bytes);
-void ku_ledger_count_received(struct ku_ledger *ledger, size_t bytes, int begins);
-
-/* Count a record that has been begun, and of which nothing has been read. */
-void ku_ledger_count_begun(struct ku_ledger *ledger);
-
-/* Before OpenSSL reads or writes: cut the peer off if it has been in a renegotiation for
-   too long. */
-void ku_ledger_check_renegotiation(const struct ku_tls *tls);
-
-/* Occupy an SSLObject, inside a critical section: one thread at a time may, and not in
-   a callback of its own.  Returns KU_OK, KU_BUSY, KU_IN_CALLBACK or KU_FORKED.  After
-   KU_OK the caller must vacate it again. */
-struct ku_outcome ku_ledger_occupy(struct ku_ledger *ledger);
-void ku_ledger_vacate(struct ku_ledger *ledger);
-
-/* Note that new keys are due and not possible.  Returns 1 the first time. */
-int ku_ledger_note_impossible(struct ku_ledger *ledger, enum ku_cause cause);
-
-/* Note that the policy has refused a write.  Any thread may. */
-void ku_ledger_note_refused_write(struct ku_ledger *ledger);
-
-/* Note why the change of keys that has just been scheduled was due.  If it had been
-   scheduled, or owed, for another reason before, that one counts. */
-void ku_ledger_note_scheduled(struct ku_ledger *ledger, enum ku_change why);
-
-/* Note that the connection has ended without a close_notify.  If nothing has come since
-   our last KeyUpdate, that may be why.  `merely`: by the end of the stream, not by an
-   error. */
-void ku_ledger_note_end(struct ku_ledger *ledger, int merely);
-
-/* Returns the events that nobody has been told of, and clears them. */
-int ku_ledger_take_events(struct ku_ledger *ledger);
-
-/* Note that a change of keys, which is `why_due`, has had to wait. */
-void ku_ledger_note_deferral(struct ku_ledger *ledger);
-
-/* The clock for ages and windows, which tests can advance. */
-ku_time ku_ledger_clock(void);
-void ku_ledger_advance_clock(ku_time by);
-
-/* Let the peer renegotiate (1), or restore what was before (-1).  Calls may nest. */
-void ku_ledger_allow_renegotiation(const struct ku_tls *tls, int change);
-
-/* Want new keys: raise `wanted_keys` to at least `wanted`, which may have KU_FOR_ALL.  And
-   no longer want what has been `fulfilled`: reset `wanted_keys`, unless more has been
-   wanted since.  What is wanted now, without KU_FOR_ALL. */
-void ku_ledger_want_keys(struct ku_ledger *ledger, long wanted);
-long ku_ledger_wanted_keys(const struct ku_ledger *ledger);
-void ku_ledger_clear_wish(struct ku_ledger *ledger, long fulfilled);
-
-/* Want new keys of up to `most` connections with a number above `*last`.  Sets `*last`
-   to the number of the last of them, and returns how many they were.  Skips managed
-   sockets, inherited connections, and those that have no keys yet or whose keys cannot
-   be changed. */
-size_t ku_ledger_want_keys_of_all(uint64_t *last, size_t most, long wanted);
-
-/* What another thread may see of a connection.  Before the first handshake is complete,
-   the keys are all 0. */
-struct ku_view {
-    uint64_t number;
-    struct ku_keys sent, received;
-    uint32_t counts[KU_COUNT_END];
-    ku_time last_data; /* when data last went or came, as far as that has been noted */
-    struct ku_facts facts;
-    const char *why_cut;
-    unsigned char connected, can_renew, inherited;
-    unsigned char answer_owed, request_outstanding;
-};
-
-/* From the first call on, note when data goes or comes.  The clock would take some two
-   hundredths of the time of a small message, so it is not read for nothing. */
-void ku_ledger_watch(void);
-
-/* Look at a connection that cannot be freed meanwhile, from any thread. */
-void ku_ledger_view(struct ku_ledger *ledger, struct ku_view *view);
-
-/* Look at all connections, one after the other.  `see` is called under the lock of the
-   list, which is released now and then so that nobody waits long for it. */
-void ku_ledger_view_all(void (*see)(void *argument, const struct ku_view *view),
-                        void *argument);
-
-/* The totals of the process: what was counted, and how many ledgers are open and have
-   ever been opened. */
-void ku_ledger_totals(uint64_t counts[KU_COUNT_END], uint64_t *open, uint64_t *opened);
-
-/* How often keys were changed, could not be, and peers were cut off, by reason. */
-struct ku_reasons {
-    uint64_t changes[KU_CHANGE_END], causes[KU_CAUSE_END], limits[KU_LIMIT_END];
-};
-void ku_ledger_reasons(struct ku_reasons *reasons);
 
 #endif

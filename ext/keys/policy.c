@@ -1,6 +1,9 @@
 #include "keys/policy.h"
 
+#include "keys/key_clock.h"
+#include "keys/notes.h"
 #include "keys/scheduling.h"
+#include "keys/wishes.h"
 #include "openssl/errors.h"
 #include "openssl/questions.h"
 
@@ -41,7 +44,7 @@ static ku_time
 time_if_needed(const struct ku_ledger *ledger)
 {
     return ledger->rules.age != KU_NEVER || ledger->rules.idle != KU_NEVER
-               ? ku_ledger_clock()
+               ? ku_key_clock()
                : 0;
 }
 
@@ -106,7 +109,7 @@ room_under_cipher_limit(const struct ku_ledger *ledger, size_t n)
 /* --- why -------------------------------------------------------------------------- */
 
 /* A limit on records is the policy's own, or a part of what the cipher suite allows if
-   that is lower (ledger.c: start_sent_keys()). */
+   that is lower (key_use.c: ku_start_sent_keys()). */
 static enum ku_change
 records_or_suite(const struct ku_ledger *ledger, uint64_t own, int eighths)
 {
@@ -157,8 +160,7 @@ static int
 choose_update_type(const struct ku_tls *tls, int heard)
 {
     struct ku_ledger *ledger = tls->ledger;
-    int asks = ledger->rules.request_peer
-               || ku_ledger_wanted_keys(ledger) == KU_WANTED_OF_BOTH
+    int asks = ledger->rules.request_peer || ku_wanted_keys(ledger) == KU_WANTED_OF_BOTH
                || peer_keys_are_due(ledger, time_if_needed(ledger), heard);
     int owes = ku_pending_key_update(tls) != SSL_KEY_UPDATE_NONE;
     return asks && !ledger->request_outstanding && !owes ? SSL_KEY_UPDATE_REQUESTED
@@ -171,17 +173,17 @@ static void
 fulfil_wish(struct ku_ledger *ledger, int type)
 {
     if (type == SSL_KEY_UPDATE_REQUESTED || ledger->request_outstanding) {
-        ku_ledger_clear_wish(ledger, KU_WANTED_OF_BOTH);
+        ku_clear_wish(ledger, KU_WANTED_OF_BOTH);
     }
-    ku_ledger_clear_wish(ledger, KU_WANTED);
+    ku_clear_wish(ledger, KU_WANTED);
 }
 
 /* Forget the wish: it has been fulfilled, or cannot be. */
 static void
 give_up_wish(struct ku_ledger *ledger)
 {
-    ku_ledger_clear_wish(ledger, KU_WANTED_OF_BOTH);
-    ku_ledger_clear_wish(ledger, KU_WANTED);
+    ku_clear_wish(ledger, KU_WANTED_OF_BOTH);
+    ku_clear_wish(ledger, KU_WANTED);
 }
 
 /* Returns KU_OK if an update is scheduled, by this call or an earlier one. */
@@ -224,7 +226,7 @@ static int
 update_is_too_soon(const struct ku_ledger *ledger)
 {
     return ledger->rules.min_interval > 0
-           && ku_ledger_clock() - ledger->last_update < ledger->rules.min_interval;
+           && ku_key_clock() - ledger->last_update < ledger->rules.min_interval;
 }
 
 /* OpenSSL ends its own connection (BAD_LENGTH) if it reads any KeyUpdate behind one
@@ -279,7 +281,7 @@ schedule_before_write(const struct ku_tls *tls, int must)
     struct ku_outcome may = ku_check_renegotiation(tls);
     if (may.refusal == KU_OK) {
         ku_ledger_note_scheduled(ledger, ledger->why_due);
-        ku_ledger_want_keys(ledger, KU_WANTED);
+        ku_want_keys(ledger, KU_WANTED);
         may = ku_refused(KU_BEGINS_WITH_READ);
     }
     return may;
@@ -386,7 +388,7 @@ ku_policy_rotate(const struct ku_tls *tls, int stuck, ku_time *wait)
 {
     struct ku_ledger *ledger = tls->ledger;
     const struct ku_keys *keys = &ledger->sent;
-    ku_time now = ku_ledger_clock();
+    ku_time now = ku_key_clock();
     *wait = KU_NEVER;
     if (ledger->rules.age == KU_NEVER || ku_has_failed(tls) || ledger->why_cut != NULL
         || (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) != 0) {

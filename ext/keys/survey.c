@@ -1,5 +1,8 @@
 #include "keys/survey.h"
 
+#include "keys/key_clock.h"
+#include "keys/ledgers.h"
+
 #define KU_BOUND(bound) (bound),
 static const uint64_t age_bounds[] = {KU_AGE_BOUNDS(KU_BOUND)};
 static const uint64_t record_bounds[] = {KU_RECORD_BOUNDS(KU_BOUND)};
@@ -40,6 +43,6 @@ void
 ku_survey(struct ku_survey *survey)
 {
     *survey = (struct ku_survey){
-        .now = ku_ledger_clock(), .sent.oldest = KU_NEVER, .received.oldest = KU_NEVER};
-    ku_ledger_view_all(add_connection, survey);
+        .now = ku_key_clock(), .sent.oldest = KU_NEVER, .received.oldest = KU_NEVER};
+    ku_ledgers_view(add_connection, survey);
 }

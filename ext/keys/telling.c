@@ -1,5 +1,8 @@
 #include "keys/telling.h"
 
+#include "keys/key_clock.h"
+#include "keys/notes.h"
+#include "keys/opening.h"
 #include "openssl/errors.h"
 #include "openssl/object_lock.h"
 #include "openssl/sslobject.h"
@@ -18,7 +21,7 @@ ku_take_events(struct ku_ledger *ledger, struct ku_report *report)
     report->why_changed = ledger->why_changed;
     report->why_due = ledger->why_due;
     if (events & KU_EVENT_FAILED) {
-        report->since_update = ku_ledger_clock() - ledger->last_update;
+        report->since_update = ku_key_clock() - ledger->last_update;
     }
 }
 

@@ -69,7 +69,7 @@ typedef struct ssl_session_st SSL_SESSION;
     X(void, SSL_set_verify, (SSL *, int, int (*)(int, void *)))   \
     X(uint64_t, SSL_set_options, (SSL *, uint64_t))
 
-/* Called by the ledger (keys/ledger.c).  Every OpenSSL since 1.1.1 has them. */
+/* Called for ledgers (keys/).  Every OpenSSL since 1.1.1 has them. */
 #define KU_LEDGER(X)                                             \
     X(int, SSL_set_ex_data, (SSL *, int, void *))                 \
     X(void, SSL_set_info_callback,                                \

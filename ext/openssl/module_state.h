@@ -1,9 +1,9 @@
 /* What one interpreter's copy of the module owns.  Static storage holds no Python
    object, and no pointer to a program's connection.
 
-   Static storage does hold, for the whole process: the list of ledgers, their totals,
-   their ex_data index, the functions they call and the offset of their clock
-   (keys/ledger.c); the counts of forks (system/forks.c); the BIO method and the
+   Static storage does hold, for the whole process: the list of ledgers and their totals
+   (keys/ledgers.c), their ex_data index and the functions they call (keys/opening.c),
+   and the offset of their clock (keys/key_clock.c); the counts of forks (system/forks.c); the BIO method and the
    functions that it calls (streams/tlsbio.c); for each thread, how many monitors it is
    inside (system/monitor.c); and the proof of the states (states.c). */
 #ifndef PYKEYUPDATE_MODULE_STATE_H

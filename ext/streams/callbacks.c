@@ -1,6 +1,6 @@
 #include "streams/callbacks.h"
 
-#include "keys/ledger.h"
+#include "keys/opening.h"
 #include "openssl/questions.h"
 #include "openssl/sslobject.h"
 

@@ -10,11 +10,12 @@
 #include "streams/duplex.h"
 
 #include "keys/counted_io.h"
+#include "keys/opening.h"
 #include "openssl/errors.h"
 #include "openssl/sslobject.h"
 #include "openssl/states.h"
-#include "streams/duplex_call.h"
 #include "streams/callbacks.h"
+#include "streams/duplex_call.h"
 #include "streams/reading.h"
 #include "streams/traffic.h"
 

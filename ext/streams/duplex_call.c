@@ -1,5 +1,7 @@
 #include "streams/duplex_call.h"
 
+#include "keys/notes.h"
+#include "keys/opening.h"
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/object_lock.h"
@@ -93,7 +95,7 @@ check_usable(ku_state *state, Duplex *self, const char *function)
     return self->adopted != ku_forks ? adopt(self) : 0;
 }
 
-/* The rule of re-entry, for sockets; ku_ledger_occupy() (keys/ledger.c) has it for
+/* The rule of re-entry, for sockets; ku_ledger_occupy() (keys/notes.c) has it for
    objects.  While a thread is in a step of a connection, OpenSSL is in the middle of
    something, and only looking is safe. */
 int

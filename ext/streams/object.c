@@ -6,6 +6,8 @@
 #include "streams/object.h"
 
 #include "keys/counted_io.h"
+#include "keys/notes.h"
+#include "keys/peer_limits.h"
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/object_lock.h"
@@ -392,7 +394,7 @@ call_inner(struct ku_io *io, const char *method)
     if (occupy_object(io) < 0) {
         return NULL;
     }
-    ku_ledger_check_renegotiation(&io->tls);
+    ku_limit_renegotiation_time(&io->tls);
     PyObject *result = PyObject_CallMethod(io->inner, method, NULL);
     vacate_object(io);
     if (io->tls.ledger->why_cut != NULL

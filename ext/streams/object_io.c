@@ -1,5 +1,7 @@
 #include "streams/object_io.h"
 
+#include "keys/notes.h"
+#include "keys/opening.h"
 #include "keys/policy.h"
 #include "openssl/errors.h"
 #include "openssl/object_lock.h"

@@ -98,7 +98,7 @@ step_progress(struct ku_call *call, const struct ku_outcome *outcome)
     return KU_ENDED;
 }
 
-/* To OpenSSL, a peer that was cut off is merely silent (keys/ledger.c).  Returns
+/* To OpenSSL, a peer that was cut off is merely silent (peer_limits.c).  Returns
    KU_DONE, or KU_ENDED if the connection has ended. */
 static enum ku_progress
 check_not_ended(struct ku_call *call)

@@ -193,7 +193,7 @@ REQUIREMENTS = [
         "5.5",
         "There are cryptographic limits on the amount of plaintext which can be safely "
         "encrypted under a given set of keys.",
-        met_by=("cipher_limit", "start_sent_keys", "ku_ledger_count_sent"),
+        met_by=("cipher_limit", "ku_start_sent_keys", "ku_count_sent"),
         tests=(
             "test_policy.py::test_limits_of_the_cipher_suites",
             "test_policy.py::"
@@ -241,7 +241,7 @@ REQUIREMENTS = [
         "For AES-GCM, up to 2^24.5 full-size records (about 24 million) may be "
         "encrypted under a given set of keys while keeping a safety margin of "
         "approximately 2^-57 for Authenticated Encryption (AE) security.",
-        met_by=("cipher_limit", "start_sent_keys"),
+        met_by=("cipher_limit", "ku_start_sent_keys"),
         tests=("test_policy.py::test_limits_of_the_cipher_suites",),
         reason="Each record counts as a full one. New keys come at 3/4 of it, the "
         "peer's are asked for at 7/8.",
