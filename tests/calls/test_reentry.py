@@ -248,7 +248,6 @@ def test_an_objects_own_callback_is_told_so(make_contexts, function, managed):
     assert "refused, and nothing was done" in ended[0]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 def test_an_object_that_another_thread_used_at_a_fork_is_the_parents(make_contexts):
     contexts = make_contexts("tls13")

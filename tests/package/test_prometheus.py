@@ -205,7 +205,6 @@ def test_what_a_worker_counts_at_last_is_not_lost(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork() here")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_worker_counts_its_own(tmp_path):
     """Not what its parent has counted, and without its parent's thread."""
     pace.skip_if_kept()

@@ -338,7 +338,6 @@ def test_a_stream_outlives_an_exception_between_any_two_bytecodes(make_contexts)
     assert at > 20
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
 def test_a_child_returns_from_a_call_that_a_handler_forked_in(connect, on_signal):
     """While another thread sends in the parent; `ssl`'s own does not hang either."""
