@@ -27,7 +27,11 @@ def reraise(error: ImportError) -> None:
     if getattr(error, "name", None) == f"{PACKAGE}._keyupdate" and isinstance(
         error, ModuleNotFoundError
     ):
-        raise ImportError(NOT_BUILT, name=error.name) from error
+        new = ImportError(NOT_BUILT, name=error.name)
+        # To print a ModuleNotFoundError, Python 3.15 imports the parent of what is
+        # missing: this package again, and that would fail in `traceback`.
+        error.name = None
+        raise new from error
     raise error
 
 

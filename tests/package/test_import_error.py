@@ -17,12 +17,12 @@ from pykeyupdate import _keyupdate
 PACKAGE = Path(pykeyupdate.__file__).parent
 
 
-def run(*arguments, path):
+def run(*arguments, path, site=False):
     """Run Python with one path and without site-packages (-S): an editable install
     would find the built extension for any copy of the package.
     """
     return subprocess.run(
-        [sys.executable, "-S", *arguments],
+        [sys.executable, *([] if site else ["-S"]), *arguments],
         env={**os.environ, "PYTHONPATH": str(path)},
         cwd=path,
         capture_output=True,
@@ -59,6 +59,27 @@ def test_import_without_the_extension_names_the_remedy(unbuilt):
     assert result.returncode == 1
     assert "ImportError: pykeyupdate's extension module is not there" in result.stderr
     assert "pip install -e ." in result.stderr
+
+
+def test_import_without_the_extension_can_be_logged(unbuilt):
+    """Python 3.15 imports the parent of a missing module to print the traceback.
+
+    Not with ``-S``: so the script itself removes the finder of an editable install.
+    """
+    script = """
+import logging, sys, traceback
+sys.meta_path[:] = [it for it in sys.meta_path if "_frozen" in str(it)]
+try:
+    import pykeyupdate
+except ImportError as error:
+    logging.exception("no keys")
+    traceback.TracebackException.from_exception(error)  # looks at its context, too
+"""
+    result = run("-c", script, path=unbuilt, site=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("ERROR:root:no keys\nTraceback")
+    assert result.stderr.count("pykeyupdate's extension module is not there") == 1
+    assert "No module named 'pykeyupdate._keyupdate'" in result.stderr
 
 
 def test_import_where_it_cannot_work_names_the_cause(unusable):
