@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.pages import Page
+from support.pages import BASH, Page
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
+
+needs_bash = pytest.mark.skipif(not BASH, reason="there is no bash")
 
 
 @pytest.mark.skipif(not DOCS.exists(), reason="no documentation here")
@@ -20,10 +22,11 @@ def test_every_page_shows_what_its_blocks_print():
     assert " passed" in done.stdout
 
 
-BLOCKS = {
-    "python": "```python\nprint(1)\n```\n\n```text\n{}\n```\n",
-    "console": "```console\n$ echo 1\n{}\n```\n",
-    "thread": """```python
+BLOCKS = [
+    pytest.param("```python\nprint(1)\n```\n\n```text\n{}\n```\n", id="python"),
+    pytest.param("```console\n$ echo 1\n{}\n```\n", id="console", marks=needs_bash),
+    pytest.param(
+        """```python
 import threading
 
 thread = threading.Thread(target=print, args=(1,))
@@ -35,10 +38,12 @@ thread.join()
 {}
 ```
 """,
-}
+        id="thread",
+    ),
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=list(BLOCKS))
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("shown", ["1", "2", ""])
 def test_a_wrong_output_is_noticed(block, shown, tmp_path):
     path = tmp_path / "page.md"
@@ -72,7 +77,9 @@ def test_an_output_that_is_not_shown_is_noticed(tmp_path):
         Page(path, tmp_path).run()
 
 
-@pytest.mark.parametrize("text", ["```sh\nif\n```", "```java\n1\n```"])
+@pytest.mark.parametrize(
+    "text", [pytest.param("```sh\nif\n```", marks=needs_bash), "```java\n1\n```"]
+)
 def test_a_block_that_is_none_is_noticed(text, tmp_path):
     path = tmp_path / "page.md"
     path.write_text(text, "utf-8")

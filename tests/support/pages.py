@@ -9,7 +9,8 @@ Blocks of a page run in order, in one namespace, like the cells of a notebook:
   Secrets (16 hexadecimal digits and more) differ from run to run, too: only which of
   them are the same is compared.
 - ``console`` has commands (``$ command``), which run, and what they print.
-- ``sh`` has commands that a reader types where a test cannot; bash must parse them.
+- ``sh`` has commands that a reader types where a test cannot; bash must parse them,
+  where there is one.
 - ``toml`` must parse (Python 3.11 and newer).
 
 A comment ``<!-- run ... -->`` has Python that readers do not see: it lays the table and
@@ -22,6 +23,7 @@ import importlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,7 @@ VARYING = re.compile(
 )
 SECRET = re.compile(r"\b[0-9a-f]{16,}\b")
 PACKAGE = Path(pykeyupdate.__file__).parent
+BASH = sys.platform != "win32" and shutil.which("bash")
 
 
 def comparable(text):
@@ -121,8 +124,10 @@ class Page:
             self._compare(block, wanted, printed)
 
     def _run_sh(self, block):
+        if not BASH:
+            return
         done = subprocess.run(
-            ["bash", "-n"],
+            [BASH, "-n"],
             check=False,
             input=block.source,
             text=True,
@@ -155,7 +160,7 @@ class Page:
             "COLUMNS": "80",
         }
         return subprocess.run(
-            ["bash", "-c", command],
+            [BASH, "-c", command],
             check=False,
             cwd=self.folder,
             env=environment,
