@@ -22,7 +22,7 @@ from support import pace
 import pykeyupdate
 from pykeyupdate import PeerLimits, _cli
 from pykeyupdate._cli.exit_codes import CannotRun
-from pykeyupdate._cli.probe import payloads, starttls, targets
+from pykeyupdate._cli.probe import failures, payloads, starttls, targets
 from pykeyupdate._cli.probe.deadline import Deadline
 from pykeyupdate._cli.probe.failures import ProbeError
 from pykeyupdate._cli.probe.targets import Target
@@ -304,6 +304,19 @@ def test_one_line_and_the_exit_code_in_time(listen, probe, handler, options, sai
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("record layer failure", "the server does not speak TLS on this port"),
+        ("news of 2030", "the TLS handshake failed: news of 2030"),
+    ],
+)
+def test_errors_that_are_newer_than_the_ssl_module(text, said):
+    """It was built for another OpenSSL, and knows no name for them."""
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, f"[SSL] {text} (_ssl.c:1000)")
+    assert str(failures.of_handshake(error, None, TIMEOUT)) == said
+
+
 def test_a_server_that_ends_after_the_handshake(listen, server, probe):
     def ends(plain):
         server.wrap_socket(plain, server_side=True).close()
@@ -418,13 +431,13 @@ def test_all_protocols_have_a_dialog():
 @pytest.mark.parametrize("protocol", DIALOGS)
 def test_starttls(protocol):
     near, far = socket.socketpair()
-    failures = []
+    raised = []
 
     def server():
         try:
             play(DIALOGS[protocol], far)
         except AssertionError as error:
-            failures.append(error)
+            raised.append(error)
             far.close()
 
     with near, far:
@@ -432,7 +445,7 @@ def test_starttls(protocol):
         thread.start()
         starttls.upgrade(near, protocol, "localhost", Deadline(10))
         thread.join(10)
-    assert failures == []
+    assert raised == []
 
 
 @pytest.mark.parametrize("protocol", DIALOGS)

@@ -1,5 +1,6 @@
 """What went wrong with a connection, in one line of plain words."""
 
+import re
 import socket
 import ssl
 from typing import NamedTuple, Optional
@@ -44,6 +45,8 @@ _NOT_TLS = {  # what OpenSSL says about bytes that are no TLS record
     "BAD_RECORD_TYPE",
     "UNKNOWN_PROTOCOL",
 }
+# An ssl module that was built for an older OpenSSL leaves the names of new reasons out.
+_UNKNOWN_TO_SSL = re.compile(r"\[SSL\] (.+?) \(_ssl\.c:\d+\)")
 _CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _REFUSED_CONTEXTS = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"}
 
@@ -76,11 +79,22 @@ def ending(error: Optional[OSError], alert: Optional[str]) -> Ending:
 
 def reason(error: BaseException) -> str:
     """Return OpenSSL's or the system's short text for an error."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return str(error.reason).lower().replace("_", " ")
+    name = _openssl_name(error)
+    if name:
+        return name.lower().replace("_", " ")
     if isinstance(error, OSError) and error.strerror:
         return str(error.strerror)
     return printable(str(error)) or type(error).__name__
+
+
+def _openssl_name(error: BaseException) -> Optional[str]:
+    """Return OpenSSL's name of an error, or None if the error is another's."""
+    if not isinstance(error, ssl.SSLError):
+        return None
+    if getattr(error, "reason", None):
+        return str(error.reason)
+    text = _UNKNOWN_TO_SSL.search(str(error))
+    return text and text[1].upper().replace(" ", "_")
 
 
 def of_connecting(error: OSError, seconds: float) -> ProbeError:
@@ -126,7 +140,7 @@ def of_handshake(error: OSError, alert: Optional[str], seconds: float) -> ProbeE
 def _kind_and_text(error: OSError, alert: Optional[str]) -> tuple[str, str]:
     if alert:
         return "handshake", f"the server ended the handshake: alert {alert}"
-    name = getattr(error, "reason", None)
+    name = _openssl_name(error)
     if name in _NOT_TLS:
         return "not TLS", "the server does not speak TLS on this port"
     if name in _REFUSED_CONTEXTS:
