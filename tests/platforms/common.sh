@@ -84,6 +84,9 @@ pip_for() {
     quietly pip "$work/pip/bin/pip" --python "$python" install --root-user-action ignore "$@"
 }
 
+# What the tests want of group `core`: without trustme, whose cryptography does not load everywhere.
+core_packages=('setuptools>=77' 'pytest>=8' pytest-timeout pyelftools 'rich>=13' 'argcomplete>=3')
+
 # The tests that need no program and no library beside group `core`, nor an installed distribution.
 core_tests=(--ignore tests/integrations --ignore tests/peers --ignore tests/test_packaging.py
     --ignore tests/test_readme.py)
