@@ -110,7 +110,8 @@ def test_a_server_that_ends_the_connection_on_key_updates(listen, server, probe)
     assert code == 1
     assert re.search("ended after one KeyUpdate: (connection |Broken pipe)", out)
     assert "verdict  ends the connection on KeyUpdate" in out
-    assert "Mbed TLS" in out
+    assert "Known for Mbed TLS" in out
+    assert "looks like OpenSSL" not in out
     code, out, _ = probe(target, "--payload", r"hello\n", "--check")
     assert code == 2
     assert out.startswith(f"KEYUPDATE CRITICAL: {target} ends the connection")

@@ -1,9 +1,9 @@
 """``pykeyupdate probe`` against real servers: each gets the right verdict.
 
 What is right was found out with other means: OpenSSL answers a request with its next
-data, JSSE at once; OpenSSL takes any number of updates, GnuTLS 8 a second, rustls 32
-without data; OpenSSL 3 refuses its clients' renegotiations, Node, JSSE and GnuTLS agree
-to them.
+data, JSSE, Go, NSS and wolfSSL at once; these take any number of updates, GnuTLS 8 a
+second, rustls 32 without data, Mbed TLS none; OpenSSL 3, Mbed TLS, Go, NSS and wolfSSL
+refuse their clients' renegotiations, Node, JSSE and GnuTLS agree to them.
 """
 
 import json
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import trustme
 from support import tls_servers
 
 from pykeyupdate import _cli
@@ -79,6 +80,12 @@ def probe(pem, capsys):
         return report
 
     return run
+
+
+def needs_module(name):
+    if not tls_servers.has_lighttpd_module(name):
+        assert not os.environ.get("PYKEYUPDATE_REQUIRE_SERVERS"), name
+        pytest.skip(f"lighttpd-mod-{name} is not installed")
 
 
 def needs_user(name):
@@ -233,3 +240,60 @@ def test_other_stacks(started, probe, name, at_once, takes, renegotiates):
         accepted = checks["renegotiation_full"]["result"] == "accepted"
         assert accepted is renegotiates
     assert report["verdict"]["grade"] == ("safe" if takes == ANY else "limited")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "alert", "library"),
+    [
+        ("go", [], "unexpected_message", "Go or wolfSSL"),
+        ("lighttpd", ["wolfssl"], "unexpected_message", "Go or wolfSSL"),
+        ("lighttpd", ["nss"], "no_renegotiation", "NSS"),
+    ],
+)
+def test_stacks_that_answer_at_once(started, probe, name, arguments, alert, library):
+    for module in arguments:
+        needs_module(module)
+    report = probe(started(name, *arguments), "--limits")
+    checks = report["checks"]
+    assert checks["key_update_requested"]["at_once"] is True
+    for check in ("limit_in_a_row", "limit_with_data", "update_behind_request"):
+        assert checks[check]["result"] == "accepted"
+    assert checks["renegotiation_full"]["result"] == "refused"
+    assert checks["renegotiation_full"]["alert"] == alert
+    assert report["verdict"]["text"] == "safe with RekeyPolicy()"
+    assert report["looks_like"].split(";")[0] == library
+    assert report["exit_code"] == 0
+
+
+def ends_on_key_update(report):
+    assert report["checks"]["key_update"]["result"] == "ended"
+    assert report["verdict"]["grade"] == "fatal"
+    assert "Known for Mbed TLS" in " ".join(report["verdict"]["advice"])
+    assert report["looks_like"].split(";")[0] == "Mbed TLS"
+    assert report["exit_code"] == 1
+
+
+def test_mbed_tls(started, probe):
+    """Its own test server, which is in no package of Debian's."""
+    if not tls_servers.find("ssl_server2"):
+        pytest.skip("Mbed TLS' ssl_server2 is not on the PATH")
+    files = ["crt_file={}/chain.pem", "key_file={}/key.pem"]
+    target = started("ssl_server2", "server_port={port}", *files)
+    ends_on_key_update(probe(target))
+
+
+def test_mbed_tls_in_lighttpd(started, probe, folder, authority):
+    """Versions before 3.6 have no TLS 1.3, and so no KeyUpdate to end on."""
+    needs_module("mbedtls")
+    rsa = trustme.KeyType.RSA  # of others, lighttpd 1.4.79 dies with Mbed TLS 3.6
+    tls_servers.write_certificate(
+        authority.issue_cert("localhost", key_type=rsa), folder
+    )
+    report = probe(started("lighttpd", "mbedtls"))
+    if report["version"] == "TLSv1.3":
+        ends_on_key_update(report)
+        return
+    assert report["checks"]["renegotiation_full"]["alert"] == "no_renegotiation"
+    assert report["verdict"]["grade"] == "impossible"
+    assert report["looks_like"].startswith("OpenSSL, Mbed TLS or their like")
+    assert report["exit_code"] == 1

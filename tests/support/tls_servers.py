@@ -284,6 +284,53 @@ public class Jsse {{
 """
 
 
+def go(folder, port):
+    """Go's crypto/tls, behind its own HTTP server."""
+    source = write(folder / "server.go", _GO)
+    program, pem = folder / "go-server", folder / "server.pem"
+    build = f"{find('go')} build -o {program} {source}"
+    return ["sh", "-c", f"{build} && exec {program} 127.0.0.1:{port} {pem}"]
+
+
+_GO = """
+package main
+
+import (
+	"net/http"
+	"os"
+)
+
+func main() {
+	address, pem := os.Args[1], os.Args[2]
+	answer := func(out http.ResponseWriter, _ *http.Request) { out.WriteHeader(200) }
+	panic(http.ListenAndServeTLS(address, pem, pem, http.HandlerFunc(answer)))
+}
+"""
+
+
+def lighttpd(folder, port, module):
+    """A web server with one of several TLS libraries: mbedtls, nss, wolfssl."""
+    key = folder / "key8.pem"  # NSS reads no other form
+    text = f"""
+server.modules = ("mod_{module}")
+server.document-root = "{folder}"
+server.bind = "127.0.0.1"
+server.port = {port}
+ssl.engine = "enable"
+ssl.pemfile = "{folder}/chain.pem"
+ssl.privkey = "{key}"
+ssl.openssl.ssl-conf-cmd = ("MinProtocol" => "TLSv1.2")
+"""
+    config = write(folder / "lighttpd.conf", text)
+    convert = f"openssl pkcs8 -topk8 -nocrypt -in {folder}/key.pem -out {key}"
+    return ["sh", "-c", f"{convert} && exec {find('lighttpd')} -D -f {config}"]
+
+
+def has_lighttpd_module(module):
+    """Return whether Debian's package ``lighttpd-mod-...`` is there."""
+    return Path(f"/usr/lib/lighttpd/mod_{module}.so").exists()
+
+
 def granian(folder, port):
     """rustls."""
     write(folder / "hello.py", _ASGI)

@@ -51,7 +51,6 @@ class Baseline(NamedTuple):
     answer_time: float
     banner: bytes
     round_trip: float
-    tickets: int
     certificate_asked: Optional[str]
     hello_requests: int
     payload: Payload
@@ -96,7 +95,6 @@ def measure(connect: Connect, payload: Payload, patience: float) -> Baseline:
             answer_time=max(times, default=0.0),
             banner=banner,
             round_trip=connection.round_trip,
-            tickets=len(witness.times("NewSessionTicket")),
             certificate_asked=witness.asked_for_certificate(),
             hello_requests=len(witness.times("HelloRequest")),
             payload=payload,

@@ -5,10 +5,10 @@ do the same, so it names all that are known to.
 """
 
 import re
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 from . import limits
-from .checks import REFUSED, Baseline, Check
+from .checks import ACCEPTED, ENDED, REFUSED, Baseline, Check
 from .failures import printable
 
 _LONGEST_NAME = 60
@@ -17,24 +17,37 @@ _LONGEST_NAME = 60
 class _Seen(NamedTuple):
     """What the guess is made from."""
 
-    base: Baseline
     checks: dict[str, Check]
+
+    def result(self, check: str) -> Optional[str]:
+        found = self.checks.get(check)
+        return found.result if found else None
 
     def fact(self, check: str, name: str) -> object:
         found = self.checks.get(check)
         return found.facts.get(name) if found else None
 
     def refuses_with(self, alert: str) -> bool:
-        found = self.checks.get("renegotiation_full")
-        return bool(
-            found and found.result == REFUSED and found.facts.get("alert") == alert
+        return (
+            self.result("renegotiation_full") == REFUSED
+            and self.fact("renegotiation_full", "alert") == alert
         )
+
+    @property
+    def answers_at_once(self) -> bool:
+        return self.fact("key_update_requested", "at_once") is True
 
 
 _GUESSES: list[tuple[str, Callable[[_Seen], bool]]] = [
     (
         "Mbed TLS",
-        lambda seen: seen.fact("key_update", "alert") == "unexpected_message",
+        lambda seen: (
+            seen.result("key_update") == ENDED
+            and (
+                seen.fact("key_update", "alert") == "unexpected_message"
+                or seen.refuses_with("no_renegotiation")
+            )
+        ),
     ),
     (
         "GnuTLS",
@@ -51,10 +64,24 @@ _GUESSES: list[tuple[str, Callable[[_Seen], bool]]] = [
         ),
     ),
     (
-        "Java's JSSE, or Go",
+        "NSS",
+        lambda seen: seen.answers_at_once and seen.refuses_with("no_renegotiation"),
+    ),
+    (
+        "Go or wolfSSL",
+        lambda seen: seen.answers_at_once and seen.refuses_with("unexpected_message"),
+    ),
+    (
+        "Java's JSSE",
         lambda seen: (
-            seen.fact("key_update_requested", "at_once") is True
-            and seen.base.tickets == 1
+            seen.answers_at_once and seen.result("renegotiation_full") == ACCEPTED
+        ),
+    ),
+    ("Java's JSSE, Go, NSS or wolfSSL", lambda seen: seen.answers_at_once),
+    (
+        "OpenSSL, Mbed TLS or their like",
+        lambda seen: (
+            seen.result("key_update") is None and seen.refuses_with("no_renegotiation")
         ),
     ),
     ("OpenSSL or its like", lambda seen: seen.refuses_with("no_renegotiation")),
@@ -63,7 +90,7 @@ _GUESSES: list[tuple[str, Callable[[_Seen], bool]]] = [
 
 def guess(base: Baseline, checks: list[Check]) -> str:
     """Return "library; server", as far as either is known."""
-    seen = _Seen(base, {check.name: check for check in checks})
+    seen = _Seen({check.name: check for check in checks})
     library = next((name for name, fits in _GUESSES if fits(seen)), "")
     name = _name_of_server(base.banner)
     return "; ".join(part for part in (library, name and f"says {name}") if part)
