@@ -1,7 +1,9 @@
 """``pykeyupdate run`` with servers that start processes of their own, under load."""
 
 import importlib.util
+import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -53,6 +55,27 @@ if __name__ == "__main__":
     process.start()
     process.join()
 """
+TASKS = """
+import os, time
+from celery import Celery
+
+url = "{url}"
+app = Celery("tasks", broker=url, backend=url)
+app.conf.broker_connection_retry_on_startup = True
+
+@app.task
+def add(one, other):
+    time.sleep(0.005)  # both workers get tasks
+    return os.getpid(), one + other
+"""
+SUBMIT = """
+import collections, json, tasks
+
+results = [tasks.add.delay(number, 1) for number in range({count})]
+answers = [result.get(timeout=60) for result in results]
+assert [sum for _, sum in answers] == [number + 1 for number in range({count})]
+print(json.dumps(collections.Counter(worker for worker, _ in answers)))
+"""
 PROGRAMS = {
     "uvicorn": "-m uvicorn application:asgi --workers 2 --port {port} "
     "--ssl-keyfile server.pem --ssl-certfile server.pem --log-level warning",
@@ -61,6 +84,7 @@ PROGRAMS = {
     "multiprocessing": "spawner.py {port}",
 }
 REQUESTS, CLIENTS, RECORDS = 100, 4, 10
+TASKS_TO_DO, FEWEST_TASKS = 200, 20
 
 
 def listens(port):
@@ -72,40 +96,66 @@ def listens(port):
 
 
 @pytest.fixture
-def started(tmp_path, certificate):
-    """Run a program with a policy of so many records; wait until it listens."""
+def port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Start a program in the test's folder, to be killed with all its processes."""
+    running = []
+
+    def start(*command):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(pykeyupdate.__file__).parents[1]),
+        }
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, start_new_session=True
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in reversed(running):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def begin_managed(begin):
+    """Start a Python program with a policy of so many records."""
+
+    def start(*program, options=()):
+        rules = f"sent_records={RECORDS},min_interval_seconds=0"
+        command = [sys.executable, "-m", "pykeyupdate", "run", "--policy", rules]
+        return begin(*command, *options, "--", *program)
+
+    return start
+
+
+@pytest.fixture
+def started(tmp_path, certificate, begin_managed, port):
+    """Run a server with a policy of so many records; wait until it listens."""
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
     (tmp_path / "application.py").write_text(APPLICATION)
     (tmp_path / "spawner.py").write_text(SPAWNER)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    running = []
 
     def start(program):
-        rules = f"sent_records={RECORDS},min_interval_seconds=0"
-        command = [sys.executable, "-m", "pykeyupdate", "run", "--policy", rules, "--"]
-        running.append(
-            subprocess.Popen(
-                [*command, *program.format(port=port).split()],
-                cwd=tmp_path,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(Path(pykeyupdate.__file__).parents[1]),
-                },
-                start_new_session=True,
-            )
-        )
-        deadline = time.monotonic() + 60
-        while not listens(port):
-            assert running[-1].poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        process = begin_managed(*program.format(port=port).split())
+        wait_for(lambda: listens(port), process)
         return "127.0.0.1", port
 
-    yield start
-    for process in running:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return start
+
+
+def wait_for(happened, process):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -148,3 +198,56 @@ def ask_often(context, address):
                     received = tls.recv(65536)
                     assert received
                     answer += received
+
+
+@pytest.fixture
+def redis_url(certificate, authority, tmp_path, begin, port):
+    """Start a Redis that speaks TLS alone; return its URL."""
+    path = shutil.which("redis-server")
+    if path is None and not os.environ.get("PYKEYUPDATE_REQUIRE_SERVERS"):
+        pytest.skip("redis-server is not installed")
+    assert path, "redis-server is not installed"
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+    (tmp_path / "chain.pem").write_bytes(chain)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    options = f"--port 0 --tls-port {port} --bind 127.0.0.1 --tls-auth-clients no"
+    files = "--tls-cert-file chain.pem --tls-key-file key.pem --tls-ca-cert-file ca.pem"
+    server = begin(path, "--save", "", *options.split(), *files.split())
+    wait_for(lambda: listens(port), server)
+    query = f"ssl_cert_reqs=required&ssl_ca_certs={tmp_path}/ca.pem"
+    return f"rediss://localhost:{port}/0?{query}"
+
+
+def test_celery_s_workers_rekey_under_load(redis_url, begin_managed, tmp_path, library):
+    """Each process of a prefork pool has a connection of its own, for its results."""
+    pace.skip_if_kept()
+    library("celery")
+    library("redis")
+    (tmp_path / "tasks.py").write_text(TASKS.format(url=redis_url))
+    sockets = tmp_path / "{pid}.sock"
+    worker = "-m celery -A tasks worker --pool prefork --concurrency 2"
+    process = begin_managed(*worker.split(), options=["--control", str(sockets)])
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMIT.format(count=TASKS_TO_DO)],
+        check=True,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        timeout=90,
+    )
+    assert process.poll() is None
+    tasks = json.loads(done.stdout)
+    assert len(tasks) == 2
+    for worker, number in tasks.items():
+        assert number > FEWEST_TASKS  # each result is at least one record
+        assert updates_sent(tmp_path / f"{worker}.sock") >= number // RECORDS - 1
+    assert updates_sent(tmp_path / f"{process.pid}.sock") > 0  # who takes the tasks
+
+
+def updates_sent(path):
+    """Ask a process through its control socket."""
+    command = [sys.executable, "-m", "pykeyupdate", "ctl", str(path), "totals"]
+    said = subprocess.run(
+        [*command, "--json"], check=True, stdout=subprocess.PIPE, timeout=60
+    )
+    return json.loads(said.stdout)["totals"]["counts"]["key_updates_sent"]
