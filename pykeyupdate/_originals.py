@@ -26,12 +26,21 @@ def derived(cls: type) -> Iterator[type]:
 def _original(name: str, base: type) -> Any:
     """Return the class that ssl came with.
 
-    It is a base of the class that has the name now, or else derived from ``base``.
+    It is a base of the class that has the name now, or else derived from ``base``. But
+    if gevent has replaced ``socket.socket`` before ssl was first imported, ssl's own
+    socket class derives from gevent's, and that from nothing.
     """
     there = vars(ssl).get(name)
     near = bases_of(there) if is_instance(there, type) else ()
     named = "ssl", name
-    return next(cls for cls in chain(near, derived(base)) if kind_of(cls) == named)
+    for cls in chain(near, derived(base), derived(object)):
+        if kind_of(cls) == named:
+            return cls
+    raise ImportError(
+        f"pykeyupdate cannot work here: the class {name} that ssl came with is no "
+        f"longer to be found, and ssl.{name} is {there!r}. Import pykeyupdate before "
+        "whatever replaces the classes of ssl"
+    )
 
 
 if TYPE_CHECKING:

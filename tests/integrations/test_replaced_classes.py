@@ -13,12 +13,8 @@ import pytest
 from support import pace
 from support.link import NOT_REQUESTED
 
-BEGINNING = """
-import asyncio, socket, ssl, sys, time, warnings
-
-PORT, TRUST, URL = int(sys.argv[1]), sys.argv[2], f"https://localhost:{sys.argv[1]}/"
-FOLLOWED = "SSLContext", "SSLSocket", "SSLObject"
-first = [getattr(ssl, name) for name in FOLLOWED]
+PATCH = """
+import sys
 
 def patch():
     if LIBRARY == "gevent":
@@ -30,6 +26,14 @@ def patch():
     else:
         import truststore
         truststore.inject_into_ssl()
+
+"""
+BEGINNING = """
+import asyncio, socket, ssl, time, warnings
+
+PORT, TRUST, URL = int(sys.argv[1]), sys.argv[2], f"https://localhost:{sys.argv[1]}/"
+FOLLOWED = "SSLContext", "SSLSocket", "SSLObject"
+first = [getattr(ssl, name) for name in FOLLOWED]
 
 def load():
     global pykeyupdate
@@ -88,6 +92,11 @@ def connects(context, *, managed, methods):
 """
 
 FIRST, BETWEEN = "patch(); load()", "load(); patch()"
+# What comes before ssl is imported, and what after. ssl's own socket class derives from
+# that of the library if the library came first, as it should.
+orders = pytest.mark.parametrize(
+    ("first", "order"), [("patch()\n", "load()"), ("", FIRST), ("", BETWEEN)]
+)
 
 
 @pytest.fixture
@@ -97,13 +106,14 @@ def start(trust_file, tmp_path):
     The library is not imported here, where install() would find its classes.
     """
 
-    def start_program(name, port, *parts):
+    def start_program(name, port, *parts, first=""):
         missing = importlib.util.find_spec(name) is None
         if missing and not os.environ.get("PYKEYUPDATE_REQUIRE_LIBRARIES"):
             pytest.skip(f"{name} is not installed")
         pause = f"PAUSE = {2 * pace.interval()}\n"  # between two updates
         path = tmp_path / "program.py"
-        path.write_text("".join((f"LIBRARY = {name!r}\n", pause, BEGINNING, *parts)))
+        head = f"LIBRARY = {name!r}\n", pause, PATCH, first, BEGINNING
+        path.write_text("".join((*head, *parts)))
         command = [sys.executable, path, str(port), trust_file]
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
@@ -114,9 +124,9 @@ def start(trust_file, tmp_path):
 def run(make_server, start):
     """Run a program; return how often its peer has heard of new keys."""
 
-    def run_program(name, program):
+    def run_program(name, program, **options):
         server, _ = make_server("tls13")
-        with start(name, server.address[1], program) as process:
+        with start(name, server.address[1], program, **options) as process:
             assert process.wait(60) == 0
         return server.said("server", "received").count(NOT_REQUESTED)
 
@@ -129,8 +139,8 @@ green = pytest.mark.parametrize("name", ["gevent", "eventlet"])
 
 
 @green
-@pytest.mark.parametrize("order", [FIRST, BETWEEN])
-def test_management_is_refused_at_once(run, name, order):
+@orders
+def test_management_is_refused_at_once(run, name, first, order):
     heard = run(
         name,
         f"""
@@ -149,13 +159,14 @@ connects(context, managed=False, methods=False)
 assert warned(pykeyupdate.uninstall) == []
 assert content() == before
 """,
+        first=first,
     )
     assert heard == 1
 
 
 @green
-@pytest.mark.parametrize("order", [FIRST, BETWEEN])
-def test_the_methods_work(run, name, order):
+@orders
+def test_the_methods_work(run, name, first, order):
     heard = run(
         name,
         f"""
@@ -172,6 +183,7 @@ pykeyupdate.uninstall()
 assert not pykeyupdate.is_installed()
 assert content() == before
 """,
+        first=first,
     )
     assert heard == 3
 
@@ -247,8 +259,8 @@ assert not hasattr(ssl.SSLSocket, "key_update")
 
 
 @green
-@pytest.mark.parametrize("order", [FIRST, BETWEEN])
-def test_objects_can_be_managed_alone(run, name, order):
+@orders
+def test_objects_can_be_managed_alone(run, name, first, order):
     """As the refusals say."""
     heard = run(
         name,
@@ -273,6 +285,7 @@ tls.write(b"data")
 assert step(tls.read, 4) == b"data"
 plain.close()
 """,
+        first=first,
     )
     assert heard == 1
 

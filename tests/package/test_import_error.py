@@ -101,6 +101,23 @@ def test_a_program_run_with_m_gets_the_import_error_too(unusable):
     assert result.stdout == ""
 
 
+def test_a_process_that_has_lost_a_class_of_ssl():
+    """What gevent and eventlet do loses none: integrations/test_replaced_classes.py."""
+    script = """
+import ssl
+ssl.SSLSocket.__module__ = "theirs"
+try:
+    import pykeyupdate
+except ImportError as error:
+    assert "SSLSocket" in str(error) and "theirs" in str(error), error
+    assert "Import pykeyupdate before" in str(error), error
+else:
+    raise AssertionError("not refused")
+"""
+    result = run("-c", script, path=PACKAGE.parent)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("command", ["demo", "bench"])
 def test_commands_say_why_they_cannot_run(unusable, command):
     result = run("-m", "pykeyupdate", command, path=unusable)
