@@ -6,13 +6,13 @@ import gc
 import logging
 import socket
 import ssl
-import struct
 import sys
 import threading
 import time
 
 import pytest
 from support.link import write_nothing
+from support.sockets import close_with_reset
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -211,11 +211,6 @@ def test_a_cut_has_its_limit(make_wire, more, limit):
 # -- failed after our update -----------------------------------------------------------
 
 
-def reset(end):
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    end.close()
-
-
 def fails(wire, how):
     """End a connection, and let the managed end notice."""
     if how == "alert":  # as of a peer that does not know the message
@@ -330,7 +325,7 @@ def test_a_reset_is_a_failure(make_contexts, told, way):
         far.sendall(outgoing.read())
     tls.settimeout(20)
     tls.rekey()
-    reset(far)
+    close_with_reset(far)
     with pytest.raises(ConnectionError):
         if way == "recv":
             tls.recv(1)
@@ -388,7 +383,7 @@ def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
         tls.sendall(b"hello")
         await ready.wait()
         if way == "reset":
-            reset(tls)
+            close_with_reset(tls)
         elif way == "end":
             tls.close()
         elif way == "close":

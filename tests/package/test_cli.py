@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import signal
 import socket
@@ -428,6 +429,11 @@ def all_processors():
         os.sched_setaffinity(0, allowed)
 
 
+def if_memory_is_told(text):
+    """Return a row's text for where the system tells how much memory is used."""
+    return "" if math.isnan(bench_duplex.resident()) else text
+
+
 @pytest.mark.usefixtures("all_processors")
 def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
     monkeypatch.setattr(bench_duplex, "_ROUNDS", 1)
@@ -436,8 +442,9 @@ def test_bench_duplex_compares_side_by_side(capsys, monkeypatch):
     monkeypatch.setattr(bench_duplex, "_IDLE", 20)
     assert _cli.main(["bench", "duplex"]) == 0
     out = capsys.readouterr().out
-    for text in ("receiving", "both ways", "ping-pong", "idle", "target"):
+    for text in ("receiving", "both ways", "ping-pong", "target"):
         assert text in out
+    assert if_memory_is_told("idle") in out
 
 
 @pytest.mark.usefixtures("all_processors")
@@ -460,8 +467,9 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
     assert _cli.main(["bench", "policy"]) == 0
     assert made == {"stock": 7, "managed": 6}  # one shows the cipher
     out = capsys.readouterr().out
-    for text in ("16 KiB", "64 KiB", "ping-pong", "open", "target: at most 1.0"):
+    for text in ("16 KiB", "64 KiB", "ping-pong", "target: at most 1.0"):
         assert text in out
+    assert if_memory_is_told("open") in out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")

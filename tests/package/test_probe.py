@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import time
 
 import pytest
 from support import pace
+from support.sockets import close_with_reset
 
 import pykeyupdate
 from pykeyupdate import PeerLimits, _cli
@@ -249,8 +249,7 @@ def close_after_hello(plain):
 
 def reset(plain):
     plain.recv(10)
-    now = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+    close_with_reset(plain)
 
 
 def http(plain):

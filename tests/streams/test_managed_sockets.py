@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 import pytest
 from support import pace
 from support.link import Witness
-from support.sockets import needs_unix_pair, socket_pair
+from support.sockets import close_with_reset, needs_unix_pair, socket_pair
 from support.threads import DEADLOCK
 
 import pykeyupdate
@@ -179,9 +178,7 @@ def test_a_reset_by_the_peer_is_no_end(connect):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         near = socket.create_connection(listening.getsockname())
         client, server = connect(plain=(near, listening.accept()[0]))
-    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    server.close()
+    close_with_reset(server)
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 

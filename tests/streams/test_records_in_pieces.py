@@ -7,9 +7,9 @@ stream is cut, every byte comes once and in order, and the end is the one ``ssl`
 import contextlib
 import socket
 import ssl
-import struct
 
 import pytest
+from support.sockets import close_with_reset
 
 import pykeyupdate
 
@@ -125,8 +125,7 @@ def outcome(feed, cut, end):
             feed.peer.unwrap()
         feed.raw.send(stream[cut:] + feed.output.read())
     elif end == "reset":
-        linger = struct.pack("ii", 1, 0)
-        feed.raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        close_with_reset(feed.raw)
     feed.raw.close()
     feed.reader.settimeout(10)
     for _ in range(3):

@@ -1,6 +1,8 @@
 """Pairs of connected sockets that behave alike on every system."""
 
+import os
 import socket
+import struct
 
 import pytest
 
@@ -26,6 +28,13 @@ def socket_pair(buffer=None):
         elif buffer is not None:
             _set_buffers(end, buffer, (socket.SO_SNDBUF,))
     return ends
+
+
+def close_with_reset(end):
+    """Close a TCP connection so that its peer sees a reset, and no end."""
+    linger = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    end.close()
 
 
 def _set_buffers(end, size, options):
