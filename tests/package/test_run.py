@@ -256,9 +256,9 @@ def test_limits_in_words():
     assert _running.limits_of(gathered("--limits", "none")["limits"]) is None
 
 
-TOML = "limits = 'none'\nlog = 'json'\nsignal = 'USR1'\n[policy]\nage_seconds = 60\n"
+TOML = "limits = 'none'\nlog = 'json'\nsignal = 'TERM'\n[policy]\nage_seconds = 60\n"
 PYPROJECT = (
-    "[tool.pykeyupdate]\nlimits = 'none'\nlog = 'json'\nsignal = 'USR1'\n"
+    "[tool.pykeyupdate]\nlimits = 'none'\nlog = 'json'\nsignal = 'TERM'\n"
     "[tool.pykeyupdate.policy]\nage_seconds = 60\n"
 )
 needs_tomllib = pytest.mark.skipif(sys.version_info < (3, 11), reason="no tomllib")
@@ -285,7 +285,7 @@ def test_a_file(tmp_path, monkeypatch, name, text, by):
         "limits": None,
         "log": "json",
         "control": None,
-        "signal": "SIGUSR1",
+        "signal": "SIGTERM",
     }
 
 
