@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from support.link import NOT_REQUESTED, REQUESTED, Witness
-from support.sockets import socket_pair
+from support.sockets import needs_unix_pair, socket_pair
 
 import pykeyupdate
 from pykeyupdate import EventKind, RekeyImpossibleError, RekeyPolicy, _idle_sockets
@@ -184,6 +184,7 @@ def test_one_request_at_a_time(pair):
     assert it.hears(REQUESTED, REQUESTED)
 
 
+@needs_unix_pair
 def test_a_peer_that_does_not_read(pair):
     """It delays no other, and what waits for it does not grow."""
     stuck, other = pair(), pair()
@@ -372,7 +373,7 @@ def test_it_ends_with_the_last(pair, end):
     elif end == "detach":
         descriptor = last.idle.detach()
         advance_clock(1)
-        os.close(descriptor)
+        socket.close(descriptor)
     else:
         last.peer.close()
         last.loses_its_socket()
