@@ -11,7 +11,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
@@ -32,6 +32,7 @@ _MOST_CONDITIONS = 20
 _MOST_OFFSET = 1_000_000
 _RUN, _MOST_RUNS = 1000, 8  # rows that are sorted at once; runs before they become one
 _MOST_EVENTS = 1000  # that a follower may be behind
+_TURN = 0.005  # seconds between two looks whether it is one's turn
 
 _GROUPS: dict[str, Any] = {"sent": KeyUse, "received": KeyUse, "counts": Counts}
 _FIELDS: dict[str, Callable[[ConnectionInfo], Any]] = {
@@ -45,8 +46,8 @@ _FIELDS: dict[str, Callable[[ConnectionInfo], Any]] = {
 }
 
 
-def _contains(value: object, part: object) -> bool:
-    return str(part) in str(value)
+def _contains(value: object, part: str) -> bool:
+    return part in str(value)
 
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -75,10 +76,11 @@ def refusal(text: str) -> bytes:
 
 
 class Commands:
-    """Answers requests. ``wake`` lets the answers go on that wait for an event."""
+    """Answers requests."""
 
     def __init__(self) -> None:
-        self.wake: Callable[[], None] = lambda: None
+        self.feed = _Feed()
+        self._lists: deque[_Rows] = deque()  # that are made or to be made
 
     def respond(self, request: bytes) -> Answer:
         """Return the answer to a line."""
@@ -108,6 +110,24 @@ class Commands:
     ) -> Answer:
         which = _filter(where)
         rows = _Rows(sort, _whole(limit, "limit", MOST_ROWS), offset)
+        self._lists.append(rows)
+        try:
+            while self._lists[0] is not rows:
+                yield _TURN
+            made = yield from self._make_list(which, rows)
+        finally:
+            self._lists.remove(rows)
+        yield made
+
+    @staticmethod
+    def _make_list(
+        which: Optional[Filter], rows: "_Rows"
+    ) -> Generator[float, None, bytes]:
+        """Return a list. One at a time is made.
+
+        With thousands of objects for each of many clients, Python's garbage collector
+        would stop all threads for a tenth of a second and more.
+        """
         count = 0
         for info in connections():
             if which is None or which(info):
@@ -120,7 +140,7 @@ class Commands:
                 parts.append(json.dumps(_row(chosen), default=str))
             yield 0.0
         head = json.dumps({"ok": True, "pid": os.getpid(), "total": count})
-        yield f'{head[:-1]}, "connections": [{", ".join(parts)}]}}\n'.encode()
+        return f'{head[:-1]}, "connections": [{", ".join(parts)}]}}\n'.encode()
 
     def totals(self) -> Answer:
         yield line(ok=True, pid=os.getpid(), totals=_plain(totals()))
@@ -162,29 +182,19 @@ class Commands:
 
     def follow(self, events: Any = None) -> Answer:
         """Tell events as they come, until the client goes or cannot follow."""
-        kinds = _kinds(events)
-        behind: deque[dict[str, Any]] = deque()
-        is_lost = False
-
-        def tell(event: Event) -> None:
-            nonlocal is_lost
-            if event.kind in kinds:
-                is_lost = is_lost or len(behind) >= _MOST_EVENTS
-                if not is_lost:
-                    behind.append(_told(event))
-                self.wake()
-
-        remove = on_event(tell)
+        follower = _Follower(_kinds(events))
+        self.feed.add(follower)
         try:
-            yield line(ok=True, pid=os.getpid(), follows=[kind.name for kind in kinds])
+            follows = [kind.name for kind in follower.kinds]
+            yield line(ok=True, pid=os.getpid(), follows=follows)
             while True:
-                while behind:
-                    yield line(**behind.popleft())
-                if is_lost:
+                while follower.behind:
+                    yield follower.behind.popleft().line()
+                if follower.is_lost:
                     _refuse(f"more than {_MOST_EVENTS} events behind; follow again")
                 yield None
         finally:
-            remove()
+            self.feed.remove(follower)
 
     def help(self) -> Answer:
         yield line(
@@ -255,6 +265,8 @@ def _condition(given: Any) -> Callable[[ConnectionInfo], bool]:
     get, compare = _field(field), _OPERATORS.get(str(operation))
     if compare is None:
         _refuse(f"unknown operator {operation!r}: there are {' '.join(_OPERATORS)}")
+    if compare is _contains:
+        value = str(value)  # once: it may be a long list
 
     def holds(info: ConnectionInfo) -> bool:
         try:
@@ -347,22 +359,78 @@ def _rules(
     }
 
 
-def _told(event: Event) -> dict[str, Any]:
-    """Return what is told of an event. The thread that reads or writes does this."""
-    values = {
-        name: value
-        for name, value in event._asdict().items()
-        if name not in ("kind", "connection")
-    }
-    info = snapshot(weakref.ref(event.connection))
-    about = None
-    if info is not None:
+# -- events ----------------------------------------------------------------------------
+
+
+class _Report:
+    """What is told of an event. The thread that reads or writes makes it."""
+
+    def __init__(self, event: Event) -> None:
+        self._at = time.time()
+        self._kind, _, *self._rest = event
+        self._info = snapshot(weakref.ref(event.connection))
+        self._line: Optional[bytes] = None
+
+    def line(self) -> bytes:
+        """Return it as a line, which all followers share."""
+        if self._line is None:
+            self._line = line(
+                event=self._kind.name,
+                at=self._at,
+                connection=self._about(),
+                **dict(zip(Event._fields[2:], self._rest)),
+            )
+        return self._line
+
+    def _about(self) -> Optional[dict[str, Any]]:
+        info = self._info
+        if info is None:
+            return None
         names = ["number", "label", "peer", "role", "server_name", "version", "cipher"]
         about = {name: getattr(info, name) for name in names}
-        about["peer"] = address_text(info.peer)
-    return {
-        "event": event.kind.name,
-        "at": time.time(),
-        "connection": about,
-        **values,
-    }
+        return {**about, "peer": address_text(info.peer)}
+
+
+class _Follower:
+    """A client that wants events, and those that it has not been told yet."""
+
+    def __init__(self, kinds: list[EventKind]) -> None:
+        self.kinds = kinds
+        self.behind: deque[_Report] = deque()
+        self.is_lost = False
+
+    def add(self, report: _Report) -> None:
+        self.is_lost = self.is_lost or len(self.behind) >= _MOST_EVENTS
+        if not self.is_lost:
+            self.behind.append(report)
+
+
+class _Feed:
+    """Gives events to all followers, by one handler, which costs as little as it can.
+
+    Followers come and go in the thread that serves.
+    """
+
+    def __init__(self) -> None:
+        self.wake: Callable[[], None] = lambda: None
+        self._followers: tuple[_Follower, ...] = ()
+        self._stop: Callable[[], None] = lambda: None
+
+    def add(self, follower: _Follower) -> None:
+        self._followers += (follower,)
+        if len(self._followers) == 1:
+            self._stop = on_event(self._tell)
+
+    def remove(self, follower: _Follower) -> None:
+        self._followers = tuple(it for it in self._followers if it is not follower)
+        if not self._followers:
+            self._stop()
+
+    def _tell(self, event: Event) -> None:
+        report = None
+        for follower in self._followers:
+            if event.kind in follower.kinds:
+                report = report or _Report(event)
+                follower.add(report)
+        if report is not None:
+            self.wake()

@@ -43,6 +43,7 @@ IDLE_SECONDS = 300.0  # between two requests
 _SLICE = 0.001  # seconds for one answer before the next client's turn
 _LONGEST_WAIT = 3600.0  # seconds; no system takes any number
 _REST = 0.001  # seconds after a turn, in which the program's threads have the GIL
+_BREATH = 0.0002  # seconds after each slice, likewise: one takes it that waits for it
 _PAUSE = 1.0  # seconds without new clients after the system had no resources for one
 _CHUNK = 65536
 _JOIN_SECONDS = 5.0
@@ -119,6 +120,7 @@ class LineServer:
         self._clients: set[_Client] = set()
         self._selector = selectors.DefaultSelector()
         self._resumes: Optional[float] = None  # accepting clients
+        self._breathes = 0.0
         for sock in (self._waker, self._woken):
             sock.setblocking(False)
         for sock in (self._listener, self._woken):
@@ -269,6 +271,13 @@ class LineServer:
         except BaseException as error:  # noqa: BLE001 (of the program's handlers, too)
             self._report(error)
             self._drop(client)
+        self._breathe()
+
+    def _breathe(self) -> None:
+        """Give way to the program's threads, which may all wait for this one's GIL."""
+        if time.monotonic() >= self._breathes:
+            time.sleep(_BREATH)
+            self._breathes = time.monotonic() + _SLICE
 
     def _exchange(self, client: _Client, events: int) -> None:
         """Move bytes from or to a client that is ready for it."""

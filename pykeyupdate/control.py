@@ -38,7 +38,7 @@ class ControlServer:
         self._server = LineServer(
             text, "pykeyupdate control", commands.respond, refusal, _report
         )
-        commands.wake = self._server.wake
+        commands.feed.wake = self._server.wake
 
     @property
     def path(self) -> str:

@@ -356,6 +356,78 @@ def test_many_are_sorted_without_stopping_the_program(sort):
         assert longest < 0.02
 
 
+def test_one_list_at_a_time_is_made(server, monkeypatch):
+    """Many lists are so many objects that the garbage collector stops the program."""
+    made, most = [], []
+
+    def slowly():
+        made.append(1)
+        for _ in range(10):
+            most.append(len(made))
+            yield SimpleNamespace(number=1)
+        made.pop()
+
+    monkeypatch.setattr(_control_commands, "connections", slowly)
+    clients = [Client(server.path) for _ in range(20)]
+    for client in clients:
+        client.send(b'{"do": "connections", "where": [["number", "<", 1]]}\n' * 2)
+    for client in clients:
+        assert [client.answer()["total"] for _ in "12"] == [0, 0]
+        client.close()
+    assert max(most) == 1
+
+
+def test_a_list_that_is_not_taken_holds_up_nobody(
+    make_contexts, server, client, monkeypatch
+):
+    monkeypatch.setattr(_line_server, "MOST_OUTPUT", 1000)
+    wires = [Wire(make_contexts("tls13"), "object", "client") for _ in range(30)]
+    greedy = Client(server.path)
+    greedy.send(b'{"do": "connections"}\n' * 100)
+
+    def is_stuck():
+        before = [len(it.outbox) for it in list(server._server._clients)]
+        time.sleep(0.1)
+        return before == [len(it.outbox) for it in server._server._clients] != [0, 0]
+
+    assert eventually(is_stuck)
+    client.sock.settimeout(5)
+    assert client.ask(do="connections")["total"] >= len(wires)
+    greedy.close()
+
+
+def test_the_program_need_not_wait_for_many_answers_in_a_row(server, monkeypatch):
+    """Whoever has the GIL and does not wait keeps it for 5 ms, again and again."""
+    longest, last = [], [None]
+
+    def sleep(seconds):
+        now = time.thread_time()
+        longest.append(now - last[0] if last[0] is not None else 0.0)
+        last[0] = now
+        time.sleep(seconds)
+
+    def answer(_):
+        for _ in range(10):
+            ends = time.thread_time() + 0.0005
+            while time.thread_time() < ends:
+                pass
+            yield 0.0
+        yield b"0\n"
+
+    clients = [Client(server.path) for _ in range(50)]
+    assert eventually(lambda: len(server._server._clients) == len(clients))
+    monkeypatch.setattr(
+        _line_server, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    )
+    server._server._respond = answer
+    for client in clients:
+        client.send(b"x\n")
+    for client in clients:
+        assert client.answer() == 0
+        client.close()
+    assert max(longest) < 0.01
+
+
 def test_totals(client):
     answer = client.ask(do="totals")
     assert answer["totals"]["opened"] == pykeyupdate.totals().opened
@@ -472,6 +544,33 @@ def test_a_follower_that_does_not_read_is_dropped_and_delays_nobody(
     other = Client(server.path)
     assert other.ask(do="totals")["ok"]
     other.close()
+
+
+def test_many_followers_cost_an_event_hardly_more_than_one(
+    make_wire, server, monkeypatch
+):
+    looked = []
+    snapshot = _control_commands.snapshot
+    monkeypatch.setattr(
+        _control_commands, "snapshot", lambda it: looked.append(it) or snapshot(it)
+    )
+    followers = [Client(server.path) for _ in range(40)]
+    for follower in followers[:20]:
+        assert follower.ask(do="follow", events=["CUT_OFF"])["ok"]
+    for follower in followers[20:]:
+        assert follower.ask(do="follow")["ok"]
+    assert len(pykeyupdate._events.registered) == 1
+    wire = make_wire(at_once(sent_records=1))
+    for _ in range(11):
+        wire.write(b"data")
+    for follower in followers[20:]:
+        lines = [follower.answer() for _ in range(10)]
+        assert {it["event"] for it in lines} == {"KEY_UPDATE_SENT"}
+        assert {it["connection"]["cipher"] for it in lines} == {wire.end.cipher()[0]}
+    assert len(looked) == 10
+    for follower in followers:
+        follower.close()
+    assert eventually(lambda: not pykeyupdate._events.registered)
 
 
 @pytest.mark.parametrize(
