@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from . import _keyupdate
 from ._finding import name_of
+from ._static_lookup import is_instance
 
 VERSIONS = {
     0x0300: "SSLv3",
@@ -23,19 +24,6 @@ VERSIONS = {
 _IPV4, _IPV6 = struct.Struct("!H4s"), struct.Struct("!HII16s")
 
 
-class _Peer:
-    """The peer's address as ``getpeername()`` gives it, or None if it is unknown.
-
-    It outlives the connection. A socket has it from its handshake on, an ``SSLObject``
-    likewise if asyncio's transport made it, and otherwise once ``aio.label()`` or
-    another function of ``aio`` has been given what carries it. Any thread may ask.
-    """
-
-    # No property: a program may have set an attribute of this name on its sockets.
-    def __get__(self, conn: Any, cls: Any = None) -> Any:
-        return self if conn is None else unpack(conn._peer)
-
-
 class Described:
     """A managed connection's name and address, and its ``repr()``."""
 
@@ -43,7 +31,26 @@ class Described:
     _peer: Any
     _label: Optional[str]
 
-    peer = _Peer()
+    @property
+    def peer(self) -> Any:
+        """The peer's address as ``getpeername()`` gives it, or None if it is unknown.
+
+        It outlives the connection. A socket has it from its handshake on, an
+        ``SSLObject`` likewise if asyncio's transport made it, and otherwise once
+        ``aio.label()`` or another function of ``aio`` has been given what carries it.
+        Any thread may ask. (A program may set an attribute of this name for its own
+        use.)
+        """
+        own = vars(self)
+        return own["peer"] if "peer" in own else unpack(self._peer)
+
+    @peer.setter
+    def peer(self, peer: Any) -> None:
+        vars(self)["peer"] = peer
+
+    @peer.deleter
+    def peer(self) -> None:
+        vars(self).pop("peer", None)
 
     @property
     def label(self) -> Optional[str]:
@@ -56,9 +63,13 @@ class Described:
 
     @label.setter
     def label(self, label: Optional[str]) -> None:
-        if label is not None and not isinstance(label, str):
-            raise TypeError(f"label must be a str or None, not {name_of(label)}")
-        self._label = label
+        if label is not None and not is_instance(label, str):
+            raise TypeError(
+                f"the label of {name_of(self)} must be a str or None, not "
+                f"{name_of(label)}: set `str(...)` of it, or a name of your own"
+            )
+        # a derived class may print, compare and hash in any way
+        self._label = None if label is None else str.__str__(label)
 
     def _describe(self) -> dict[str, Optional[str]]:
         """Return the connection's part of a log record's fields."""

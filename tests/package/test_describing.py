@@ -5,10 +5,13 @@ import contextlib
 import copy
 import gc
 import logging
+import os
 import pickle
 import re
 import socket
 import ssl
+import struct
+import subprocess
 import sys
 import threading
 import time
@@ -170,10 +173,23 @@ def test_no_name_ends_a_line_of_the_log(listen, wrap, tmp_path, monkeypatch):
 
 def test_a_program_may_use_the_name_for_itself(connect):
     near, far = connect()
-    before = repr(near)
+    before, address = repr(near), near.peer
     near.peer = far
     assert near.peer is far
     assert repr(near) == before
+    del near.peer
+    assert near.peer == address
+
+
+@pytest.mark.parametrize("name", ["SSLSocket", "SSLObject"])
+def test_help_describes_the_peer_and_the_label(name):
+    """In a process of its own, because ``help()`` changes ``ssl``'s classes."""
+    program = f"import pykeyupdate; help(pykeyupdate.{name})"
+    text = subprocess.check_output([sys.executable, "-c", program], encoding="utf-8")
+    text = text.replace(os.linesep, "\n")
+    assert " |  peer\n |      The peer's address as ``getpeername()`` gives it" in text
+    assert " |  label\n |      The program's own name for the connection" in text
+    assert "pykeyupdate._describing._" not in text
 
 
 def test_it_takes_little_memory(listen, wrap):
@@ -239,11 +255,30 @@ def test_a_label(make_wire):
     wire.end.label = "upstream"
     assert wire.end.label == "upstream"
     assert ", 'upstream', " in repr(wire.end)
-    with pytest.raises(TypeError, match="label must be a str or None, not 3"):
+    with pytest.raises(TypeError) as refused:
         wire.end.label = 3
+    assert str(refused.value) == (
+        f"the label of {wire.end!r} must be a str or None, not 3: set `str(...)` of "
+        "it, or a name of your own"
+    )
     assert wire.end.label == "upstream"
     wire.end.label = None
     assert repr(wire.end) == before
+
+
+def test_a_label_of_a_derived_class_is_its_text(make_wire):
+    class Strange(str):
+        __slots__ = ()
+
+        def __repr__(self):
+            raise AssertionError
+
+        __str__ = __eq__ = __hash__ = __format__ = __repr__
+
+    wire = make_wire(None)
+    wire.end.label = Strange("a\nb")
+    assert type(wire.end.label) is str
+    assert r", 'a\nb', " in repr(wire.end)
 
 
 def test_errors_have_the_description_and_no_text_to_parse(make_contexts):
@@ -321,7 +356,7 @@ def test_a_label_takes_a_managed_connection(make_contexts):
     async def use(stream, address):
         with pytest.raises(pykeyupdate.NotATLSConnectionError, match="label"):
             aio.label(object())
-        with pytest.raises(TypeError, match="label must be a str"):
+        with pytest.raises(TypeError, match="must be a str or None, not b'bytes'"):
             aio.label(stream.conn, b"bytes")
 
     async def main():
