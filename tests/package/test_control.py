@@ -298,26 +298,26 @@ def test_connections_are_chosen_and_sorted(make_contexts, client):
         Wire(make_contexts("tls13"), "object", "client").handshake() for _ in "123"
     ]
     for number, wire in enumerate(wires):
-        wire.end.label = f"mine {number}"
+        wire.end.label = f"chosen {number}"
         for _ in range(number):
             wire.write(b"data")
-    mine = ["label", "~", "mine"]
+    mine = ["label", "~", "chosen"]
 
     def labels(*more, **arguments):
         answer = client.ask(do="connections", where=[mine, *more], **arguments)
         return [row["label"] for row in answer["connections"]], answer["total"]
 
-    assert labels() == (["mine 0", "mine 1", "mine 2"], 3)
-    assert labels(sort="-sent.records") == (["mine 2", "mine 1", "mine 0"], 3)
-    assert labels(sort="-sent.records", limit=1) == (["mine 2"], 3)
-    assert labels(sort="-sent.records", limit=1, offset=1) == (["mine 1"], 3)
-    assert labels(["sent.records", ">=", 1], ["label", "!=", "mine 2"]) == (
-        ["mine 1"],
+    assert labels() == (["chosen 0", "chosen 1", "chosen 2"], 3)
+    assert labels(sort="-sent.records") == (["chosen 2", "chosen 1", "chosen 0"], 3)
+    assert labels(sort="-sent.records", limit=1) == (["chosen 2"], 3)
+    assert labels(sort="-sent.records", limit=1, offset=1) == (["chosen 1"], 3)
+    assert labels(["sent.records", ">=", 1], ["label", "!=", "chosen 2"]) == (
+        ["chosen 1"],
         1,
     )
     assert labels(["peer", ">", 3]) == ([], 0)
     assert labels(limit=0) == ([], 3)
-    assert labels(sort="obstacle") == (["mine 0", "mine 1", "mine 2"], 3)
+    assert labels(sort="obstacle") == (["chosen 0", "chosen 1", "chosen 2"], 3)
 
 
 @pytest.mark.parametrize("sort", ["number", "-sent.records", "label"])

@@ -10,7 +10,6 @@ import pickle
 import re
 import socket
 import ssl
-import struct
 import subprocess
 import sys
 import threading
