@@ -1,12 +1,10 @@
 """Real servers, seen and changed through their control sockets and by a signal."""
 
 import contextlib
-import http.client
 import json
 import os
 import queue
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -14,7 +12,9 @@ import threading
 import time
 
 import pytest
+from support.https_programs import connect, environment, free_port, get, running
 from support.link import NOT_REQUESTED, Witness
+from support.waiting import eventually
 
 import pykeyupdate
 
@@ -103,11 +103,6 @@ COMMANDS = {
 IDLE_TOO = {"http.server", "gunicorn"}  # sockets; asyncio's objects wait for I/O
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(params=SERVERS)
 def kind(request):
     return request.param
@@ -123,45 +118,14 @@ def server(kind, library, certificate, tmp_path):
     pem = tmp_path / "server.pem"
     certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, *COMMANDS[kind].replace("PORT", str(port)).split()],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path])),
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    yield port
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
+    command = COMMANDS[kind].replace("PORT", str(port)).split()
+    with running(*command, folder=tmp_path):
+        yield port
 
 
-def connect(port, context):
-    deadline = time.monotonic() + STALLED
-    while True:
-        conn = http.client.HTTPSConnection(
-            "localhost", port, context=context, timeout=20
-        )
-        with contextlib.suppress(OSError):
-            conn.connect()
-            return conn
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def get(conn):
+def pid_of(conn):
     """Return the number of the process that answers."""
-    conn.request("GET", "/")
-    response = conn.getresponse()
-    assert response.status == 200
-    return int(response.read())
+    return int(get(conn))
 
 
 def ctl(folder, pid, *arguments):
@@ -169,7 +133,7 @@ def ctl(folder, pid, *arguments):
     done = subprocess.run(
         [sys.executable, "-m", "pykeyupdate", "ctl", f"{pid}.sock", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path]))},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -201,7 +165,7 @@ def clients(server, make_contexts):
     witness.watch("client", context)
     conns = [connect(server, context) for _ in range(3)]
     try:
-        yield [(conn, get(conn)) for conn in conns], witness
+        yield [(conn, pid_of(conn)) for conn in conns], witness
     finally:
         for conn in conns:
             conn.close()
@@ -231,9 +195,7 @@ def test_new_keys_by_the_control_socket(kind, clients, tmp_path):
     done = 1 if kind in IDLE_TOO else 0
     assert text.startswith(f"{done} have new keys, {1 - done} get them")
     if done:
-        deadline = time.monotonic() + STALLED
-        while not seen(witness) and time.monotonic() < deadline:
-            read_what_came(conn)
+        eventually(lambda: read_what_came(conn) or seen(witness))
         assert len(seen(witness)) == 1
     for other, _ in conns:
         get(other)
@@ -245,10 +207,12 @@ def test_new_keys_by_a_signal(clients):
     conns, witness = clients
     for pid in {pid for _, pid in conns}:
         os.kill(pid, signal.SIGUSR2)
-    deadline = time.monotonic() + STALLED
-    while len(seen(witness)) < len(conns) and time.monotonic() < deadline:
-        for conn, pid in conns:
-            assert get(conn) == pid
+
+    def all_have():
+        assert all(pid_of(conn) == pid for conn, pid in conns)
+        return len(seen(witness)) >= len(conns)
+
+    eventually(all_have)
     assert len(seen(witness)) == len(conns)
 
 

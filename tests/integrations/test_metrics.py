@@ -1,16 +1,12 @@
 """Metrics of real servers with several workers, as a Prometheus scrapes them."""
 
 import collections
-import http.client
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 
 import pytest
+from support.https_programs import connect, free_port, get, running
 from support.link import NOT_REQUESTED, Witness
+from support.waiting import eventually
 
 pytest.importorskip("prometheus_client")
 from prometheus_client import parser
@@ -56,11 +52,6 @@ def child_exit(server, worker):
 """
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(params=["gunicorn gthread", "gunicorn preload", "uvicorn"])
 def workers(request, library, certificate, tmp_path):
     """Start a server with two workers; return its port."""
@@ -80,48 +71,10 @@ def workers(request, library, certificate, tmp_path):
     else:
         options = ["--port", str(port), "--timeout-keep-alive", "30", "app:asgi"]
         options += ["--ssl-certfile", pem, "--ssl-keyfile", pem]
-    process = subprocess.Popen(
-        [sys.executable, "-m", program, "--workers", "2", *options],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
-            "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path])),
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    yield port
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
-
-
-def connect(port, context):
-    deadline = time.monotonic() + 30
-    while True:
-        conn = http.client.HTTPSConnection(
-            "localhost", port, context=context, timeout=20
-        )
-        try:
-            conn.connect()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return conn
-
-
-def get(conn, path):
-    conn.request("GET", path)
-    response = conn.getresponse()
-    assert response.status == 200
-    return response.read()
+    command = ["-m", program, "--workers", "2", *options]
+    metrics = str(tmp_path / "metrics")
+    with running(*command, folder=tmp_path, PROMETHEUS_MULTIPROC_DIR=metrics):
+        yield port
 
 
 def scrape(port, context):
@@ -146,23 +99,23 @@ def test_all_workers_are_counted_wherever_it_is_scraped(workers, make_contexts):
     by_worker = collections.defaultdict(list)
     while len(by_worker) < 2 or min(map(len, by_worker.values())) < 2:
         conn = connect(workers, context)
-        by_worker[get(conn, "/")].append(conn)
+        by_worker[get(conn)].append(conn)
         assert sum(map(len, by_worker.values())) < 100
     conns = [conn for worker in by_worker.values() for conn in worker]
     for _ in range(5):
         for conn in conns:
-            get(conn, "/")
+            get(conn)
     seen = len([it for it in witness.said("client", "received") if it == NOT_REQUESTED])
     assert seen > len(conns)
     plain, _ = make_contexts("tls13")
     name = "pykeyupdate_key_changes_total", "records"
-    deadline = time.monotonic() + 20
-    while True:
+
+    def all_counted():
         samples = scrape(workers, plain)
-        if samples[name] == seen or time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    assert samples[name] == samples["pykeyupdate_key_updates_sent_total",] == seen
+        return samples if samples[name] == seen else None
+
+    samples = eventually(all_counted, pause=0.1)
+    assert seen == samples["pykeyupdate_key_updates_sent_total",]
     assert samples["pykeyupdate_connections",] >= len(conns)
     assert samples["pykeyupdate_connections_opened_total",] >= len(conns)
     assert samples["pykeyupdate_oldest_key_age_seconds", "sent"] > 0

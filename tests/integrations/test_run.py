@@ -10,14 +10,12 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
 from support import pace
+from support.https_programs import environment, free_port
 from support.link import NOT_REQUESTED, Witness
-
-import pykeyupdate
+from support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="ends a group of processes")
 APPLICATION = """
@@ -97,8 +95,7 @@ def listens(port):
 
 @pytest.fixture
 def port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture
@@ -107,12 +104,8 @@ def begin(tmp_path):
     running = []
 
     def start(*command):
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(Path(pykeyupdate.__file__).parents[1]),
-        }
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, start_new_session=True
+            command, cwd=tmp_path, env=environment(), start_new_session=True
         )
         running.append(process)
         return process
@@ -151,11 +144,8 @@ def started(tmp_path, certificate, begin_managed, port):
 
 
 def wait_for(happened, process):
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: happened() or process.poll() is not None, pause=0.05)
+    assert process.poll() is None
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -8,11 +8,11 @@ import socket
 import ssl
 import sys
 import threading
-import time
 
 import pytest
 from support.link import write_nothing
 from support.sockets import close_with_reset
+from support.waiting import eventually
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -337,13 +337,6 @@ def test_a_reset_is_a_failure(make_contexts, told, way):
     assert told[-1].connection.peer is not None
 
 
-def eventually(found):
-    deadline = time.monotonic() + 20
-    while not found and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
-
-
 @pytest.mark.parametrize("way", ["reset", "end", "close", "unheard close"])
 def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
     """Of a server that is left alone after its update; it does not tell the object."""
@@ -401,7 +394,7 @@ def test_what_asyncios_transport_has_lost_is_told(make_contexts, way):
     try:
         asyncio.run(main())
         gc.collect()
-        assert way == "close" or eventually(failures)  # told in a thread by now
+        assert way == "close" or eventually(lambda: failures)  # told in a thread by now
     finally:
         remove()
     assert failures == [(True, "explicit")] * (way != "close")
@@ -458,7 +451,7 @@ def test_the_garbage_collector_calls_no_handler(make_contexts, threads, runs):
     remove = pykeyupdate.on_event(handler)
     try:
         asyncio.run(main())
-        assert eventually(failures)
+        assert eventually(lambda: failures)
     finally:
         remove()
     assert failures == [True]

@@ -14,6 +14,7 @@ import pytest
 from support import frameworks
 from support.link import NOT_REQUESTED, REQUESTED, der
 from support.servers import echo
+from support.waiting import eventually
 
 import pykeyupdate
 from pykeyupdate import aio
@@ -59,13 +60,6 @@ async def outlast(framework, function, *arguments):
     thread.start()
     while thread.is_alive():
         await framework.sleep(0.01)
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return condition()
 
 
 # -- rekey() ---------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from support.waiting import eventually
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -70,13 +71,6 @@ def client(server):
     made = Client(server.path)
     yield made
     made.close()
-
-
-def eventually(condition):
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return condition()
 
 
 def threads_of_ours():

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from support.waiting import eventually
 from support.wire import Wire, at_once
 
 import pykeyupdate
@@ -129,9 +129,7 @@ def test_follow_prints_events_until_it_is_interrupted(path, make_contexts):
     wire = Wire(contexts, "object", "client", policy=policy).handshake()
     wire.end.label = "followed"
     process = start(path, "follow", "--event", "KEY_UPDATE_SENT")
-    deadline = time.monotonic() + 30
-    while not pykeyupdate._events.registered and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: pykeyupdate._events.registered)
     for _ in range(3):
         wire.write(b"data")
     lines = [process.stdout.readline() for _ in range(2)]

@@ -20,26 +20,18 @@ from pathlib import Path
 import pytest
 from support.link import NOT_REQUESTED, REQUESTED, Witness
 from support.sockets import needs_unix_pair, socket_pair
+from support.waiting import PATIENCE, eventually
 
 import pykeyupdate
 from pykeyupdate import EventKind, RekeyImpossibleError, RekeyPolicy, _idle_sockets
 from pykeyupdate.testing import advance_clock
 
 HOUR = 3600
-PATIENCE = 20.0
 NAME = "pykeyupdate"
 
 
 def is_there():
     return NAME in [thread.name for thread in threading.enumerate()]
-
-
-def eventually(is_so):
-    deadline = time.monotonic() + PATIENCE
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return True
 
 
 class Pair:
@@ -449,48 +441,50 @@ def test_many_come_and_go(pair, threads):
     assert it.hears(NOT_REQUESTED)
 
 
+@contextlib.contextmanager
+def child_that(works):
+    """Fork a child that does some work, and lives as long as the block."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            works()
+            time.sleep(PATIENCE)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_has_its_own(pair):
     """It changes the keys of what it uses there, and the parent no longer does."""
     it = pair()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            it.idle.sendall(b"from the child")
-            advance_clock(HOUR)
-            time.sleep(PATIENCE)
-        os._exit(0)
-    try:
+
+    def use():
+        it.idle.sendall(b"from the child")
+        advance_clock(HOUR)
+
+    with child_that(use):
         it.idle.close()
         it.peer.settimeout(PATIENCE)
         assert it.peer.recv(100) == b"from the child"
         it.peer.settimeout(0.0)
         assert it.hears(NOT_REQUESTED)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_leaves_alone_what_it_does_not_use(pair):
     it = pair()
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            advance_clock(HOUR)
-            time.sleep(PATIENCE)
-        os._exit(0)
-    try:
+    with child_that(lambda: advance_clock(HOUR)):
         advance_clock(HOUR)
         assert it.hears(NOT_REQUESTED)
         time.sleep(0.1)
         assert it.hears(NOT_REQUESTED)
         assert it.talks()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
 
 
 PROGRAM = """

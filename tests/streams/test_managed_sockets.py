@@ -17,6 +17,7 @@ from support import pace
 from support.link import Witness
 from support.sockets import close_with_reset, needs_unix_pair, socket_pair
 from support.threads import DEADLOCK
+from support.waiting import eventually
 
 import pykeyupdate
 from pykeyupdate import _keyupdate
@@ -32,13 +33,6 @@ def receive(sock, amount):
         assert piece, f"the end after {len(data)} of {amount}"
         data += piece
     return bytes(data)
-
-
-def eventually(condition):
-    limit = time.monotonic() + DEADLOCK
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def busy(sock):
@@ -907,14 +901,18 @@ server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 server.load_cert_chain(chain)
 pykeyupdate.manage(client)
 pykeyupdate.manage(server)
-near, far = socket.socketpair()
-accepted = []
-thread = threading.Thread(
-    target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
-thread.start()
-here = client.wrap_socket(near, server_hostname="localhost")
-thread.join()
-there = accepted[0]
+
+def connect():
+    near, far = socket.socketpair()
+    accepted = []
+    thread = threading.Thread(
+        target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
+    thread.start()
+    here = client.wrap_socket(near, server_hostname="localhost")
+    thread.join()
+    return here, accepted[0]
+
+here, there = connect()
 got = []
 reader = threading.Thread(target=lambda: got.append(here.recv(10)), daemon=True)
 reader.start()
@@ -988,21 +986,16 @@ def test_what_was_half_done_at_fork_is_refused_in_all_children(run_script):
     done = run_script("""
 import warnings
 warnings.simplefilter("ignore")
-entered = threading.Event()
+armed, entered = [], threading.Event()
 
 def stay(*args):
-    if accepted[1:]:
+    if armed:
         entered.set()
         time.sleep(1)
 
 server._msg_callback = stay
-near, far = socket.socketpair()
-thread = threading.Thread(
-    target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
-thread.start()
-here = client.wrap_socket(near, server_hostname="localhost")
-thread.join()
-there = accepted[1]
+here, there = connect()
+armed.append(True)
 threading.Thread(target=there.send, args=(b"x",), daemon=True).start()
 entered.wait()
 for generation in range(2):
@@ -1036,13 +1029,7 @@ def fork(*args):
         pending.append(here.pending())
 
 client._msg_callback = fork
-near, far = socket.socketpair()
-thread = threading.Thread(
-    target=lambda: accepted.append(server.wrap_socket(far, server_side=True)))
-thread.start()
-here = client.wrap_socket(near, server_hostname="localhost")
-thread.join()
-there = accepted[1]
+here, there = connect()
 threading.Thread(target=here.recv, args=(10,), daemon=True).start()
 time.sleep(0.1)
 armed.append(True)
