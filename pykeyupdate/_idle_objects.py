@@ -69,6 +69,7 @@ class _Keeper:
         self._kept: dict[int, Idle] = {}
         self._heap: list[tuple[float, int, Idle]] = []
         self._number = 0  # so that no two connections are compared
+        self._sweeps = loop.time() + _SWEEP
         self._timer: Optional[asyncio.TimerHandle] = None
 
     def add(self, idle: Idle, first: float) -> Idle:
@@ -89,13 +90,14 @@ class _Keeper:
         """Wait for the next key, if there is one."""
         self._timer = None
         if self._kept:
-            due = self._heap[0][0] if self._heap else self.loop.time() + _SWEEP
-            due = min(due, self.loop.time() + _SWEEP)
-            self._timer = self.loop.call_at(due, self._go_off)
+            due = self._heap[0][0] if self._heap else self._sweeps
+            self._timer = self.loop.call_at(min(due, self._sweeps), self._go_off)
 
     def _go_off(self) -> None:
         try:
-            self._forget_ended()
+            if self._sweeps <= self.loop.time():
+                self._forget_ended()
+                self._sweeps = self.loop.time() + _SWEEP
             while self._heap and self._heap[0][0] <= self.loop.time():
                 _, _, idle = heapq.heappop(self._heap)
                 if not idle.end.done():
@@ -105,14 +107,21 @@ class _Keeper:
 
     def _look(self, idle: Idle) -> None:
         try:
-            wait = idle.look()
-            if wait is None:
-                idle.end.set_result(None)
-            else:
-                self._look_in(idle, wait)
+            wait, failure = idle.look(), None
         except Exception as error:  # noqa: BLE001 (it belongs to whoever awaits the end)
-            idle.end.set_exception(error)
+            wait, failure = None, error
+        except BaseException:  # of a signal handler; the loop may be run again
+            self._look_in(idle, _SWEEP)
+            raise
+        if idle.end.done():  # an event's handler has ended it
+            return
+        if failure is not None:
+            idle.end.set_exception(failure)
             idle.end.exception()  # nobody needs to await it
+        elif wait is None:
+            idle.end.set_result(None)
+        else:
+            self._look_in(idle, wait)
 
     def _forget_ended(self) -> None:
         for number, idle in list(self._kept.items()):

@@ -390,3 +390,73 @@ def test_the_clock_of_tests_waits_for_its_time(loops, make):
         await stream.close()
 
     loops.run(main)
+
+
+# -- the timer -------------------------------------------------------------------------
+
+
+def kept(loop, number, look, has_ended=lambda: False):
+    """Keep many connections, whose keys are due one after the other."""
+    for each in range(number):
+        end = loop.create_future()
+        _idle_objects.keep(
+            _idle_objects.Idle(object(), look, has_ended, end), 0.5 * each / number
+        )
+
+
+def test_many_connections_cost_a_loop_little():
+    """It looks at the one that is due, and at all of them once a second."""
+    asked = []
+
+    async def main():
+        kept(
+            asyncio.get_running_loop(), 200, lambda: 0.5, lambda: bool(asked.append(1))
+        )
+        await asyncio.sleep(2.2)
+
+    asyncio.run(main())
+    assert 200 <= len(asked) <= 3 * 200
+
+
+def test_an_interrupted_look_is_not_the_last():
+    loop, looks = asyncio.new_event_loop(), []
+
+    def look():
+        looks.append(1)
+        if len(looks) == 1:
+            raise KeyboardInterrupt
+
+    try:
+        loop.call_soon(kept, loop, 1, look)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+        loop.call_later(PATIENCE, loop.stop)
+        [idle] = _idle_objects._keepers[id(loop)]._kept.values()
+        loop.run_until_complete(idle.end)
+    finally:
+        loop.close()
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+def test_a_look_may_end_it(error):
+    """As an event's handler does that no longer wants it."""
+    complaints = []
+
+    def look():
+        idle.release()
+        if error is not None:
+            raise error
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: complaints.append(context))
+        kept(loop, 1, look)
+        nonlocal idle
+        [idle] = _idle_objects._keepers[id(loop)]._kept.values()
+        with pytest.raises(asyncio.CancelledError):
+            await idle.end
+
+    idle = None
+    asyncio.run(main())
+    assert not complaints
