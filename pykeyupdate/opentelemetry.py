@@ -12,12 +12,14 @@ nothing in between. Their names, units and attributes follow OpenTelemetry's con
 """
 
 import time
-import weakref
 from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
+from ._finding import name_of
 from ._fork_lock import make_lock
+from ._identity_map import IdentityMap
 from ._metrics import METRICS
+from ._static_lookup import is_instance
 from ._stats import Totals, totals
 
 try:
@@ -148,7 +150,7 @@ _METRICS = {metric.name: metric for metric in METRICS}
 _FRESH = 0.1  # seconds: all instruments of one collection show the same moment
 
 _lock = make_lock()
-_instrumented: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_instrumented: "IdentityMap[bool]" = IdentityMap()  # by provider
 
 
 def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
@@ -159,17 +161,31 @@ def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
     its own.
 
     Raises ``RuntimeError`` if this provider observes them already: they would be
-    counted twice. Thread-safe.
+    counted twice; ``TypeError`` for what is no meter provider. Thread-safe.
     """
-    provider = meter_provider or metrics.get_meter_provider()
+    provider = meter_provider
+    if provider is None:
+        provider = metrics.get_meter_provider()
+    if not is_instance(provider, MeterProvider):
+        raise TypeError(
+            "pykeyupdate.opentelemetry.instrument() takes an opentelemetry.metrics."
+            f"MeterProvider, or None for the global one, not {name_of(provider)}"
+        )
     with _lock:
-        if provider in _instrumented:
+        if _instrumented.get(provider):
             raise RuntimeError(
                 "pykeyupdate.opentelemetry.instrument(): this meter provider observes "
                 "totals() already; call it once in each process"
             )
-        _instrumented.add(provider)
-    meter = provider.get_meter("pykeyupdate")
+        _instrumented.set(provider, True)
+    try:
+        _create_all(provider.get_meter("pykeyupdate"))
+    except BaseException:
+        _instrumented.remove(provider)
+        raise
+
+
+def _create_all(meter: metrics.Meter) -> None:
     snapshot = _Snapshot()
     for made in _INSTRUMENTS:
         create = getattr(meter, f"create_observable_{made.kind}")

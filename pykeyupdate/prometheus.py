@@ -20,16 +20,19 @@ then is missing from a scrape, and for good if the worker is killed.
 """
 
 import atexit
+import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any, Optional, Union
 
 from . import _arguments
 from ._arguments import Seconds, Span
+from ._finding import name_of
 from ._fork_lock import make_lock
+from ._identity_map import IdentityMap
 from ._metrics import METRICS, Metric, Values
+from ._static_lookup import is_instance
 from ._stats import totals
 
 try:
@@ -51,9 +54,7 @@ _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client/values.py
 _PREFIX = "pykeyupdate_"
 _INTERVAL = Span(0.1, 86400, "seconds from 0.1 to a day, or a timedelta")
 _lock = make_lock()
-_exports: "weakref.WeakKeyDictionary[CollectorRegistry, Export]" = (
-    weakref.WeakKeyDictionary()
-)
+_exports: "IdentityMap[Export]" = IdentityMap()  # by registry
 
 
 def export(
@@ -71,22 +72,38 @@ def export(
     (10.0, as most servers are scraped every 15 seconds or more seldom; an update takes
     a millisecond or two). It has no effect in a single process.
 
-    Raises ``RuntimeError`` if this registry has them already; ``TypeError`` and
-    ``ValueError`` for a wrong interval. Thread-safe.
+    Raises ``RuntimeError`` if this registry has them already; ``TypeError`` for what is
+    no registry, and ``TypeError`` and ``ValueError`` for a wrong interval. The registry
+    is then as it was. Thread-safe.
     """
     interval = _arguments.seconds(
         "export()", "interval_seconds", interval_seconds, _INTERVAL
     )
     registry = prometheus_client.REGISTRY if registry is None else registry
+    if not is_instance(registry, CollectorRegistry):
+        raise TypeError(
+            "pykeyupdate.prometheus.export() takes a prometheus_client."
+            f"CollectorRegistry, or None for prometheus_client.REGISTRY, not "
+            f"{name_of(registry)}"
+        )
     with _lock:
-        if registry in _exports:
-            raise RuntimeError(
-                "pykeyupdate.prometheus.export(): this registry exports totals() "
-                "already, and Prometheus refuses a metric that comes twice; call it "
-                "once in each process, or stop() the first"
-            )
-        made = _exports[registry] = Export(registry, interval)
+        if _exports.get(registry) is not None:
+            raise RuntimeError(_TWICE)
+        made = Export(registry, interval)
+        _exports.set(registry, made)
     return made
+
+
+_TWICE = (
+    "pykeyupdate.prometheus.export(): this registry exports totals() already, and "
+    "Prometheus refuses a metric that comes twice; call it once in each process, or "
+    "stop() the first"
+)
+_TAKEN = (
+    "pykeyupdate.prometheus.export(): this registry has metrics of the same names "
+    "already, of a Collector() or of the program; unregister them, or give another "
+    "registry ({})"
+)
 
 
 class Export:
@@ -96,12 +113,30 @@ class Export:
         self._registry = registry
         self._collectors: list[_Collector] = []
         self._feeder: Optional[_Feeder] = None
-        if _is_multiprocess():
-            self._feeder = _Feeder(registry, interval)
-            self._collectors += self._feeder.metrics
-        else:
-            self._collectors.append(Collector())
-            registry.register(self._collectors[0])
+        try:
+            self._add(interval)
+        except BaseException as error:
+            self._remove()
+            if is_instance(error, ValueError):  # of the registry
+                raise RuntimeError(_TAKEN.format(error)) from error
+            raise
+
+    def _add(self, interval: float) -> None:
+        if not _is_multiprocess():
+            collector = Collector()
+            self._registry.register(collector)
+            self._collectors.append(collector)
+            return
+        metrics: dict[str, _Collector] = {}
+        for metric in METRICS:
+            metrics[metric.name] = _made(metric, self._registry)
+            self._collectors.append(metrics[metric.name])
+        self._feeder = _Feeder(metrics, interval)
+
+    def _remove(self) -> None:
+        while self._collectors:
+            with contextlib.suppress(KeyError):  # somebody else has removed it
+                self._registry.unregister(self._collectors.pop())
 
     def update(self) -> None:
         """Bring this worker's numbers up to date (multiprocess mode).
@@ -117,9 +152,9 @@ class Export:
         if self._feeder is not None:
             self._feeder.stop()
         with _lock:
-            _exports.pop(self._registry, None)
-            while self._collectors:
-                self._registry.unregister(self._collectors.pop())
+            if _exports.get(self._registry) is self:
+                _exports.remove(self._registry)
+            self._remove()
 
 
 def _is_multiprocess() -> bool:
@@ -175,12 +210,10 @@ _FAMILIES: dict[str, Union[type[CounterMetricFamily], type[GaugeMetricFamily]]] 
 class _Feeder:
     """Brings prometheus_client's metrics up to date, in a thread that mostly sleeps."""
 
-    def __init__(self, registry: CollectorRegistry, interval: float) -> None:
-        self._interval = interval
+    def __init__(self, metrics: dict[str, _Collector], interval: float) -> None:
+        self._metrics, self._interval = metrics, interval
         self._lock = make_lock()
         self._before: dict[str, Values] = {}
-        self._metrics = {metric.name: _made(metric, registry) for metric in METRICS}
-        self.metrics = list(self._metrics.values())
         self._stopped = threading.Event()
         self.update()
         self._start()

@@ -120,6 +120,42 @@ def test_a_second_time_is_refused(provider):
         opentelemetry.instrument(provider)
 
 
+@pytest.mark.parametrize("wrong", [3, "", object()])
+def test_what_is_no_provider_is_refused(wrong):
+    with pytest.raises(TypeError, match="takes an opentelemetry.metrics.MeterProvider"):
+        opentelemetry.instrument(wrong)
+
+
+def test_a_provider_may_fail_once_and_compare_in_any_way(provider):
+    class Strange(MeterProvider):
+        __hash__ = None
+        failures = 1
+
+        def __eq__(self, other):
+            return True
+
+        def __bool__(self):
+            return False
+
+        def get_meter(self, *args, **kwargs):
+            self.failures -= 1
+            if self.failures >= 0:
+                raise OSError
+            return super().get_meter(*args, **kwargs)
+
+    for _ in range(2):
+        reader = InMemoryMetricReader()
+        strange = Strange(metric_readers=[reader])
+        with pytest.raises(OSError):
+            opentelemetry.instrument(strange)
+        opentelemetry.instrument(strange)
+        with pytest.raises(RuntimeError, match="already"):
+            opentelemetry.instrument(strange)
+        strange.reader = reader
+        assert read(strange)
+        strange.shutdown()
+
+
 def test_the_global_provider_may_come_later():
     opentelemetry.instrument()
     with pytest.raises(RuntimeError, match="already"):

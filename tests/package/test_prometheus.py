@@ -83,6 +83,42 @@ def test_registered_twice_is_refused(registry):
     assert scraped(registry)
 
 
+def test_a_registry_that_has_a_collector_is_left_as_it_was(registry):
+    collector = prometheus.Collector()
+    registry.register(collector)
+    before = scraped(registry).keys()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="has metrics of the same names already"):
+            prometheus.export(registry)
+    assert scraped(registry).keys() == before
+    registry.unregister(collector)
+    exported = prometheus.export(registry)
+    assert scraped(registry).keys() == before
+    for each in list(registry._collector_to_names):
+        registry.unregister(each)
+    exported.stop()
+    exported.stop()
+    prometheus.export(registry).stop()
+
+
+def test_a_registry_may_compare_in_any_way():
+    class Strange(prometheus_client.CollectorRegistry):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    for registry in (Strange(), Strange()):
+        prometheus.export(registry)
+        assert scraped(registry)
+
+
+@pytest.mark.parametrize("wrong", [3, "", object()])
+def test_what_is_no_registry_is_refused(wrong):
+    with pytest.raises(TypeError, match="takes a prometheus_client.CollectorRegistry"):
+        prometheus.export(wrong)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"), [("1", TypeError), (0, ValueError), (True, TypeError)]
 )
@@ -193,6 +229,25 @@ again.update()
 assert scrape()[SENT] >= 12
 """
     run_in_multiprocess_mode(MULTIPROCESS + script, tmp_path)
+
+
+def test_a_name_that_is_taken_leaves_the_registry_as_it_was(tmp_path):
+    script = """
+import threading
+import prometheus_client, pykeyupdate.prometheus
+registry = prometheus_client.CollectorRegistry()
+prometheus_client.Counter("pykeyupdate_deferred", "theirs", registry=registry)
+before = dict(registry._names_to_collectors)
+try:
+    pykeyupdate.prometheus.export(registry)
+except RuntimeError as error:
+    assert "pykeyupdate_deferred" in str(error), error
+else:
+    raise SystemExit("taken")
+assert registry._names_to_collectors == before
+assert threading.active_count() == 1
+"""
+    run_in_multiprocess_mode(script, tmp_path)
 
 
 def test_what_a_worker_counts_at_last_is_not_lost(tmp_path):
