@@ -7,7 +7,9 @@ import time
 
 
 class _JSON(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line, with the fields of an event and an exception, if any."""
+
+    _fields = ("event", "reason", "limit", "peer", "label", "connection")
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -17,6 +19,10 @@ class _JSON(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        if hasattr(record, "event"):
+            line.update((name, getattr(record, name)) for name in self._fields)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
 
 

@@ -2,6 +2,10 @@
 
 import signal
 
+NEVER_HANDLED = {
+    number for number in signal.Signals if number.name in ("SIGKILL", "SIGSTOP")
+}
+
 
 def is_of_signal_handler(error: BaseException) -> bool:
     """Return whether an exception was raised by a signal handler of the program.

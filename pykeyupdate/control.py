@@ -21,6 +21,8 @@ from ._events import note
 from ._finding import name_of
 from ._for_all import PER_SECOND, Rekeying, rekey_all
 from ._line_server import LineServer
+from ._signal_handlers import NEVER_HANDLED
+from ._static_lookup import is_instance
 
 __all__ = ["ControlServer", "on_signal", "serve"]
 
@@ -156,13 +158,19 @@ def on_signal(
 
 def _number_of(signum: Union[str, int]) -> int:
     names = signal.Signals.__members__
-    number = names.get(signum) if isinstance(signum, str) else signum
-    if isinstance(number, bool) or number not in signal.valid_signals():
+    number: object = names.get(signum) if isinstance(signum, str) else signum
+    is_number = is_instance(number, int) and not is_instance(number, bool)
+    if not is_number or number not in signal.valid_signals():
         raise ValueError(
             f"on_signal(): there is no signal {name_of(signum)} here; there are "
             f"{', '.join(names)}"
         )
-    return int(number)
+    if number in NEVER_HANDLED:
+        raise ValueError(
+            f"on_signal(): no process can handle {name_of(signum)}; choose another "
+            "signal, such as SIGUSR2"
+        )
+    return int(number)  # type: ignore[call-overload, no-any-return]
 
 
 class _Rounds:

@@ -780,6 +780,10 @@ def test_a_handler_that_came_after_ours_stays():
         ({"signum": -1}, ValueError),
         ({"signum": True}, ValueError),
         ({"signum": None}, ValueError),
+        ({"signum": []}, ValueError),
+        ({"signum": float(signal.SIGTERM)}, ValueError),
+        ({"signum": "SIGKILL"}, ValueError),
+        ({"signum": getattr(signal, "SIGSTOP", None)}, ValueError),
         ({"signum": "SIGUSR2", "per_second": 0}, ValueError),
         ({"signum": "SIGUSR2", "request_peer": 1}, TypeError),
     ],
@@ -787,7 +791,7 @@ def test_a_handler_that_came_after_ours_stays():
 def test_wrong_arguments_leave_the_handler_alone(arguments, error):
     before = signal.getsignal(SIGNAL)
     signum = arguments.pop("signum")
-    with pytest.raises(error):
+    with pytest.raises(error, match=r"on_signal\(\)"):
         pykeyupdate.control.on_signal(signum, **arguments)
     assert signal.getsignal(SIGNAL) == before
 

@@ -152,6 +152,7 @@ def test_the_log(tmp_path, certificate, authority):
             """
             import socket, ssl, threading, pykeyupdate
 
+            pykeyupdate.on_event(lambda event: 1 / 0)
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.load_cert_chain({pem!r})
             client = ssl.create_default_context(cafile={ca!r})
@@ -175,7 +176,12 @@ def test_the_log(tmp_path, certificate, authority):
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in result.stderr.splitlines()]
     assert any("under new keys" in line["message"] for line in lines), lines
-    assert {"time", "level", "pid", "message"} == lines[0].keys()
+    fields = {"event", "reason", "limit", "peer", "label", "connection"}
+    assert {"time", "level", "pid", "message"} | fields == lines[0].keys()
+    told = [(line.get("event"), line.get("reason")) for line in lines]
+    assert ("KEY_UPDATE_SENT", "records") in told
+    [failure, *_] = [line for line in lines if "handler" in line["message"]]
+    assert "ZeroDivisionError" in failure["exception"]
 
 
 ACTED_UPON = """
@@ -317,6 +323,7 @@ WRONG = [
     (["--limits", "renegotiation=often"], "--limits: PeerLimits"),
     (["--limits", "tiny"], "--limits: PeerLimits has no 'preset'"),
     (["--signal", "SIGNAL"], "--signal: there is no signal 'SIGNAL' here"),
+    (["--signal", "KILL"], "--signal: no process can handle 'KILL'"),
     (["--control", ""], "--control: must be a path"),
     (["--config", "no/such/file"], "cannot read no/such/file"),
 ]
@@ -348,6 +355,9 @@ def test_wrong_settings_are_refused_before_the_program_starts(
         ("policy = 3", "policy: must be a table or a text, not 3"),
         ("log = 'xml'", "log: must be one of text, json"),
         ("policy = [", "cannot read"),
+        (f"policy = {'[' * 5000}{']' * 5000}", "cannot read"),
+        ("tool = 3", "tool must be a table, not 3"),
+        ("[tool]\npykeyupdate = 'x'", "pykeyupdate must be a table, not 'x'"),
         ("[policy]\nage_seconds = '3600'", "age_seconds"),
     ],
 )

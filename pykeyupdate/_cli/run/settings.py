@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from ... import _running
+from ..._signal_handlers import NEVER_HANDLED
 from ..exit_codes import CannotRun
 
 _NAMES = ("policy", "limits", "log", "control", "signal")
@@ -62,6 +63,8 @@ def _of_file(chosen: argparse.Namespace) -> Iterator[Source]:
     for table in ("tool", "pykeyupdate"):  # as in pyproject.toml
         if Path(path).name == "pyproject.toml" or table in data:
             data = data.get(table, {})
+            if not isinstance(data, dict):
+                raise CannotRun(f"{path}: {table} must be a table, not {data!r}")
     for name, value in data.items():
         if name not in _NAMES:
             raise CannotRun(
@@ -83,7 +86,7 @@ def _read(path: str) -> Any:
             ) from None
     try:
         return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError, too
         raise CannotRun(f"cannot read {path}: {error}") from None
 
 
@@ -125,6 +128,8 @@ def _signal(value: Any) -> Any:
     name = f"SIG{str(value).upper().replace('SIG', '', 1)}"
     if name not in signal.Signals.__members__:
         raise ValueError(f"there is no signal {value!r} here")
+    if signal.Signals[name] in NEVER_HANDLED:
+        raise ValueError(f"no process can handle {value!r}")
     return name
 
 
