@@ -352,6 +352,44 @@ def test_a_weak_list_forgets_the_dead_and_nobody_else():
     assert len(things.references()) < 400
 
 
+class Fragile:
+    """A weak reference whose referent dies in the middle of the removal."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __call__(self):
+        self.thing = None
+
+
+def test_a_weak_list_keeps_nobody_waiting_for_a_finalizer(threads):
+    """Which may want a lock that is held by a thread that adds to the list."""
+    things, kept, finalized = _weak_list.WeakList(), [], []
+    lock, is_held, is_wanted = threading.Lock(), threading.Event(), threading.Event()
+
+    class Awkward(Thing):
+        def __del__(self):
+            is_wanted.set()
+            is_held.wait(20)
+            with lock:
+                finalized.append(True)
+
+    def add_many():
+        for thing in [Thing() for _ in range(2 * things._FEW)]:
+            kept.append(thing)
+            things.add(thing)
+
+    things._references.append(Fragile(Awkward()))
+    removed = threads.start(add_many)
+    assert is_wanted.wait(20)
+    with lock:
+        is_held.set()
+        threads.start(add_many)()
+    removed()
+    assert finalized
+    assert len(alive(things)) == 4 * things._FEW
+
+
 def test_a_weak_list_takes_what_comes_while_it_removes_the_dead():
     """As a finalizer, or a signal handler, may add to it just then."""
     things = _weak_list.WeakList()
@@ -362,17 +400,8 @@ def test_a_weak_list_takes_what_comes_while_it_removes_the_dead():
             for thing in late:
                 things.add(thing)
 
-    class Fragile:
-        """Its referent dies in the middle of the removal."""
-
-        def __init__(self):
-            self.thing = Awkward()
-
-        def __call__(self):
-            self.thing = None
-
     kept = [Thing() for _ in range(things._FEW - 2)]
-    things._references.append(Fragile())
+    things._references.append(Fragile(Awkward()))
     for thing in kept:
         things.add(thing)
     last = Thing()
