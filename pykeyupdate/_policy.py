@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Literal, NamedTuple, Optional, 
 from . import _arguments
 from ._arguments import Seconds
 from ._errors import RekeyImpossibleError
-from ._finding import call_text
+from ._finding import call_text, name_of
 from ._static_lookup import is_instance
 
 if TYPE_CHECKING:
@@ -389,8 +389,14 @@ def make_rules(policy: Optional[RekeyPolicy], limits: Optional[PeerLimits]) -> R
         ("limits", limits, PeerLimits),
     ):
         if value is not None and not is_instance(value, cls):
-            raise TypeError(f"{name} must be a {cls.__name__} or None, not {value!r}")
-    return Rules(policy, limits, _numbers(policy or _NO_POLICY, limits or _UNLIMITED))
+            raise TypeError(
+                f"{name} must be a {cls.__name__} or None, not {name_of(value)}"
+            )
+    numbers = _numbers(
+        _NO_POLICY if policy is None else policy,
+        _UNLIMITED if limits is None else limits,
+    )
+    return Rules(policy, limits, numbers)
 
 
 def _numbers(policy: RekeyPolicy, limits: PeerLimits) -> dict[str, float]:

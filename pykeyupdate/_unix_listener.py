@@ -18,7 +18,9 @@ import time
 from collections.abc import Iterator
 from typing import Union
 
+from ._finding import name_of
 from ._fork_lock import importing
+from ._static_lookup import is_instance
 
 _BACKLOG = 128
 _LOCK_SECONDS = 5.0
@@ -35,12 +37,15 @@ def check_path(function: str, path: Path) -> str:
             f"{function} needs Unix sockets, and Python has none on this system: call "
             "pykeyupdate.connections(), totals() and rekey_all() in the program itself"
         )
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError(f"{function}: path must be a str or a path, not {path!r}")
-    if not text or "\0" in text:
-        raise ValueError(f"{function}: path must name a file, not {path!r}")
-    return text
+    text = path if is_instance(path, str, bytes) else os.fspath(path)
+    if not is_instance(text, str):
+        raise TypeError(
+            f"{function}: path must be a str or a path, not {name_of(path)}"
+        )
+    plain = str.__str__(text)  # a derived class may print and compare in any way
+    if not plain or "\0" in plain:
+        raise ValueError(f"{function}: path must name a file, not {plain!r}")
+    return plain
 
 
 def listen(path: str) -> "tuple[socket.socket, Identity]":

@@ -158,7 +158,8 @@ def on_signal(
 
 def _number_of(signum: Union[str, int]) -> int:
     names = signal.Signals.__members__
-    number: object = names.get(signum) if isinstance(signum, str) else signum
+    is_name = is_instance(signum, str)
+    number: object = names.get(str.__str__(signum)) if is_name else signum
     is_number = is_instance(number, int) and not is_instance(number, bool)
     if not is_number or number not in signal.valid_signals():
         raise ValueError(

@@ -160,6 +160,26 @@ def test_a_path_is_the_name_of_a_file(path, error):
         pykeyupdate.control.serve(path)
 
 
+class Strange(str):
+    """A text that cannot be printed, compared or looked up."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        raise AssertionError
+
+    __str__ = __eq__ = __hash__ = __format__ = __fspath__ = __repr__
+
+
+def test_a_path_and_a_signal_of_a_derived_class_are_their_texts(path):
+    with pykeyupdate.control.serve(Strange(path)) as serving:
+        assert type(serving.path) is str
+        with pytest.raises(OSError, match="give each process a path of its own"):
+            pykeyupdate.control.serve(Strange(path))
+    with pytest.raises(ValueError, match="there is no signal"):
+        pykeyupdate.control.on_signal(Strange("SIGNONE"))
+
+
 def test_where_there_are_no_unix_sockets_it_says_so(monkeypatch):
     monkeypatch.delattr(socket, "AF_UNIX")
     with pytest.raises(NotImplementedError, match="rekey_all"):
