@@ -21,6 +21,7 @@ VERSIONS = {
     0x0303: "TLSv1.2",
     0x0304: "TLSv1.3",
 }
+_LONGEST = 200  # characters of a label in repr()
 _IPV4, _IPV6 = struct.Struct("!H4s"), struct.Struct("!HII16s")
 
 
@@ -56,7 +57,8 @@ class Described:
     def label(self) -> Optional[str]:
         """The program's own name for the connection, or None (the default).
 
-        It stands in ``repr()``, and so in errors and in the log. Any thread may set it.
+        It stands in ``repr()``, and so in errors and in the log: its first 200
+        characters, on one line. Any thread may set it.
         Raises ``TypeError`` for anything else.
         """
         return self._label
@@ -110,8 +112,14 @@ def _names(conn: Any) -> list[str]:
     peer, label = _peer_text(conn), conn._label
     return [
         *([] if peer is None else [f"peer {peer}"]),
-        *([] if label is None else [repr(label)]),
+        *([] if label is None else [_short(label)]),
     ]
+
+
+def _short(label: str) -> str:
+    """Return a label in one line that is not too long for a log."""
+    whole = len(label) <= _LONGEST
+    return repr(label) if whole else f"{label[:_LONGEST]!r}..."
 
 
 def _peer_text(conn: Any) -> Optional[str]:

@@ -21,6 +21,8 @@ _COLUMNS = (
     "state",
 )
 
+_WIDEST = 60  # characters of a name; --json has it whole
+
 
 def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
     """Return columns as wide as their widest cell."""
@@ -69,8 +71,11 @@ def _state(info: _Answer) -> str:
 
 
 def _safe(text: Optional[str]) -> str:
-    """Return what a program or a peer chose without control characters."""
-    return "-" if not text else "".join(c if c.isprintable() else "?" for c in text)
+    """Return what a program or a peer chose, short and without control characters."""
+    if not text:
+        return "-"
+    shown = text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
+    return "".join(c if c.isprintable() else "?" for c in shown)
 
 
 def totals(answer: _Answer) -> str:

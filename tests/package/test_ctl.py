@@ -55,6 +55,18 @@ def wires(make_contexts):
         wire.close()
 
 
+def test_a_label_may_be_anything(path, wires):
+    """It may come from a user: no escape for the terminal, and no endless lines."""
+    label = "\x1b[31mred\n\u202e" + "x" * 10**6
+    wires["tls13"].end.label = label
+    where = ["--where", "version==TLSv1.3"]
+    text = run(path, "connections", *where)
+    assert "  ?[31mred??xxx" in text
+    assert max(map(len, text.splitlines())) < 300
+    [row] = json.loads(run(path, "connections", *where, "--json"))["connections"]
+    assert row["label"] == label
+
+
 def test_connections_as_a_table_and_as_json(path, wires):
     where = ["--where", "label~mine"]
     text = run(path, "connections", *where, "--sort=-number")

@@ -265,6 +265,15 @@ def test_a_label(make_wire):
     assert repr(wire.end) == before
 
 
+def test_a_long_label_is_cut_in_the_text_alone(make_wire):
+    wire = make_wire(None)
+    for length in (200, 201, 10**6):
+        wire.end.label = "x" * length
+        assert wire.end.label == "x" * length
+        shown = "x" * 200 + "'" + ("..." if length > 200 else "")
+        assert f", '{shown}, " in repr(wire.end)
+
+
 def test_a_label_of_a_derived_class_is_its_text(make_wire):
     class Strange(str):
         __slots__ = ()
