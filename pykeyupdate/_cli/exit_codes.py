@@ -100,8 +100,15 @@ def _run(command: Callable[[], int]) -> int:
             output.flush()  # or Python flushes at exit, where nobody can catch errors
 
 
+def complain(text: str) -> None:
+    """Print a line on standard error, if there is one and it takes any."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
+
+
 def _say(text: str, exit_code: int) -> int:
-    print(text, file=sys.stderr)
+    complain(text)
     return exit_code
 
 

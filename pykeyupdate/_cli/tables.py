@@ -66,7 +66,9 @@ def say(text: str, indent: str = "") -> None:
 
 def fold(text: str, width: int) -> list[str]:
     """Wrap a text, but leave paths and options whole."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, max(width, 1), break_long_words=False, break_on_hyphens=False
+    )
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from pykeyupdate._cli import (
     doctor,
     exit_codes,
     pairs,
+    tables,
 )
 
 
@@ -332,6 +333,34 @@ def test_output_that_cannot_be_written(monkeypatch, arguments, unbuffered):
     with open("/dev/full", "w") as full:
         process = start(*arguments, stdout=full)
     ends(process, 1, "cannot write its output: [Errno 28]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["probe", "127.0.0.1:1"], 3), (["run", "--", "/no"], 2)]
+)
+def test_errors_that_cannot_be_written_change_no_exit_code(arguments, code):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pykeyupdate", *arguments]
+        assert subprocess.run(command, check=False, stderr=full).returncode == code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_errors_do_not_go_to_the_output_instead():
+    program = "import os, sys; os.close(2); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-m", "pykeyupdate", "probe", "127.0.0.1:1"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], check=False, stdout=subprocess.PIPE
+    )
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+@pytest.mark.parametrize("columns", ["1", "3", "9"])
+def test_the_narrowest_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    tables.say("some words", "  ")
+    tables.show(("one", "two"), [("three", "some words")])
+    assert "some\n" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")

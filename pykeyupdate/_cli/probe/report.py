@@ -1,9 +1,9 @@
 """What is printed: a table for people, JSON for programs, one line for monitoring."""
 
 import json
-import sys
 
 from .. import tables
+from ..exit_codes import complain
 from . import verdicts
 from .examine import Report
 
@@ -67,7 +67,7 @@ def show_one(report: Report) -> int:
     """Print everything about one host; an error goes to standard error, in one line."""
     base = report.baseline
     if report.error is not None or base is None:
-        print(f"{report.target}: {report.error}", file=sys.stderr)
+        complain(f"{report.target}: {report.error}")
         return exit_code([report])
     verified = "not verified" if report.settings.insecure else "verified"
     certificate = f"certificate {verified}"
