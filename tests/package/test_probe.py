@@ -4,6 +4,7 @@ tests/peers/test_probe.py has real servers.
 """
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from support import pace
@@ -500,7 +502,11 @@ def test_targets(text, protocol, target):
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":443", "a:", "a:0", "a:65536", "a:b", "a b:1", "a:٣"]
+    "text",
+    [
+        *("", ":443", "a:", "a:0", "a:65536", "a:b", "a b:1", "a:٣", "a:" + "1" * 5000),
+        *("[::1", "[::1]x", "[::1]443", "a\0b", "\x1b[2J", "\udcff"),
+    ],
 )
 def test_what_is_no_target(text):
     with pytest.raises(CannotRun, match="is not HOST:PORT"):
@@ -513,7 +519,12 @@ def test_a_target_is_shown_as_it_is_given():
 
 @pytest.mark.parametrize(
     ("text", "data"),
-    [(r"PING\r\n", b"PING\r\n"), (r"\x00\xff\\n", b"\0\xff\\n"), (r"\q", b"\\q")],
+    [
+        (r"PING\r\n", b"PING\r\n"),
+        (r"\x00\xff\\n", b"\0\xff\\n"),
+        (r"\q", b"\\q"),
+        ("\udcff", b"\xff"),
+    ],
 )
 def test_payloads(text, data):
     assert payloads.raw(text).request == data
@@ -537,6 +548,37 @@ def test_files_that_cannot_be_read_are_reported_for_many_hosts_too(tmp_path, cap
     hosts.write_text("127.0.0.1:1\n127.0.0.1:2\n")
     assert _cli.main(["probe", "--hosts", str(hosts), "--cafile", "no/such"]) == 2
     assert "cannot load the certificates" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"), [(None, "standard input is closed"), (b"\xff", "can't decode")]
+)
+def test_hosts_that_cannot_be_read_from_standard_input(monkeypatch, capsys, data, said):
+    stdin = None if data is None else io.TextIOWrapper(io.BytesIO(data))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert _cli.main(["probe", "--hosts", "-"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_file_of_hosts_of_windows(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a.example\r\n", "utf-8-sig")
+    assert targets.read(str(hosts), None) == [Target("a.example", 443)]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
+def test_a_file_of_hosts_without_end(capsys):
+    assert _cli.main(["probe", "--hosts", "/dev/zero"]) == 2
+    assert "it is longer than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--servername", "--http", "--payload"])
+def test_options_that_are_not_utf_8(listen, server, probe, option):
+    code, _, err = probe(listen(echo_by(server)), option, "\udcff")
+    assert "Traceback" not in err
+    assert code == (3 if option == "--servername" else 0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
@@ -575,9 +617,11 @@ def test_ctrl_c_waits_for_no_server(listen, tmp_path, count):
     ("arguments", "said"),
     [
         ([], "nothing to probe"),
-        (["--hosts", "no/such/file"], "cannot read the file of hosts"),
+        (["--hosts", "no/such/file"], "cannot read 'no/such/file'"),
         (["a", "--cafile", "no/such/file"], "cannot load the certificates"),
         (["a:b"], "is not HOST:PORT"),
+        (["a", "--cafile", ""], "cannot load the certificates"),
+        (["a", "--key", "key.pem"], "--key needs --cert"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments, said, capsys):
@@ -596,7 +640,9 @@ def test_options_that_argparse_refuses(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         _cli.main(["probe", "localhost", *arguments])
     assert caught.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "usage:" in err
+    assert "value:" not in err  # argparse's "invalid _seconds value"
 
 
 # -- the screen ------------------------------------------------------------------------

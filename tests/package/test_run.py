@@ -325,7 +325,8 @@ WRONG = [
     (["--signal", "SIGNAL"], "--signal: there is no signal 'SIGNAL' here"),
     (["--signal", "KILL"], "--signal: no process can handle 'KILL'"),
     (["--control", ""], "--control: must be a path"),
-    (["--config", "no/such/file"], "cannot read no/such/file"),
+    (["--signal", "KILL"], "--signal: no process can handle"),
+    (["--config", "no/such/file"], "cannot read 'no/such/file'"),
 ]
 
 
@@ -359,13 +360,27 @@ def test_wrong_settings_are_refused_before_the_program_starts(
         ("tool = 3", "tool must be a table, not 3"),
         ("[tool]\npykeyupdate = 'x'", "pykeyupdate must be a table, not 'x'"),
         ("[policy]\nage_seconds = '3600'", "age_seconds"),
+        ("[policy]\nage_seconds = 1979-05-27", "age_seconds"),
+        ("tool = 5", "tool must be a table, not 5"),
+        ("[tool]\npykeyupdate = 5", "pykeyupdate must be a table, not 5"),
+        ("[[tool]]", "tool must be a table"),
+        ("policy = " + "[" * 5000, "cannot read"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path, capsys, text, said):
     path = tmp_path / "settings.toml"
     path.write_text(text)
     assert _cli.main(["run", "--config", str(path), "--", "python"]) == 2
-    assert said in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@needs_tomllib
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
+def test_a_file_without_end_is_refused(capsys):
+    assert _cli.main(["run", "--config", "/dev/zero", "--", "python"]) == 2
+    assert "it is longer than" in capsys.readouterr().err
 
 
 def test_wrong_variables_are_refused(monkeypatch, capsys):

@@ -10,7 +10,7 @@ import queue
 from functools import partial
 from typing import Union
 
-from .. import tables
+from .. import inputs, tables
 from ..exit_codes import CannotRun, program, start_thread
 from . import payloads, report, targets
 from .connection import Settings
@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
         timeout=chosen.timeout,
         limits=chosen.limits,
     )
+    if chosen.key is not None and chosen.cert is None:
+        raise CannotRun("--key needs --cert, whose key it is")
     hosts = _targets(chosen)
     reports = _probe(hosts, settings, chosen.jobs)
     if chosen.json:
@@ -72,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("target", metavar="HOST:PORT", nargs="?", help="what to probe (port: 443)")
     add("--hosts", metavar="FILE", help="probe each HOST:PORT of a file (-: stdin)")
-    add("--jobs", type=_count, default=8, metavar="N", help="hosts at a time (8)")
+    add("--jobs", type=inputs.count, default=8, metavar="N", help="hosts at a time (8)")
     add("--starttls", choices=DIALOGS, help="begin with this protocol's STARTTLS")
     add(
         "--http",
@@ -89,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("--key", metavar="FILE", help="its key, if that is in another file")
     add(
         "--timeout",
-        type=_seconds,
+        type=inputs.seconds,
         default=30.0,
         metavar="S",
         help="seconds for a host, all included (30); a connection may take a third",
@@ -108,20 +110,6 @@ def parser() -> argparse.ArgumentParser:
         help="print one line, and exit as a Nagios plugin",
     )
     return made
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 256:  # noqa: PLR2004
-        raise ValueError(text)
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 86400:  # noqa: PLR2004
-        raise ValueError(text)
-    return number
 
 
 def _payload(chosen: argparse.Namespace, target: Target) -> Payload:

@@ -220,6 +220,7 @@ def connected(
                 raise failures.of_dialog(
                     error, settings.starttls, deadline.seconds
                 ) from error
+        _check_name(context, name)
         try:
             plain.settimeout(deadline.left())
             tls = context.wrap_socket(plain, server_hostname=name)
@@ -227,13 +228,19 @@ def connected(
             raise failures.of_handshake(
                 error, witness.alert, deadline.seconds
             ) from error
-        except ValueError as error:  # a name that cannot be one
-            raise ProbeError("name", f"{name!r} is no server name: {error}") from error
         stack.enter_context(tls)
         yield Connection(tls, witness, deadline, round_trip)
         tls.settimeout(0)
         with contextlib.suppress(OSError, ValueError):  # ValueError: is closed
             tls.unwrap()  # sends close_notify, and waits for nothing
+
+
+def _check_name(context: ssl.SSLContext, name: str) -> None:
+    """Refuse a name that cannot be one: wrap_socket() would leave its socket open."""
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+    except ValueError as error:
+        raise ProbeError("name", f"{name!r} is no server name: {error}") from error
 
 
 def _connect(target: Target, deadline: Deadline) -> socket.socket:
@@ -254,9 +261,9 @@ def _context(
     context.options |= _OP_LEGACY_SERVER_CONNECT  # to see, not to trust
     context.post_handshake_auth = True
     try:
-        if settings.cafile:
+        if settings.cafile is not None:
             context.load_verify_locations(settings.cafile)
-        if settings.certificate:
+        if settings.certificate is not None:
             context.load_cert_chain(
                 settings.certificate, settings.key, password=_no_password
             )

@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple, Optional
 
 from ... import __version__
-from .starttls import ldap_extended_request, xmpp_stream
+from .starttls import ldap_extended_request, typed_bytes, xmpp_stream
 
 _WHO_AM_I = b"1.3.6.1.4.1.4203.1.11.3"  # RFC 4532
 _MQTT_CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"  # clean, no name
@@ -31,12 +31,12 @@ def http(host: str, path: str) -> Payload:
         f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\n"
         f"User-Agent: pykeyupdate-probe/{__version__}\r\nAccept: */*\r\n\r\n"
     )
-    return Payload("http", request.encode(), b"\r\n\r\n")
+    return Payload("http", typed_bytes(request), b"\r\n\r\n")
 
 
 def raw(text: str) -> Payload:
     r"""Return the bytes that a text means: ``\r``, ``\n``, ``\t``, ``\\``, ``\x00``."""
-    return Payload("payload", _ESCAPE.sub(_byte, text.encode()))
+    return Payload("payload", _ESCAPE.sub(_byte, typed_bytes(text)))
 
 
 def _byte(escape: "re.Match[bytes]") -> bytes:

@@ -180,10 +180,15 @@ def xmpp(dialog: Dialog, name: str) -> None:
 
 def xmpp_stream(name: str) -> bytes:
     """Return the opening tag of a client's stream."""
-    return (
+    return typed_bytes(
         f"<?xml version='1.0'?><stream:stream to='{name}' version='1.0' "
         "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
-    ).encode()
+    )
+
+
+def typed_bytes(text: str) -> bytes:
+    """Return the bytes that a user typed, which need not be UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 DIALOGS: dict[str, Callable[[Dialog, str], None]] = {

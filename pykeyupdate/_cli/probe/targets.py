@@ -1,9 +1,9 @@
 """Which host and port to probe: from ``HOST:PORT``, and from files with such lines."""
 
-import sys
-from pathlib import Path
+import re
 from typing import NamedTuple, Optional
 
+from .. import inputs
 from ..exit_codes import CannotRun
 
 STARTTLS_PORTS = {
@@ -17,6 +17,7 @@ STARTTLS_PORTS = {
     "xmpp": 5222,
 }
 _HTTPS = 443
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Target(NamedTuple):
@@ -36,19 +37,21 @@ def parse(text: str, starttls: Optional[str]) -> Target:
     ``host``, ``host:port``, ``[2001:db8::1]:port``. Raises ``CannotRun``.
     """
     host, port = _split(text)
-    if not host or any(c.isspace() for c in host):
+    if not host or any(c.isspace() or not c.isprintable() for c in host):
         raise CannotRun(f"{text!r} is not HOST:PORT: it has no host")
     if port is None:
         return Target(host, STARTTLS_PORTS[starttls] if starttls else _HTTPS)
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+    if not (_PORT.fullmatch(port) and 0 < int(port) < 1 << 16):
         raise CannotRun(f"{text!r} is not HOST:PORT: a port is a number, 1 to 65535")
     return Target(host, int(port))
 
 
 def _split(text: str) -> tuple[str, Optional[str]]:
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, rest[1:] if rest.startswith(":") else None
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or rest[:1] not in ("", ":"):
+            raise CannotRun(f"{text!r} is not HOST:PORT, such as [2001:db8::1]:443")
+        return host, rest[1:] if rest else None
     if text.count(":") > 1:  # an IPv6 address alone
         return text, None
     host, colon, port = text.partition(":")
@@ -60,9 +63,6 @@ def read(path: str, starttls: Optional[str]) -> list[Target]:
 
     What follows ``#`` is a comment.
     """
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotRun(f"cannot read the file of hosts {path!r}: {error}") from None
+    text = inputs.read_text(path)
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [parse(line, starttls) for line in lines if line]

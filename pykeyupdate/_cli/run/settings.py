@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from ... import _running
 from ..._signal_handlers import NEVER_HANDLED
+from .. import inputs
 from ..exit_codes import CannotRun
 
 _NAMES = ("policy", "limits", "log", "control", "signal")
@@ -84,10 +85,11 @@ def _read(path: str) -> Any:
                 "a TOML file needs Python 3.11 or the package tomli; without, use "
                 "options or PYKEYUPDATE_POLICY and PYKEYUPDATE_LIMITS"
             ) from None
+    text = inputs.read_text(path)
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError, too
-        raise CannotRun(f"cannot read {path}: {error}") from None
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        raise CannotRun(f"cannot read {path!r}: {error}") from None
 
 
 def _checked(source: Source) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Optional
 
 from ... import OP_ALLOW_CLIENT_RENEGOTIATION, manage
-from .. import local_connections
+from .. import inputs, local_connections
 from ..exit_codes import CannotRun, program, start_thread
 from .actions import ACTIONS
 from .client import Client
@@ -37,6 +37,8 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 def main(argv: list[str]) -> int:
     """Serve until somebody presses q or Ctrl-C."""
     chosen = parser().parse_args(argv)
+    if chosen.key is not None and chosen.cert is None:
+        raise CannotRun("--key needs --cert, whose key it is")
     with contextlib.ExitStack() as stack:
         pem, key, trusted = stack.enter_context(_certificate(chosen))
         server = _Server(chosen, pem, key, trusted)
@@ -73,17 +75,10 @@ def parser() -> argparse.ArgumentParser:
     add("--key", metavar="FILE", help="its key, if that is in another file")
     add("--cafile", metavar="FILE", help="whose client certificates are accepted")
     add("--tls", choices=_VERSIONS, help="this version alone (both)")
-    add("--every", type=_seconds, metavar="S", help="do --action every S seconds")
+    add("--every", type=inputs.seconds, metavar="S", help="do --action every S seconds")
     paths = {action.path: key for key, action in ACTIONS.items()}
     add("--action", choices=paths, default="rekey", help="what --every does (rekey)")
     return made
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 86400:  # noqa: PLR2004
-        raise ValueError(text)
-    return number
 
 
 @contextlib.contextmanager
