@@ -227,9 +227,13 @@ def _refuse(text: str) -> NoReturn:
     raise RefusedError(text)
 
 
+def _refuse_constant(text: str) -> NoReturn:
+    _refuse(f"{text} is no number of JSON's")
+
+
 def _parse(request: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(request.decode(), parse_constant=_refuse)
+        values = json.loads(request.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RefusedError(
             f"a request is a JSON object in one line ({error})"

@@ -16,13 +16,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import ctl_tables
-from .exit_codes import CannotRun
+from . import ctl_tables, inputs
+from .exit_codes import CannotRun, program
 
 _Answer = dict[str, Any]
 
 _PATIENCE = 30.0  # seconds for an answer; `rekey` and `follow` may take any time
 _BUSY = 5.0  # seconds to try again while the process has no room for a client
+_LONGEST = 1 << 26  # bytes of an answer; a page has a few hundred thousand
 _PAGE = 1000  # connections in one answer: the most that it gives
 _CONDITION = re.compile(r"\s*([\w.]+)\s*(==|!=|<=|>=|<|>|~)\s*(.*?)\s*")
 _CLEAR = "\x1b[H\x1b[2J"
@@ -32,13 +33,19 @@ def main(argv: list[str]) -> int:
     """Run one command at a control socket; return 0 if it was answered."""
     chosen = parser().parse_args(argv)
     with contextlib.closing(_Control(chosen.path)) as control:
-        chosen.function(control, chosen)
+        try:
+            chosen.function(control, chosen)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise CannotRun(
+                f"{chosen.path}: cannot read the answer ({error!r}); is the process's "
+                "pykeyupdate of another version?"
+            ) from error
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pykeyupdate ctl",
+        prog=f"{program()} ctl",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -96,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     top = add("top", _top, "show the connections with the oldest keys, again and again")
     arrange(top, "-sent.age_seconds", 20)
     top.add_argument(
-        "--seconds", type=float, default=2.0, help="between two pictures (2)"
+        "--seconds", type=inputs.seconds, default=2.0, help="between two pictures (2)"
     )
     return parser
 
@@ -110,7 +117,7 @@ def _condition(text: str) -> list[Any]:
     field, operator, value = found.groups()
     try:
         return [field, operator, json.loads(value)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return [field, operator, value]
 
 
@@ -231,19 +238,34 @@ class _Control:
         """Send a request and return its answer."""
         with self._explained():
             self._socket.sendall(json.dumps(request).encode() + b"\n")
-        return next(self.answers())
+        answer = next(self.answers())
+        if answer.get("ok") is not True:
+            raise self._is_foreign()
+        return answer
 
     def answers(self) -> Iterator[_Answer]:
         """Yield lines; raise ``CannotRun`` for a refusal, and at the end."""
         while True:
             with self._explained():
-                line = self._file.readline()
+                line = self._file.readline(_LONGEST)
             if not line:
                 raise CannotRun(f"{self._path}: the process closed the connection")
-            answer = json.loads(line)
+            answer = self._parsed(line)
             if answer.get("ok") is False:
-                raise CannotRun(f"{self._path}: {answer['error']}")
+                raise CannotRun(f"{self._path}: {answer.get('error')}")
             yield answer
+
+    def _parsed(self, line: bytes) -> _Answer:
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._is_foreign()
+        return answer
+
+    def _is_foreign(self) -> CannotRun:
+        return CannotRun(f"{self._path}: what answers there is no control socket")
 
     def close(self) -> None:
         self._file.close()

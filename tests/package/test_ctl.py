@@ -15,6 +15,7 @@ from support.wire import Wire, at_once
 import pykeyupdate
 from pykeyupdate import RekeyPolicy
 from pykeyupdate._cli import ctl, ctl_tables
+from pykeyupdate._cli.exit_codes import CannotRun
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets"
@@ -166,6 +167,10 @@ def test_top_shows_pictures_until_it_is_interrupted(path, wires):
         (["connections", "--where", "x"], "is no condition"),
         (["connections", "--where", "x==1"], "unknown field 'x'"),
         (["rekey", "--per-second", "0"], "above 0"),
+        (["rekey", "--per-second", "nan"], "NaN is no number of JSON's"),
+        (["connections", "--where", "x==" + "[" * 5000], "unknown field 'x'"),
+        (["top", "--seconds", "-1"], "'-1' is no number above 0"),
+        (["top", "--seconds", "nan"], "'nan' is no number above 0"),
         (["follow", "--event", "X"], "events must be"),
         (["nothing"], "invalid choice"),
     ],
@@ -198,6 +203,57 @@ def test_a_process_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
         thread.join(20)
         accepted[0].close()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("command", ["connections", "totals", "policy", "follow"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"220 a mail server\r\n", "no control socket"),
+        (b"\xff\n", "no control socket"),
+        (b"[]\n", "no control socket"),
+        (b"[" * 5000 + b"\n", "no control socket"),
+        (b"{}\n", "no control socket"),
+        (b'{"ok": false}\n', "None"),
+        (b'{"ok": true}\n{"ok": true}\n', "of another version"),
+    ],
+)
+def test_a_socket_of_something_else(tmp_path, command, answer, said):
+    path = str(tmp_path / "other")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+
+        def serve():
+            with other.accept()[0] as accepted:
+                accepted.sendall(answer)
+                accepted.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        text = run(path, command, code=2)
+        thread.join(20)
+    assert said in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_socket_that_never_ends_its_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(ctl, "_LONGEST", 1000)
+    path = str(tmp_path / "other")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+
+        def serve():
+            with other.accept()[0] as accepted:
+                accepted.sendall(b"x" * 2000)
+                accepted.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(CannotRun, match="no control socket"):
+            ctl.main([path, "totals"])
+        thread.join(20)
 
 
 def test_what_others_chose_cannot_control_the_terminal():
