@@ -1,5 +1,6 @@
 """``pykeyupdate serve`` with real clients."""
 
+import contextlib
 import http.client
 import os
 import re
@@ -8,9 +9,12 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 
 import pytest
 from support import pace
+
+from pykeyupdate._cli import serve as serve_command
 
 NODE = """
 const https = require("https"), fs = require("fs");
@@ -231,3 +235,69 @@ def test_output_that_nobody_reads_any_more(serve, pem, program, free_port):
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         raise
+
+
+def test_more_clients_than_it_has_room_for(program, pem, free_port):
+    """They wait, and those that come later are served."""
+    limited = "ulimit -n 30; exec " + " ".join(
+        [
+            sys.executable,
+            "-u",
+            "-m",
+            "pykeyupdate",
+            "serve",
+            free_port,
+            "--cert",
+            pem[1],
+        ]
+    )
+    server = program("sh", "-c", limited)
+    server.wait_for("keys:")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(40):
+            one = socket.create_connection(("localhost", int(free_port)))
+            crowd.enter_context(one)
+        server.wait_for("[Errno 24]")
+    assert ask(free_port, pem, ["/rekey"]) == ["sent new keys\n"]
+    assert "Traceback" not in server.output
+
+
+def test_a_certificate_that_has_gone(program, pem, free_port, tmp_path):
+    own = tmp_path / "own.pem"
+    shutil.copy(pem[1], own)
+    command = [sys.executable, "-u", "-m", "pykeyupdate", "serve", free_port]
+    server = program(*command, "--cert", str(own))
+    server.wait_for("keys:")
+    own.unlink()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(free_port, pem, ["/"])
+    server.wait_for("[1] 127.0.0.1: not served: cannot load the certificates")
+    shutil.copy(pem[1], own)
+    assert ask(free_port, pem, ["/rekey"]) == ["sent new keys\n"]
+
+
+def test_a_key_that_is_no_utf_8(serve, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    server, _ = serve()
+    server._process.stdin.write(b"\xffk")
+    server.wait_for("no client is connected")
+    server.type("q")
+    assert server._process.wait(20) == 0
+
+
+def test_a_host_that_is_no_utf_8(program, pem):
+    command = [sys.executable, "-m", "pykeyupdate", "serve", "0", "--cert", pem[1]]
+    said = program(*command, "--host", "\udcff").wait_for("\n")
+    assert said.startswith("cannot listen on ")
+
+
+def test_the_end_while_it_accepts(pem):
+    """Its thread sees the listener closed, and that is no error."""
+    chosen = serve_command.parser().parse_args(["--cert", pem[1]])
+    server = serve_command._Server(chosen, pem[1], None, pem[0])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.accept, args=(listener,))
+        thread.start()
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(20)
+    assert not thread.is_alive()

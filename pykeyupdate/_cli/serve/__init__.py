@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ... import OP_ALLOW_CLIENT_RENEGOTIATION, manage
 from .. import inputs, local_connections
@@ -31,6 +31,7 @@ examples, in another terminal:
   curl --cacert ca.pem https://localhost:8443/rekey
   openssl s_client -CAfile ca.pem -connect localhost:8443
 """
+_PAUSE = 0.5  # seconds before another client is accepted, if one could not be
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -104,7 +105,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # TypeError: no UTF-8
         raise CannotRun(f"cannot listen on {host} port {port}: {error}") from None
 
 
@@ -140,12 +141,28 @@ class _Server:
         return context
 
     def accept(self, listener: socket.socket) -> None:
-        """Serve each client in a thread of its own."""
-        while True:
+        """Serve each client in a thread of its own, until the listener is closed."""
+        while listener.fileno() >= 0:
+            self._accept_one(listener)
+
+    def _accept_one(self, listener: socket.socket) -> None:
+        try:
             plain, address = listener.accept()
-            self._count += 1
+        except OSError as error:  # too many clients, or one that has gone already
+            if listener.fileno() >= 0:
+                print(f"cannot accept a client: {error}", flush=True)
+                time.sleep(_PAUSE)
+            return
+        self._welcome(plain, address)
+
+    def _welcome(self, plain: socket.socket, address: Any) -> None:
+        self._count += 1
+        try:
             client = Client(self._count, plain, address, self._context())
             start_thread(self._serve, client)
+        except (CannotRun, RuntimeError) as error:  # its files have gone; no thread
+            plain.close()
+            print(f"[{self._count}] {address[0]}: not served: {error}", flush=True)
 
     def _serve(self, client: Client) -> None:
         with self._lock:

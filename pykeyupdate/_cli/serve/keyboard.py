@@ -9,6 +9,8 @@ def pressed_keys() -> Iterator[str]:
     """Yield each key; on a terminal without waiting for Enter, where that can be."""
     if sys.stdin is None:
         return
+    with contextlib.suppress(AttributeError):  # a key may be no UTF-8
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     with _without_enter():
         while key := sys.stdin.read(1):
             yield key
