@@ -176,6 +176,39 @@ def test_a_server_that_goes_on_without_an_answer(listen, server, probe):
     assert "Not request_peer=True" in out
 
 
+def test_a_server_that_changes_its_keys_by_itself(listen, server, probe):
+    """Its own update is no answer to a request that comes later."""
+
+    def changes(plain):
+        with server.wrap_socket(plain, server_side=True) as tls:
+            if tls.version() == "TLSv1.3":
+                pykeyupdate.rekey(tls)
+            while data := tls.recv(65536):
+                tls.sendall(data)
+
+    code, out, _ = probe(listen(changes), "--payload", r"hello\n")
+    assert code == 0
+    assert "answered with its next data" in out
+    assert "-0." not in out
+
+
+def test_a_server_that_renegotiates_without_end(listen, server, probe):
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def renegotiates(plain):
+        with server.wrap_socket(plain, server_side=True) as tls:
+            while True:
+                with contextlib.suppress(pykeyupdate.AlreadyPendingError):
+                    pykeyupdate.renegotiate(tls)
+                tls.do_handshake()
+                tls.sendall(b"x")
+                tls.recv(1000)
+
+    code, out, err = probe(listen(renegotiates))
+    assert (code, err) == (3, "")
+    assert "verdict  not probed: the server is renegotiating by itself" in out
+
+
 @pytest.mark.parametrize("allow", [True, False])
 def test_a_server_of_tls_1_2(listen, server, probe, allow):
     server.maximum_version = ssl.TLSVersion.TLSv1_2

@@ -119,7 +119,8 @@ def _of_renegotiations(found: dict[str, Check]) -> Verdict:
         return Verdict(LIMITED, "safe with RekeyPolicy(renegotiate=True)", advice)
     insecure = found["rfc5746"].result == NO
     if full is None or (full.result == NOT_TRIED and not insecure):
-        return Verdict(UNKNOWN, "not probed: out of time", [])
+        why = full.text if full else "out of time"
+        return Verdict(UNKNOWN, f"not probed: {why}", [])
     why = "refused"
     advice = [
         'A policy cannot change keys here: choose on_impossible ("ignore", "close"), '
