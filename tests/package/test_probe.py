@@ -352,6 +352,13 @@ def test_errors_that_are_newer_than_the_ssl_module(text, said):
     assert str(failures.of_handshake(error, None, TIMEOUT)) == said
 
 
+def test_errors_of_the_system_that_are_newer_than_the_ssl_module():
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, "[SYS] unknown error (_ssl.c:1000)")
+    said = "the server closed during the TLS handshake"
+    assert str(failures.of_handshake(error, None, TIMEOUT)) == said
+    assert failures.ending(error, None) == ("connection broken", None)
+
+
 def test_a_server_that_ends_after_the_handshake(listen, server, probe):
     def ends(plain):
         server.wrap_socket(plain, server_side=True).close()

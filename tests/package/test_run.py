@@ -325,7 +325,6 @@ WRONG = [
     (["--signal", "SIGNAL"], "--signal: there is no signal 'SIGNAL' here"),
     (["--signal", "KILL"], "--signal: no process can handle 'KILL'"),
     (["--control", ""], "--control: must be a path"),
-    (["--signal", "KILL"], "--signal: no process can handle"),
     (["--config", "no/such/file"], "cannot read 'no/such/file'"),
 ]
 
@@ -370,7 +369,7 @@ def test_wrong_settings_are_refused_before_the_program_starts(
 def test_wrong_files_are_refused(tmp_path, capsys, text, said):
     path = tmp_path / "settings.toml"
     path.write_text(text)
-    assert _cli.main(["run", "--config", str(path), "--", "python"]) == 2
+    assert _cli.main(["run", "--config", str(path), "--", sys.executable]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
@@ -379,13 +378,13 @@ def test_wrong_files_are_refused(tmp_path, capsys, text, said):
 @needs_tomllib
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
 def test_a_file_without_end_is_refused(capsys):
-    assert _cli.main(["run", "--config", "/dev/zero", "--", "python"]) == 2
+    assert _cli.main(["run", "--config", "/dev/zero", "--", sys.executable]) == 2
     assert "it is longer than" in capsys.readouterr().err
 
 
 def test_wrong_variables_are_refused(monkeypatch, capsys):
     monkeypatch.setenv("PYKEYUPDATE_POLICY", "agee=1")
-    assert _cli.main(["run", "--", "python"]) == 2
+    assert _cli.main(["run", "--", sys.executable]) == 2
     assert "PYKEYUPDATE_POLICY: RekeyPolicy has no 'agee'" in capsys.readouterr().err
 
 

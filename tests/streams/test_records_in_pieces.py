@@ -132,8 +132,13 @@ def outcome(feed, cut, end):
         try:
             results.append(feed.reader.recv(RECORD))
         except OSError as error:
-            results.append(type(error))
+            results.append(results[-1] if is_made_up(error) else type(error))
     return results
+
+
+def is_made_up(error):
+    """OpenSSL 4.0 tells of an end once; ``ssl`` has no words for it the next time."""
+    return "A failure in the SSL library occurred" in str(error)
 
 
 @pytest.mark.parametrize("end", ["close_notify", "end"])

@@ -74,6 +74,8 @@ def ending(error: Optional[OSError], alert: Optional[str]) -> Ending:
         return Ending("connection reset", None)
     if error is None or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return Ending("connection closed", None)
+    if _is_systems(error):
+        return Ending("connection broken", None)
     return Ending(reason(error), None)
 
 
@@ -95,6 +97,11 @@ def _openssl_name(error: BaseException) -> Optional[str]:
         return str(error.reason)
     text = _UNKNOWN_TO_SSL.search(str(error))
     return text and text[1].upper().replace(" ", "_")
+
+
+def _is_systems(error: OSError) -> bool:
+    """Return whether it is an error of the system that ssl could not make one of."""
+    return isinstance(error, ssl.SSLError) and str(error).startswith("[SYS]")
 
 
 def of_connecting(error: OSError, seconds: float) -> ProbeError:
@@ -145,7 +152,7 @@ def _kind_and_text(error: OSError, alert: Optional[str]) -> tuple[str, str]:
         return "not TLS", "the server does not speak TLS on this port"
     if name in _REFUSED_CONTEXTS:
         return "handshake", "no TLS version in common (1.2 or 1.3 is needed)"
-    if isinstance(error, _CLOSED):
+    if isinstance(error, _CLOSED) or _is_systems(error):
         return "closed", "the server closed during the TLS handshake"
     return "handshake", f"the TLS handshake failed: {reason(error)}"
 
