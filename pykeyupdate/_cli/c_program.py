@@ -1,5 +1,6 @@
 """The C program that the benchmarks compare with: ``tests/bench/cycle.c``."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,11 @@ class Program:
 
     def __init__(self, certificate: Any, folder: Path) -> None:
         """Compile it into a folder; raise CannotRun if that is not possible."""
+        if libssl["found_by"].startswith("the symbol table"):
+            raise CannotRun(
+                "The C program it is compared with loads libssl, which is hidden in "
+                f"{libssl['path']} here"
+            )
         program = _compiled(folder)
         pem = folder / "server.pem"
         certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -34,9 +40,13 @@ class Program:
 
     def run(self, cycles: int) -> Measured:
         """Run so many cycles; raise CannotRun with its words if the program fails."""
+        # libssl's own libcrypto lies beside it: Python may know the folder alone
+        beside, name = os.path.dirname(libssl["path"]), "LD_LIBRARY_PATH"
+        paths = os.pathsep.join(filter(None, [beside, os.environ.get(name)]))
         try:
             done = subprocess.run(
                 [*self._command, str(cycles)],
+                env={**os.environ, name: paths},
                 capture_output=True,
                 text=True,
                 check=True,

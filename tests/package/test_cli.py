@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import pace
+from support import openssl_library, pace
 
 import pykeyupdate
 from pykeyupdate import _cli
@@ -506,6 +506,8 @@ def test_bench_policy_compares_side_by_side(capsys, monkeypatch):
 def test_bench_rekey_changes_the_keys_once_a_cycle(capsys, monkeypatch):
     """And the cycle that it compares with leaves them."""
     pace.skip_if_kept()
+    if openssl_library.IS_HIDDEN:
+        pytest.skip("a C program cannot load this OpenSSL")
     sent, made = [], []
 
     def contexts(*arguments):
@@ -538,6 +540,13 @@ def test_bench_rekey_changes_the_keys_once_a_cycle(capsys, monkeypatch):
         [what.label, ["write"] * 2, []] for what in bench_rekey.MEASUREMENTS
     ]
     assert capsys.readouterr().out.count("target: at most") == len(made)
+
+
+def test_bench_rekey_needs_a_libssl_to_load(capsys, monkeypatch):
+    hidden = {"found_by": "the symbol table of the file", "path": "/opt/python"}
+    monkeypatch.setattr(c_program, "libssl", hidden)
+    assert _cli.main(["bench", "rekey"]) == 2
+    assert "hidden in /opt/python here" in capsys.readouterr().err
 
 
 def test_bench_import_compares_in_fresh_processes(capsys, monkeypatch):
