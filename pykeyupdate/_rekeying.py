@@ -274,7 +274,7 @@ def request_step_by_step(
     conn: Any, tls: Any, function: str, advance: Callable[[], object], under_way: bool
 ) -> None:
     """Request the client's certificate on a socket that is not managed."""
-    if _keyupdate.to_send(conn, function) == ToSend.ANSWER:
+    if tls.server_side and _keyupdate.to_send(conn, function) == ToSend.ANSWER:
         _send_answer(conn, tls)  # otherwise it would go out instead of the request
     _keyupdate.request_certificate(conn, function, under_way)
     if _keyupdate.to_send(conn, function) == ToSend.NOTHING:

@@ -153,9 +153,9 @@ check_authentication(const struct ku_tls *tls)
     if (refusal == KU_OK && !ku_is_tls13(tls)) {
         return ku_check_renegotiation(tls);
     }
-    if (refusal == KU_OK
-        && (tls->libssl->SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN)) {
-        refusal = KU_CLOSE_SENT;
+    int shutdown = tls->libssl->SSL_get_shutdown(tls->ssl);
+    if (refusal == KU_OK && shutdown != 0) {
+        refusal = shutdown & SSL_SENT_SHUTDOWN ? KU_CLOSE_SENT : KU_CLOSE_RECEIVED;
     }
     if (refusal == KU_OK && !tls->libssl->SSL_is_init_finished(tls->ssl)) {
         refusal = KU_IN_MESSAGE;

@@ -21,7 +21,7 @@
       "close_notify has been sent and nothing may follow it; finish unwrap() "         \
       "and open a new connection")                                                     \
     X(KU_CLOSE_RECEIVED, NEVER, CloseNotifyError,                                      \
-      "the peer has sent close_notify and will not renegotiate; finish "               \
+      "the peer has sent close_notify and will not answer; finish "                    \
       "unwrap() and open a new connection")                                            \
     X(KU_NEEDS_TLS13, NEVER, WrongProtocolVersionError,                                \
       "key update exists in TLS 1.3 only and this connection is %s; "                  \

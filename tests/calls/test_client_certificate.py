@@ -161,6 +161,28 @@ def test_only_a_server_asks(connect, version):
     assert link.talks()
 
 
+def test_a_client_that_owes_an_answer_sends_nothing(connect, over):
+    link = connect("tls13", over=over)
+    pykeyupdate.rekey(link.server, request_peer=True)
+    link.settle()
+    with pytest.raises(pykeyupdate.WrongRoleError):
+        pykeyupdate.request_client_certificate(link.client)
+    assert link.said("client") == []
+    assert pykeyupdate.get_key_update_type(link.client) == 0
+    assert link.talks()
+
+
+def test_a_client_that_has_said_its_end_is_not_asked(connect, version, over):
+    link = connect(version, over=over)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        link.client.unwrap()
+    with contextlib.suppress(ssl.SSLZeroReturnError):
+        link.server.read(1)
+    with pytest.raises(pykeyupdate.CloseNotifyError, match="will not answer"):
+        pykeyupdate.request_client_certificate(link.server)
+    assert link.said("server") == []
+
+
 def test_before_the_handshake_it_is_refused(make_link, version):
     link = make_link(version, connected=False)
     with pytest.raises(pykeyupdate.HandshakeNotDoneError):
