@@ -55,9 +55,9 @@ class RekeyPolicy:
         How many records, or bytes of data, may be sent under one key (``None``).
     received_records, received_bytes
         How many may be received under one key before the peer is asked (``None``).
-        Choose more than the peer's own limit (``anssi()`` takes a sixth more). On a
-        connection that only receives, a BoringSSL, AWS-LC or rustls peer ends the
-        connection after 32 such requests, because no data comes in between.
+        Choose more than the peer's own limit (``anssi()`` takes a sixth more). A
+        BoringSSL, AWS-LC or rustls peer ends the connection over the 33rd such request
+        in a row, and Go over the 17th, if this side sends no data in between.
     age_seconds
         How old a key may be when data is sent or received under it (``None``). The peer
         is asked after a sixth more, when it sends data under such a key.
@@ -65,7 +65,8 @@ class RekeyPolicy:
         Change a key at ``age_seconds`` although nobody reads or writes, too (``False``,
         because it needs a thread of ours, and some peers take a message on an idle
         connection for its end: an HTTP client drops such a connection from its pool and
-        opens another). TLS 1.3 only: a renegotiation needs an owner that reads.
+        opens another; Go takes 16 in a row, BoringSSL and rustls 32). TLS 1.3 only: a
+        renegotiation needs an owner that reads.
         For sockets there is one daemon thread for the process. It starts with the
         first such connection, sleeps until the next key is due, never waits for a peer,
         and ends with the last. For event loops: ``aio.keep_fresh()``. Only our key
@@ -84,8 +85,8 @@ class RekeyPolicy:
         After so long without data, the next write begins with a new key (``None``).
     min_interval_seconds
         The shortest time between two updates of ours (1.0, because peers are fragile:
-        GnuTLS ends a connection on more than 8 in a second, BoringSSL and rustls on
-        more than 32 in a row). Until then, data is sent under the present key.
+        GnuTLS ends a connection on more than 8 in a second). Until then, data is sent
+        under the present key.
     request_peer
         Ask for the peer's new key with each update (``False``: in RFC 9846 each side
         keeps its own limits). After a request, no update is sent until the peer has
@@ -220,7 +221,7 @@ class RekeyPolicy:
 
         It does not give all that ANSSI wants: new keys from a new key exchange. A
         KeyUpdate derives them from the old ones, so whoever has an old secret has the
-        later ones, too. Only new connections give forward secrecy.
+        later ones, too. Only a new handshake ends that.
         """
         return cls._hourly(100 * 10**9, others)
 
@@ -303,10 +304,10 @@ class PeerLimits:
         lets it. ``None``: any time.
     session_tickets, session_ticket_window_seconds
         How many NewSessionTicket messages (TLS 1.3) a server may send in the window
-        (5000 in 60 s: an OpenSSL server sends 2, or up to 255 if so configured, after
-        the handshake and after each request for a certificate, and a client can ask for
-        255 at once, RFC 9149). It is a bucket, as for ``key_updates``, so a connection
-        may last for years.
+        (5000 in 60 s: an OpenSSL server sends 2, or its ``num_tickets``, after the
+        handshake and after each certificate that it asked for, and RFC 9149 lets a
+        client ask for 255). It is a bucket, as for ``key_updates``, so a connection may
+        last for years.
     renegotiation
         ``"freely"`` (default) keeps to the context's options and the limit above;
         ``"once"`` forbids renegotiation after the peer's first; ``"never"`` forbids it
