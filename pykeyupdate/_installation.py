@@ -130,7 +130,7 @@ def uninstall() -> None:
     ``install()`` was called, whatever is in their place now. A method or class that
     somebody put in place of ours stays, and a ``PatchWarning`` names it. Contexts for
     which ``manage()`` was called stay managed, and so do open connections. Calling it
-    again changes nothing. Thread-safe.
+    again changes nothing. On the wire: nothing. Thread-safe.
     """
     global _for_good  # noqa: PLW0603
     with _lock:
@@ -145,6 +145,7 @@ def is_installed() -> bool:
 
     So it returns ``False`` after gevent has replaced a class, until the next
     ``install()``. To find out whether a connection is managed, call ``stats()`` on it.
+    Thread-safe.
     """
     with _lock:
         return all(

@@ -12,11 +12,11 @@ def request_rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     """Have a managed connection get new keys with its next read or write.
 
     This is for threads other than the connection's owner. It sets a mark, and the
-    owner's next call does what ``RekeyPolicy`` does when a limit is reached, with or
-    without a policy. If that is not possible yet (``min_interval_seconds``, a write
-    half done), the request stays pending. ``request_peer`` also asks for the peer's new
-    keys (default ``False``, as for ``rekey()``). TLS 1.2 and below: only if the policy
-    says ``renegotiate=True``.
+    owner's next call changes keys as a policy would, with or without one. If that is
+    not possible yet (``min_interval_seconds``, a write half done), the request stays
+    pending. ``request_peer`` also asks for the peer's new keys (default ``False``, as
+    for ``rekey()``). A connection that cannot have new keys (below TLS 1.3, unless the
+    policy says ``renegotiate=True``) goes on as it is, and nothing is counted.
 
     Nothing happens while the owner neither reads nor writes. (On an ``SSLSocket`` any
     thread may call ``rekey()`` instead.)

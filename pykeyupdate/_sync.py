@@ -50,9 +50,11 @@ def rekey(conn: Any, /, *, request_peer: bool = False) -> None:
     Raises, before anything is sent and with the connection as it was: what
     ``key_update()`` and ``renegotiate()`` raise, except
     ``WrongProtocolVersionError``; on a server below TLS 1.3 also ``ReadPendingError``
-    while received data is unread; ``TypeError`` for a ``request_peer`` that is not a
-    ``bool``. A renegotiation that the *peer* refuses ends the connection: an OpenSSL 3
-    server refuses its clients' renegotiations by default.
+    while received data is unread; ``SharedConnectionError`` for a renegotiation if the
+    library's own thread is always reading; ``TypeError`` for a ``request_peer`` that is
+    not a ``bool``. An end of the connection that it meets raises ``ssl.SSLError`` or
+    ``OSError``, as in any send. A renegotiation that the *peer* refuses ends the
+    connection: an OpenSSL 3 server refuses its clients' renegotiations by default.
 
     Do not call it on a connection that the peer is about to close (a response with
     ``Connection: close``). If the peer has closed already, TCP answers the message with
@@ -88,8 +90,8 @@ def flush(conn: Any, /) -> None:
 
     OpenSSL answers a key update that the peer requested with this side's next write. A
     program that only receives never writes, so it should call this from time to time.
-    (Calling it after every ``recv()`` gains nothing: one answer covers all requests
-    that came before it.)
+    (Calling it after every ``recv()`` gains nothing: RFC 9846 wants the answer before
+    our next data, and sets no time for it.)
 
     On the wire: a KeyUpdate message if one is scheduled, half sent or owed; a scheduled
     renegotiation's first message; otherwise nothing.
@@ -128,8 +130,9 @@ def wait_for_renegotiation(conn: Any, /, timeout: Optional[Seconds] = None) -> N
     ever. After a ``TimeoutError`` (``socket.timeout`` before Python 3.10) the
     renegotiation is still pending; call again to continue.
 
-    Raises ``ssl.SSLError`` if the renegotiation fails, ``ssl.SSLZeroReturnError`` or
-    ``ssl.SSLEOFError`` if the peer closes; ``ConnectionClosedError``,
+    On the wire: this side's part of the handshake. Raises ``ssl.SSLError`` if the
+    renegotiation fails, ``ssl.SSLZeroReturnError`` or ``ssl.SSLEOFError`` if the peer
+    closes; ``SharedConnectionError``, ``ConnectionClosedError``,
     ``NotATLSConnectionError`` (a ``TypeError``); ``TypeError`` for a timeout that is
     not a number, ``ValueError`` for one out of range. conn and threads: as for
     ``rekey()``.
@@ -160,17 +163,18 @@ def request_client_certificate(
     untrusted certificate ends the connection with ``ssl.SSLCertVerificationError``.
     From then on the client is asked in every renegotiation of this connection.
 
-    On the wire: a CertificateRequest or HelloRequest, then the client's answer. The
-    client answers when it next reads. This call waits for the answer as
-    ``wait_for_renegotiation()`` does, with the same timeout, ``ReadPendingError`` and
-    way to call again. An answer that arrives inside your own ``recv()`` meanwhile is
-    not lost: the next call returns it.
+    On the wire: the answer to a key update, if this side owes one; a CertificateRequest
+    or HelloRequest; then the client's answer. The client answers when it next reads.
+    This call waits for the answer as ``wait_for_renegotiation()`` does, with the same
+    timeout, errors (``ReadPendingError``) and way to call again. An answer that arrives
+    inside your own ``recv()`` meanwhile is not lost: the next call returns it.
 
     Raises before anything is sent: ``WrongRoleError`` on a client;
-    ``NoPostHandshakeAuthError``; ``ReadPendingError`` while received data is unread;
-    ``SharedConnectionError`` if the library's own thread is always reading; what
-    ``renegotiate()`` raises; and for a wrong timeout what ``wait_for_renegotiation()``
-    raises. Threads: as for ``rekey()``.
+    ``NoPostHandshakeAuthError``; ``ReadPendingError`` while received data is unread
+    (not on a managed ``SSLSocket``); ``CloseNotifyError`` after either side's
+    close_notify; ``SharedConnectionError`` if the library's own thread is always
+    reading; what ``renegotiate()`` raises; and for a wrong timeout what
+    ``wait_for_renegotiation()`` raises. Threads: as for ``rekey()``.
 
     Source: SSL_verify_client_post_handshake(3), RFC 9846 section 4.7.2.
     """

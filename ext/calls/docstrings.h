@@ -12,9 +12,10 @@
     "conn is an ssl.SSLSocket or ssl.SSLObject (or the _ssl._SSLSocket inside it).\n"
 
 #define THREADS_DOC                                                           \
-    "Threads: call it from the thread that does this connection's I/O, or under\n" \
-    "the lock that guards that I/O. OpenSSL allows one thread at a time in a\n" \
-    "connection, and a thread that waits in recv() is in the connection.\n"
+    "Threads: any for a managed SSLSocket. For others, the thread that does this\n"  \
+    "connection's I/O, or one that holds the lock that guards that I/O: OpenSSL\n"   \
+    "allows one thread at a time in a connection, and a thread that waits in\n"      \
+    "recv() is in the connection.\n"
 
 #define REFUSED_DOC                                                           \
     "A refusal changes nothing: the connection stays as it was. NotNowError means\n" \
@@ -29,8 +30,9 @@ PyDoc_STRVAR(key_update_doc,
 "\n"
 "Why: to limit how much data, or for how long, one key encrypts. An AES-GCM key\n"
 "must be replaced, or the connection closed, before 2**24.5 full records (about\n"
-"362 GiB), and OpenSSL never does this by itself. A key update gives no forward\n"
-"secrecy within the connection: the new keys derive from the old ones.\n"
+"362 GiB), and OpenSSL never does this by itself. A key update protects old data\n"
+"from whoever gets the present key later (forward secrecy), and not later data\n"
+"from whoever has it now: the new key derives from the old one.\n"
 "\n"
 CONN_DOC
 "update_type is KeyUpdateType.NOT_REQUESTED (change only our sending keys; the\n"
@@ -41,14 +43,14 @@ CONN_DOC
 "27 byte record with AES-GCM) and then changes the sending key; do_handshake()\n"
 "does so at once. It does not wait for the peer. The peer changes its receiving\n"
 "key when it reads the message and, if requested, answers before its next data.\n"
-"Until the message is sent get_key_update_type() returns the type; version()\n"
-"returns None, getpeercert() raises ValueError and unwrap() fails, as in any\n"
-"handshake. On a non-blocking socket with a full send buffer do_handshake()\n"
+"Until the message is built get_key_update_type() returns the type, and until it\n"
+"is sent version() returns None, getpeercert() raises ValueError and unwrap()\n"
+"fails, as in any handshake. On a non-blocking socket with a full send buffer do_handshake()\n"
 "raises SSLWantWriteError, and calling it again finishes the update.\n"
 "\n"
 "How often: sparingly. At most one REQUESTED may be unanswered (RFC 9846\n"
 "4.7.3); GnuTLS peers accept 8 updates a second, BoringSSL and rustls 32 in a\n"
-"row, Mbed TLS none, an OpenSSL to come one in 100 ms.\n"
+"row without data, Go 16, Mbed TLS none, an OpenSSL to come one in 100 ms.\n"
 "\n"
 "Raises InvalidKeyUpdateTypeError (a ValueError) for NONE or any other value;\n"
 "HandshakeNotDoneError before the handshake; WrongProtocolVersionError below\n"
@@ -58,7 +60,9 @@ CONN_DOC
 "on a managed SSLSocket: its message follows that data);\n"
 "ReadPendingError (OpenSSL before 1.1.1l only) while received data is unread;\n"
 "CloseNotifyError after unwrap() began; KernelTLSError; ConnectionFailedError;\n"
-"ConnectionClosedError; NotATLSConnectionError (a TypeError).\n"
+"ConnectionClosedError; UnsupportedByLibraryError; DeferredByOpenSSLError and\n"
+"RefusedByOpenSSLError for a refusal of OpenSSL's own; NotATLSConnectionError (a\n"
+"TypeError).\n"
 REFUSED_DOC
 "\n"
 THREADS_DOC
@@ -75,12 +79,13 @@ CONN_DOC
 "\n"
 "The type is returned from key_update() until the message is built.\n"
 "NOT_REQUESTED is also returned without any call of yours: the peer has\n"
-"requested an update, and our answer goes out with the next send (recv and\n"
-"do_handshake() do not send it; a send of b'' does, though Python 3.9 then\n"
-"raises SSLEOFError). NONE means that the message is built, not that it is\n"
-"sent: with a full send buffer on a non-blocking socket the message waits until\n"
-"I/O stops raising SSLWantWriteError. On TLS 1.2 and below, and before the\n"
-"handshake, the result is NONE.\n"
+"requested an update, and our answer goes out with the next send (do_handshake()\n"
+"does not send it, and recv() only in front of another handshake message that it\n"
+"reads; a send of b'' does, though Python 3.9 then raises SSLEOFError). NONE\n"
+"means that the message is built, not that it is sent: with a full send buffer\n"
+"on a non-blocking socket the message waits until I/O stops raising\n"
+"SSLWantWriteError. On TLS 1.2 and below, and before the handshake, the result\n"
+"is NONE.\n"
 "\n"
 "On the wire: nothing. Raises ConnectionClosedError, NotATLSConnectionError\n"
 "(a TypeError).\n"
@@ -115,7 +120,8 @@ CONN_DOC
 "client that calls do_handshake() or send() while data from the server is on\n"
 "its way loses the connection (UNEXPECTED_RECORD). If the data has been received\n"
 "and is unread, renegotiate() is refused (ReadPendingError). Agree on a quiet\n"
-"moment, or keep reading until renegotiate_pending() is False.\n"
+"moment, or keep reading until renegotiate_pending() is False. None of this\n"
+"concerns a managed SSLSocket, which holds the data back.\n"
 "Afterwards the peer may have another certificate: check it again.\n"
 "\n"
 "Raises HandshakeNotDoneError before the handshake (OpenSSL would send the\n"
@@ -123,11 +129,11 @@ CONN_DOC
 "AlreadyPendingError during a renegotiation; WritePendingError while a send\n"
 "that raised SSLWantWriteError is incomplete (not on a managed SSLSocket: its\n"
 "message follows that data); ReadPendingError on a client with unread received\n"
-"data; RenegotiationForbiddenError with OP_NO_RENEGOTIATION;\n"
+"data (likewise); RenegotiationForbiddenError with OP_NO_RENEGOTIATION;\n"
 "InsecureRenegotiationError if the peer does not support RFC 5746;\n"
 "CloseNotifyError after either side's close_notify; KernelTLSError;\n"
-"ConnectionFailedError; ConnectionClosedError; NotATLSConnectionError (a\n"
-"TypeError).\n"
+"ConnectionFailedError; ConnectionClosedError; UnsupportedByLibraryError;\n"
+"RefusedByOpenSSLError; NotATLSConnectionError (a TypeError).\n"
 REFUSED_DOC
 "\n"
 THREADS_DOC
@@ -211,6 +217,6 @@ CONN_DOC
 "\n"
 THREADS_DOC
 "\n"
-"Source: SSL_total_renegotiations(3).");
+"Source: OpenSSL's macro SSL_total_renegotiations(), which has no manual page.");
 
 #endif
