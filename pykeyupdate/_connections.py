@@ -149,10 +149,12 @@ class ConnectionInfo(_keyupdate.View):
 
     @property
     def obstacle(self) -> Optional[str]:
-        """Why it cannot have new keys as it is; None if it can.
+        """What speaks against new keys: its version and policy, a cut, a fork; or None.
 
         It is None, too, in the first handshake (``version`` is None), which gives it
-        new keys anyway.
+        new keys anyway. It is not known here if something else is in the way:
+        ``OP_NO_RENEGOTIATION``, a peer without RFC 5746, a connection that has failed
+        and is not closed yet.
         """
         return self._all().obstacle
 

@@ -35,7 +35,8 @@ class RekeyResult(int):
     waiting
         Connections that get new keys with their owner's next read or write (objects,
         and sockets whose policy makes them wait: ``min_interval_seconds``), or by a
-        renegotiation that goes on with these.
+        renegotiation that goes on with these. Those that turn out to be unable then
+        (``ConnectionInfo.obstacle``) go on as they are.
     impossible
         Connections that cannot have new keys: close them, see ``close_all()``.
     obstacles

@@ -27,7 +27,7 @@ keys and URLs:
 {actions}
   q               end
 
-examples, in another terminal:
+examples, in another terminal (ca.pem: the path that it prints):
   curl --cacert ca.pem https://localhost:8443/rekey
   openssl s_client -CAfile ca.pem -connect localhost:8443
 """
