@@ -125,12 +125,17 @@ class LineServer:
             sock.setblocking(False)
         for sock in (self._listener, self._woken):
             self._selector.register(sock, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
-        except BaseException:  # no memory, or an interpreter without such threads
+        except BaseException as error:  # no memory, or a sub-interpreter
             _unix_listener.remove(path, self._identity)
             self.leave()
+            if "interpreter" in str(error) and "shutdown" not in str(error):
+                raise RuntimeError(
+                    f"nothing serves {path!r}: that takes a daemon thread, and this "
+                    f"sub-interpreter allows none ({error}); serve it in the main one"
+                ) from error
             raise
         _servers.add(self)
 

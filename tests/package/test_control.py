@@ -289,6 +289,38 @@ def test_without_a_thread_nothing_is_left(path, monkeypatch):
     assert not os.path.exists(path)
 
 
+IN_A_SUB_INTERPRETER = """
+import os, sys
+module = __import__(
+    "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+)
+one = module.create()
+failure = module.run_string(one, '''
+import os, sys
+sys.path[:] = {path!r}
+import pykeyupdate.control
+try:
+    with pykeyupdate.control.serve({place!r}):
+        assert os.path.exists({place!r})
+except RuntimeError as error:
+    assert "this sub-interpreter allows none" in str(error), error
+assert not os.path.exists({place!r})
+''')
+assert failure is None, failure
+module.destroy(one)
+print("done", flush=True)
+"""
+
+
+def test_a_sub_interpreter_serves_or_refuses(path):
+    """What is printed counts: ``import ssl`` there may crash 3.12 at its end."""
+    program = IN_A_SUB_INTERPRETER.format(path=sys.path, place=path)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
 # -- the answers -----------------------------------------------------------------------
 
 
