@@ -28,7 +28,10 @@ def main(argv: Optional[list[str]] = None) -> int:
     2 means that the command cannot run here, 130 that it was interrupted, 141 that
     nobody read its output to the end; other codes come from the command's ``main()``.
     """
-    return exit_codes.guarded(lambda: _main(argv))
+    exit_code = exit_codes.guarded(lambda: _main(argv))
+    if argv is None:  # as a program
+        exit_codes.leave_threads(exit_code)
+    return exit_code
 
 
 def _main(argv: Optional[list[str]]) -> int:

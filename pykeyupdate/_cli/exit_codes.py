@@ -81,6 +81,16 @@ def start_thread(target: Callable[..., object], *arguments: Any) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
+def leave_threads(exit_code: int) -> None:
+    """End the process at once if a thread is left in the background.
+
+    Otherwise OpenSSL would be cleaned up while that thread uses it, which aborts the
+    process (``double free or corruption``).
+    """
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(exit_code)
+
+
 def _end_without_output(error: _OutputError) -> int:
     _forget_output()
     if _nobody_reads(error.__cause__):

@@ -345,6 +345,23 @@ def test_errors_that_cannot_be_written_change_no_exit_code(arguments, code):
         assert subprocess.run(command, check=False, stderr=full).returncode == code
 
 
+def test_threads_that_are_left_are_not_cleaned_up_under():
+    """OpenSSL's own clean-up, at exit, aborts where one is inside it."""
+    program = """
+import atexit, sys, threading, time
+from pykeyupdate import _cli
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+atexit.register(print, "cleaned up")
+sys.argv = ["pykeyupdate", "doctor"]
+sys.exit(_cli.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert "verdict" in done.stdout
+    assert "cleaned up" not in done.stdout + done.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
 def test_errors_do_not_go_to_the_output_instead():
     program = "import os, sys; os.close(2); os.execv(sys.executable, sys.argv[1:])"
