@@ -26,7 +26,8 @@ def main(argv: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code.
 
     2 means that the command cannot run here, 130 that it was interrupted, 141 that
-    nobody read its output to the end; other codes come from the command's ``main()``.
+    nobody read its output to the end, 143 that it was terminated; other codes come from
+    the command's ``main()``.
     """
     exit_code = exit_codes.guarded(lambda: _main(argv))
     if argv is None:  # as a program

@@ -6,13 +6,16 @@ stops reading the output (``| head``), or has a full disk or no network.
 
 import contextlib
 import os
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, Callable, NoReturn
 
 from .._import_error import PACKAGE, is_console_script
 
-_CANNOT_RUN, _INTERRUPTED, _NOBODY_READS = 2, 128 + 2, 128 + 13  # as shells number them
+_CANNOT_RUN = 2
+_INTERRUPTED, _NOBODY_READS, _TERMINATED = 128 + 2, 128 + 13, 128 + 15  # as in shells
 
 
 def program() -> str:
@@ -26,6 +29,10 @@ class CannotRun(Exception):  # noqa: N818
 
 class _OutputError(Exception):
     """Standard output cannot be written; its cause is the ``OSError``."""
+
+
+class _Termination(BaseException):
+    """SIGTERM, as an exception, so that temporary files are removed."""
 
 
 class _Output:
@@ -57,13 +64,35 @@ def _refuse(error: OSError) -> NoReturn:
 def guarded(command: Callable[[], int]) -> int:
     """Run a command and return its exit code, or that of its early end."""
     try:
-        return _run(command)
+        with _termination_raised():
+            return _run(command)
     except CannotRun as error:
         return _say(str(error), _CANNOT_RUN)
     except KeyboardInterrupt:
         return _say(f"{program()}: interrupted", _INTERRUPTED)
+    except _Termination:
+        return _say(f"{program()}: terminated", _TERMINATED)
     except _OutputError as error:
         return _end_without_output(error)
+
+
+@contextlib.contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Have SIGTERM raise, unless the program was told to ignore it."""
+
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise _Termination
+
+    is_ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if is_ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def start_thread(target: Callable[..., object], *arguments: Any) -> None:

@@ -291,6 +291,18 @@ def test_a_host_that_is_no_utf_8(program, pem):
     assert said.startswith("cannot listen on ")
 
 
+def test_it_leaves_no_files_when_it_is_terminated(program, monkeypatch, tmp_path):
+    pytest.importorskip("trustme")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    server = program(sys.executable, "-u", "-m", "pykeyupdate", "serve", "0")
+    server.wait_for("keys:")
+    assert list(tmp_path.iterdir())
+    server._process.terminate()
+    assert server._process.wait(20) == 143
+    server.wait_for("terminated\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_end_while_it_accepts(pem):
     """Its thread sees the listener closed, and that is no error."""
     chosen = serve_command.parser().parse_args(["--cert", pem[1]])
