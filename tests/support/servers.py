@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from .link import Witness
@@ -182,7 +183,9 @@ class Uvicorn:
         self.config = uvicorn.Config(
             app, port=0, loop=loop, lifespan="off", log_level="critical", **settings
         )
-        self.config.load()
+        with warnings.catch_warnings():  # for 3.9, it imports websockets.legacy
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.config.load()
         self.config.ssl = certificate
         self.server = uvicorn.Server(self.config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
