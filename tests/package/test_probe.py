@@ -120,6 +120,21 @@ def test_a_server_that_ends_the_connection_on_key_updates(listen, server, probe)
     assert out.count("\n") == 1
 
 
+def test_a_server_that_takes_few_updates_without_data(listen, server, probe):
+    """As Go does, and with 32 BoringSSL and rustls: a pause is no help, data is."""
+    pace.skip_if_kept()
+    limits = PeerLimits(key_updates=None, key_updates_in_a_row=16)
+    pykeyupdate.manage(server, limits=limits)
+    target = listen(echo_by(server))
+    code, out, _ = probe(target, "--payload", r"hello\n", "--limits")
+    assert code == 0
+    assert "verdict  safe with RekeyPolicy(), within limits" in out
+    advice = " ".join(out.partition("verdict")[2].split())
+    assert "rotate_idle=True ends a connection that stays idle: " in advice
+    assert "objects to update number 17 without data in between." in advice
+    assert "min_interval_seconds" not in advice
+
+
 def test_a_server_that_takes_few_requests_is_not_blamed(listen, server, probe):
     """Its end comes without key updates, too."""
     pace.skip_if_kept()

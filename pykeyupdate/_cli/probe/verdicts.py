@@ -89,10 +89,16 @@ def _troubles(found: dict[str, Check]) -> Iterator[str]:
     if in_a_row and in_a_row.result == ENDED:
         number = in_a_row.facts["updates"]
         whose = " (GnuTLS takes 8 a second)" if number in limits.GNUTLS else ""
-        yield (
-            "Keep min_interval_seconds at 1.0, its default: the server objects to "
-            f"number {number} in a row{whose}."
-        )
+        if with_data and with_data.result == ACCEPTED:
+            yield (
+                "rotate_idle=True ends a connection that stays idle: the server "
+                f"objects to update number {number} without data in between."
+            )
+        else:
+            yield (
+                "Keep min_interval_seconds at 1.0, its default: the server objects to "
+                f"number {number} in a row{whose}."
+            )
     if with_data and with_data.result == ENDED:
         if with_data.facts["updates"] in limits.RUSTLS_AND_OTHERS:
             yield (
