@@ -47,9 +47,10 @@ class RekeyPolicy:
     peer is asked only when it lags, and one request is outstanding at a time (RFC 9846
     section 4.7.3).
 
-    Limits on what this side sends are exact. Only ``min_interval_seconds`` overrides
-    them, and only the cipher suite's own limit overrides that. (On TLS 1.2 they are not
-    exact everywhere: see ``renegotiate``.)
+    Limits on what this side sends are exact. Only ``min_interval_seconds`` and a
+    request that the peer has not answered override them, and only the cipher suite's
+    own limit overrides these. (On TLS 1.2 they are not exact everywhere: see
+    ``renegotiate``.)
 
     sent_records, sent_bytes
         How many records, or bytes of data, may be sent under one key (``None``).
