@@ -8,8 +8,8 @@ connection as it was. ``PeerLimitError`` is neither: the connection has ended.
 Most classes are deliberately not ``OSError`` (and so not ``ssl.SSLError``): code around
 sockets catches those and closes the connection, although nothing is wrong with it. The
 exceptions are ``RefusedByOpenSSLError``, where OpenSSL itself refused for good, and
-``PeerLimitError`` and ``RekeyImpossibleError``, which end a managed connection: they
-are ``ssl.SSLError``.
+``PeerLimitError`` and ``RekeyImpossibleError``, after which nothing is left to do with
+a managed connection but to close it: they are ``ssl.SSLError``.
 """
 
 import ssl
