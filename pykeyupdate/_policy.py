@@ -56,18 +56,17 @@ class RekeyPolicy:
         How many records, or bytes of data, may be sent under one key (``None``).
     received_records, received_bytes
         How many may be received under one key before the peer is asked (``None``).
-        Choose more than the peer's own limit (``anssi()`` takes a sixth more). A
-        BoringSSL, AWS-LC or rustls peer ends the connection over the 33rd such request
-        in a row, and Go over the 17th, if this side sends no data in between.
+        Choose more than the peer's own limit (``anssi()`` takes a sixth more).
     age_seconds
         How old a key may be when data is sent or received under it (``None``). The peer
-        is asked after a sixth more, when it sends data under such a key.
+        is asked after a sixth more, when it sends data under such a key. Where this
+        side only receives, its updates have no data in between: Go ends the connection
+        over the 17th, BoringSSL, AWS-LC and rustls over the 33rd.
     rotate_idle
         Change a key at ``age_seconds`` although nobody reads or writes, too (``False``,
         because it needs a thread of ours, and some peers take a message on an idle
         connection for its end: an HTTP client drops such a connection from its pool and
-        opens another; Go takes 16 in a row, BoringSSL and rustls 32). TLS 1.3 only: a
-        renegotiation needs an owner that reads.
+        opens another). TLS 1.3 only: a renegotiation needs an owner that reads.
         For sockets there is one daemon thread for the process. It starts with the
         first such connection, sleeps until the next key is due, never waits for a peer,
         and ends with the last. For event loops: ``aio.keep_fresh()``. Only our key

@@ -130,8 +130,8 @@ def test_a_server_that_takes_few_updates_without_data(listen, server, probe):
     assert code == 0
     assert "verdict  safe with RekeyPolicy(), within limits" in out
     advice = " ".join(out.partition("verdict")[2].split())
-    assert "rotate_idle=True ends a connection that stays idle: " in advice
-    assert "objects to update number 17 without data in between." in advice
+    assert "by age end a connection on which nothing is sent: " in advice
+    assert "objects to update number 17 without data between." in advice
     assert "min_interval_seconds" not in advice
 
 

@@ -91,8 +91,8 @@ def _troubles(found: dict[str, Check]) -> Iterator[str]:
         whose = " (GnuTLS takes 8 a second)" if number in limits.GNUTLS else ""
         if with_data and with_data.result == ACCEPTED:
             yield (
-                "rotate_idle=True ends a connection that stays idle: the server "
-                f"objects to update number {number} without data in between."
+                "Keys that change by age end a connection on which nothing is sent: "
+                f"the server objects to update number {number} without data between."
             )
         else:
             yield (
