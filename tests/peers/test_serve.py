@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 
@@ -283,6 +284,19 @@ def test_a_key_that_is_no_utf_8(serve, monkeypatch):
     server.wait_for("no client is connected")
     server.type("q")
     assert server._process.wait(20) == 0
+
+
+def test_keys_that_are_pressed_before_it_is_ready(pem):
+    pytest.importorskip("termios")
+    terminal, keyboard = os.openpty()
+    os.write(terminal, b"kq")
+    command = [sys.executable, "-m", "pykeyupdate", "serve", "0", "--cert", pem[1]]
+    done = subprocess.run(
+        command, stdin=keyboard, check=True, capture_output=True, text=True, timeout=30
+    )
+    os.close(terminal)
+    os.close(keyboard)
+    assert "no client is connected" in done.stdout
 
 
 def test_a_host_that_is_no_utf_8(program, pem):

@@ -30,7 +30,7 @@ def _without_enter() -> Iterator[None]:
         return
     before = termios.tcgetattr(sys.stdin)
     try:
-        tty.setcbreak(sys.stdin)
+        tty.setcbreak(sys.stdin, termios.TCSANOW)  # the default drops earlier keys
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
