@@ -666,7 +666,6 @@ def test_a_wrong_request_is_refused_by_its_name(client, request_, said):
         b"GET / HTTP/1.1\r\n",
         b"\x16\x03\x01\x02\x00\x01\n",
     ],
-    ids=lambda junk: repr(junk[:30]),  # Windows takes no long variable of pytest's
 )
 def test_junk_is_refused_and_the_next_request_answered(client, junk):
     client.send(junk)

@@ -30,8 +30,8 @@ def provider():
 def read(provider):
     """Return the values by instrument and attributes."""
     (resource,) = provider.reader.get_metrics_data().resource_metrics
-    (scope,) = resource.scope_metrics
-    assert scope.scope.name == "pykeyupdate"
+    scopes = {it.scope.name: it for it in resource.scope_metrics}  # SDKs have their own
+    scope = scopes["pykeyupdate"]
     return {
         (metric.name, *point.attributes.values()): point.value
         for metric in scope.metrics
