@@ -361,9 +361,9 @@ def test_a_child_returns_from_a_call_that_a_handler_forked_in(connect, on_signal
             nonlocal child
             child = os.fork()
 
-        on_signal(handler, 0.02)
         receiving = threading.Thread(target=drain, args=(server,), daemon=True)
-        receiving.start()
+        receiving.start()  # a child that is forked in there waits for ever
+        on_signal(handler, 0.02)
         try:
             client.settimeout(1 if child is None else 0.2)
             client.recv(10)
