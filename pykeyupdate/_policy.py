@@ -56,12 +56,13 @@ class RekeyPolicy:
         How many records, or bytes of data, may be sent under one key (``None``).
     received_records, received_bytes
         How many may be received under one key before the peer is asked (``None``).
-        Choose more than the peer's own limit (``anssi()`` takes a sixth more).
+        Choose more than the peer's own limit (``anssi()`` takes a sixth more). Where
+        this side only receives, its updates have no data in between: Go ends the
+        connection over the 17th, BoringSSL, AWS-LC and rustls over the 33rd.
     age_seconds
         How old a key may be when data is sent or received under it (``None``). The peer
         is asked after a sixth more, when it sends data under such a key. Where this
-        side only receives, its updates have no data in between: Go ends the connection
-        over the 17th, BoringSSL, AWS-LC and rustls over the 33rd.
+        side only receives, peers may object as above.
     rotate_idle
         Change a key at ``age_seconds`` although nobody reads or writes, too (``False``,
         because it needs a thread of ours, and some peers take a message on an idle

@@ -9,7 +9,8 @@
 /* clang-format off */
 
 #define CONN_DOC                                                              \
-    "conn is an ssl.SSLSocket or ssl.SSLObject (or the _ssl._SSLSocket inside it).\n"
+    "conn is an ssl.SSLSocket or ssl.SSLObject, the _ssl._SSLSocket inside it, or\n"  \
+    "an object that holds one (an HTTP response, a StreamWriter: see rekey()).\n"
 
 #define THREADS_DOC                                                           \
     "Threads: any for a managed SSLSocket. For others, the thread that does this\n"  \
@@ -45,8 +46,9 @@ CONN_DOC
 "key when it reads the message and, if requested, answers before its next data.\n"
 "Until the message is built get_key_update_type() returns the type, and until it\n"
 "is sent version() returns None, getpeercert() raises ValueError and unwrap()\n"
-"fails, as in any handshake. On a non-blocking socket with a full send buffer do_handshake()\n"
-"raises SSLWantWriteError, and calling it again finishes the update.\n"
+"fails, as in any handshake. On a non-blocking socket with a full send buffer\n"
+"do_handshake() raises SSLWantWriteError, and calling it again finishes the\n"
+"update.\n"
 "\n"
 "How often: sparingly. At most one REQUESTED may be unanswered (RFC 9846\n"
 "4.7.3); GnuTLS peers accept 8 updates a second, BoringSSL and rustls 32 in a\n"
@@ -191,7 +193,7 @@ CONN_DOC
 "If it is False renegotiate() is refused: an insecure renegotiation lets an\n"
 "attacker insert data in front of the client's (CVE-2009-3555). False before the\n"
 "handshake, and on TLS 1.3, which has no renegotiation at all (OpenSSL's own\n"
-"function returns 1 there on a server whose client also offered TLS 1.2).\n"
+"function may return 1 there, on a server).\n"
 "\n"
 "On the wire: nothing. Raises ConnectionClosedError, NotATLSConnectionError\n"
 "(a TypeError).\n"
