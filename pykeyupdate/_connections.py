@@ -11,6 +11,14 @@ from ._stats import Counts, KeyUse
 
 INHERITED = "it was inherited from the process that forked"
 """The obstacle of a connection that is that process's, until this one uses it."""
+_OBSTACLES = {
+    "renegotiation_not_allowed": "{version}, and its RekeyPolicy has no "
+    "renegotiate=True",
+    "renegotiation_forbidden": "{version}, and OP_NO_RENEGOTIATION is set",
+    "insecure_renegotiation": "{version}, and its peer does not support RFC 5746",
+    "close_received": "{version}, and its peer has sent close_notify",
+    "ended": "it has ended, and is not closed yet",
+}  # by the cause; a first handshake gives new keys anyway
 _TURN = 0.001  # seconds without letting other threads run
 _PAUSE = 0.0002  # seconds, in which a thread that waits for the GIL takes it
 
@@ -149,12 +157,14 @@ class ConnectionInfo(_keyupdate.View):
 
     @property
     def obstacle(self) -> Optional[str]:
-        """What speaks against new keys: its version and policy, a cut, a fork; or None.
+        """What speaks against new keys, in words, or None.
 
-        It is None, too, in the first handshake (``version`` is None), which gives it
-        new keys anyway. It is not known here if something else is in the way:
-        ``OP_NO_RENEGOTIATION``, a peer without RFC 5746, a connection that has failed
-        and is not closed yet.
+        Below TLS 1.3: its policy, ``OP_NO_RENEGOTIATION``, a peer without RFC 5746 or
+        one that has sent close_notify. In any version: a cut, a fork, and its end (our
+        close_notify, a fatal alert, an error). It is None in the first handshake
+        (``version`` is None), too, which gives it new keys anyway. What passes by
+        itself, such as data that is not yet read, is no obstacle. Nor is known here
+        that the keys are in the kernel, or that an ``SSLObject``'s transport was lost.
         """
         return self._all().obstacle
 
@@ -225,12 +235,11 @@ def snapshot(reference: Callable[[], Any]) -> Optional[ConnectionInfo]:
 
 
 def _obstacle(
-    version: Optional[str], connected: bool, inherited: bool, why_cut: Optional[str]
+    version: Optional[str], inherited: bool, cause: Optional[str], why_cut: Optional[str]
 ) -> Optional[str]:
     if inherited:
         return INHERITED
-    if not connected:
-        return None
     if why_cut is not None:
         return f"its peer exceeded PeerLimits.{why_cut}"
-    return f"{version}, and its RekeyPolicy has no renegotiate=True"
+    text = None if cause is None else _OBSTACLES.get(cause)
+    return None if text is None else text.format(version=version)

@@ -54,10 +54,10 @@ py_facts(PyObject *module, PyObject *sslobj)
 static PyObject *
 obstacle(const struct ku_view *view)
 {
-    if (view->can_renew && !view->inherited && view->why_cut == NULL) {
+    if (view->obstacle == KU_CAUSE_END && !view->inherited && view->why_cut == NULL) {
         Py_RETURN_NONE;
     }
-    return Py_BuildValue("OOz", flag(view->connected), flag(view->inherited),
+    return Py_BuildValue("Ozz", flag(view->inherited), ku_cause_names[view->obstacle],
                          view->why_cut);
 }
 

@@ -166,7 +166,7 @@ struct ku_ledger {
     unsigned char overuse_permitted; /* use the present keys without limit */
     unsigned char deferring;         /* new keys are due, and have had to wait */
     unsigned char impossible;        /* new keys were due, and are not possible */
-    unsigned char can_renew;         /* connected, and its keys can be changed */
+    unsigned char obstacle;          /* enum ku_cause: obstacles.h */
     unsigned char inherited;       /* from the process that forked; not used here yet */
     unsigned char orphaned;        /* and a thread that is not here was using it */
     unsigned char has_callbacks;   /* _ssl stores what its context's callbacks raise */

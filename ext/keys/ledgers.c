@@ -129,7 +129,7 @@ ku_ledgers_want_keys(uint64_t *last, size_t most, long wanted)
     for (struct ku_ledger *ledger = oldest_ledger; ledger != NULL && count < most;
          ledger = ledger->next) {
         if (ledger->number > *last && !ledger->is_shared && !ledger->inherited
-            && ledger->can_renew) {
+            && ledger->obstacle == KU_CAUSE_END) {
             ku_want_keys(ledger, wanted);
             *last = ledger->number;
             count++;
@@ -169,7 +169,7 @@ view_ledger(const struct ku_ledger *ledger, struct ku_view *view)
         .facts = ledger->facts,
         .why_cut = KU_SEE(ledger->why_cut),
         .connected = ledger->connected,
-        .can_renew = ledger->can_renew,
+        .obstacle = ledger->obstacle,
         .inherited = ledger->inherited,
         .answer_owed = KU_SEE(ledger->answer_owed),
         .request_outstanding = KU_SEE(ledger->request_outstanding)};

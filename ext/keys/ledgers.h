@@ -51,7 +51,7 @@ struct ku_view {
     ku_time last_data; /* when data last went or came, as far as that has been noted */
     struct ku_facts facts;
     const char *why_cut;
-    unsigned char connected, can_renew, inherited;
+    unsigned char connected, obstacle, inherited;
     unsigned char answer_owed, request_outstanding;
 };
 

@@ -1,6 +1,7 @@
 #include "keys/notes.h"
 
 #include "keys/ledgers.h"
+#include "keys/obstacles.h"
 
 struct ku_outcome
 ku_ledger_occupy(struct ku_ledger *ledger)
@@ -55,6 +56,7 @@ ku_ledger_note_refused_write(struct ku_ledger *ledger)
 void
 ku_ledger_note_end(struct ku_ledger *ledger, int merely)
 {
+    ku_note_lasting_obstacle(ledger, KU_CAUSE_ENDED);
     if (merely && ledger->sent.records > 0) {
         return;
     }

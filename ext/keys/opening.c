@@ -84,6 +84,7 @@ ku_ledger_open(SSL *ssl, const struct ku_rules *rules)
     ledger->random = (uint64_t)(uintptr_t)ledger ^ (uint64_t)ku_now();
     ledger->facts.is_server = libssl.SSL_is_server(ssl) != 0;
     ledger->cipher_records = KU_NO_LIMIT;
+    ledger->obstacle = KU_CAUSE_NOT_YET;
     ledger->sent = ledger->received = (struct ku_keys){
         .max_records = KU_NO_LIMIT, .max_bytes = KU_NO_LIMIT, .max_age = KU_NEVER};
     ku_ledgers_add(ledger);

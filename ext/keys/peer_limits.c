@@ -2,6 +2,7 @@
 
 #include "keys/key_clock.h"
 #include "keys/ledgers.h"
+#include "keys/obstacles.h"
 #include "openssl/states.h"
 
 #define LEAST_LOOKS 10 /* before a renegotiation has taken too long */
@@ -24,6 +25,7 @@ void
 ku_forbid_renegotiation(const struct ku_tls *tls)
 {
     (void)tls->libssl->SSL_set_options(tls->ssl, SSL_OP_NO_RENEGOTIATION);
+    ku_note_obstacle(tls);
 }
 
 /* From here on OpenSSL reads no further record and accepts no handshake. */
@@ -146,4 +148,5 @@ ku_allow_renegotiation(const struct ku_tls *tls, int change)
         (void)tls->libssl->SSL_clear_options(tls->ssl, both);
         (void)tls->libssl->SSL_set_options(tls->ssl, ledger->options_before);
     }
+    ku_note_obstacle(tls);
 }

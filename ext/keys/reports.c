@@ -4,6 +4,7 @@
 #include "keys/key_use.h"
 #include "keys/ledgers.h"
 #include "keys/notes.h"
+#include "keys/obstacles.h"
 #include "keys/opening.h"
 #include "keys/peer_limits.h"
 #include "openssl/questions.h"
@@ -105,8 +106,8 @@ note_connected(const struct ku_tls *tls)
     ledger->connected = 1;
     ledger->facts.cipher = cipher;
     ledger->facts.version = (unsigned short)version;
-    ledger->can_renew = version == TLS1_3_VERSION || ledger->rules.renegotiate;
     ku_ledgers_unlock();
+    ku_note_obstacle(tls);
 }
 
 static void
@@ -154,6 +155,23 @@ note_refused_renegotiation(const struct ku_tls *tls)
     }
 }
 
+/* TLS 1.3 has half-closed connections: what one side sends after the other's
+   close_notify may be under a new key. */
+static void
+note_alert(const struct ku_tls *tls, int is_sent, int value)
+{
+    struct ku_ledger *ledger = tls->ledger;
+    if (value == SSL_CB_CLOSE_NOTIFY) {
+        ledger->unheard = 0; /* it ends as it should */
+    }
+    if (value >> 8 == SSL_CB_FATAL || (value == SSL_CB_CLOSE_NOTIFY && is_sent)) {
+        ku_note_lasting_obstacle(ledger, KU_CAUSE_ENDED);
+    }
+    else if (value == SSL_CB_CLOSE_NOTIFY && !ku_is_tls13(tls)) {
+        ku_note_lasting_obstacle(ledger, KU_CAUSE_CLOSE_RECEIVED);
+    }
+}
+
 /* The info callback.  OpenSSL calls it inside SSL_read() and similar functions, often
    without the GIL.  (1.1.1 and 1.1.1a report the start and the end of a handshake
    around a KeyUpdate.) */
@@ -173,8 +191,8 @@ info_callback(const SSL *const_ssl, int where, int value)
     else if (where == SSL_CB_WRITE_ALERT && value == SSL_CB_NO_RENEGOTIATION) {
         note_refused_renegotiation(&tls);
     }
-    else if (where & SSL_CB_ALERT && value == SSL_CB_CLOSE_NOTIFY) {
-        tls.ledger->unheard = 0; /* it ends as it should */
+    else if (where & SSL_CB_ALERT) {
+        note_alert(&tls, where == SSL_CB_WRITE_ALERT, value);
     }
     else if (is_tls13 && tls.ledger->connected) {
         return;

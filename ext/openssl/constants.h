@@ -72,6 +72,7 @@
 #define SSL_CB_HANDSHAKE_DONE 0x20
 #define SSL_CB_ALERT 0x4000
 #define SSL_CB_WRITE_ALERT 0x4008
+#define SSL_CB_FATAL 2                 /* the level of an alert */
 #define SSL_CB_CLOSE_NOTIFY 0x0100     /* a warning (1 << 8), alert 0 */
 #define SSL_CB_NO_RENEGOTIATION 0x0164 /* a warning (1 << 8), alert 100 */
 

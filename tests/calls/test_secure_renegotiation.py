@@ -473,3 +473,11 @@ def test_a_client_that_follows_such_a_server_is_on_its_guard(unknowing, info):
     ((content_type, (level, alert)),) = case.heard()
     assert (content_type, level) == (ALERT, FATAL)
     assert alert in ABORTED
+
+
+def test_other_threads_are_told_of_a_peer_without_it(unknowing, contexts, role):
+    policy = pykeyupdate.RekeyPolicy(renegotiate=True)
+    pykeyupdate.manage(contexts[role == "server"], policy=policy)
+    end = unknowing(role).end
+    [info] = [it for it in pykeyupdate.connections() if it.connection is end]
+    assert "does not support RFC 5746" in info.obstacle

@@ -1,5 +1,6 @@
 """_connections.py: every live managed connection, seen from outside."""
 
+import contextlib
 import gc
 import os
 import pickle
@@ -146,6 +147,79 @@ def test_below_tls13_the_policy_decides(make_wire, renegotiate):
     obstacle = info_of(wire.end).obstacle
     assert obstacle is None if renegotiate else "TLSv1.2" in obstacle
     assert renegotiate or "renegotiate=True" in obstacle
+
+
+@pytest.mark.parametrize("mode", ["never", "once", "option"])
+def test_a_renegotiation_that_is_forbidden_is_an_obstacle(make_contexts, kind, mode):
+    contexts = make_contexts("tls12")
+    if mode == "option":
+        contexts[1].options |= ssl.OP_NO_RENEGOTIATION
+    policy = RekeyPolicy(renegotiate=True)
+    limits = None if mode == "option" else pykeyupdate.PeerLimits(renegotiation=mode)
+    wire = Wire(contexts, kind, "server", policy=policy, limits=limits).handshake()
+    if mode == "once":
+        assert info_of(wire.end).obstacle is None
+        pykeyupdate.renegotiate(wire.peer)
+        for _ in range(3):  # one flight after the other
+            wire.handshake()
+    assert "OP_NO_RENEGOTIATION" in info_of(wire.end).obstacle
+    with pykeyupdate.allow_renegotiation(wire.end):
+        assert info_of(wire.end).obstacle is None
+    assert "OP_NO_RENEGOTIATION" in info_of(wire.end).obstacle
+    wire.close()
+
+
+def says_close_notify(end):
+    with contextlib.suppress(ssl.SSLWantReadError):
+        end.unwrap()
+
+
+def get_junk(wire):
+    wire.peer_out.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+    wire.carry()
+    with pytest.raises(ssl.SSLError):
+        wire.end.read()
+
+
+def get_an_alert(wire):
+    wire.peer_in.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(ssl.SSLError):
+        wire.peer.read()
+    wire.carry()
+    with pytest.raises(ssl.SSLError):
+        wire.end.read()
+
+
+def get_a_close_notify(wire):
+    says_close_notify(wire.peer)
+    wire.carry()
+    assert wire.end.read(10) == b""
+
+
+ENDS = {
+    "we say so": lambda wire: says_close_notify(wire.end),
+    "the peer says so": get_a_close_notify,
+    "we fail": get_junk,
+    "the peer fails": get_an_alert,
+}
+
+
+@pytest.mark.parametrize("version", ["tls12", "tls13"])
+@pytest.mark.parametrize("how", ENDS)
+def test_an_end_is_an_obstacle(make_wire, version, how):
+    """But not the peer's own in TLS 1.3, in which what we send goes on."""
+    wire = make_wire(RekeyPolicy(renegotiate=True), version)
+    assert info_of(wire.end).obstacle is None
+    ENDS[how](wire)
+    obstacle = info_of(wire.end).obstacle
+    result = pykeyupdate.rekey_all(lambda info: info.connection is wire.end)
+    if how == "the peer says so" and version == "tls13":
+        assert (obstacle, result.impossible) == (None, 0)
+        return
+    assert ("sent close_notify" if how == "the peer says so" else "ended") in obstacle
+    assert (result, result.obstacles) == (0, {obstacle: 1})
+    with pykeyupdate.allow_renegotiation(wire.end):
+        assert info_of(wire.end).obstacle == obstacle
 
 
 def test_a_cut_is_named(make_contexts, kind):
