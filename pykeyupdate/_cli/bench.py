@@ -7,6 +7,7 @@ are measured in turns, round by round, on one OpenSSL. The best round of each co
 import argparse
 import ctypes
 import ssl
+import subprocess
 import tempfile
 import timeit
 from pathlib import Path
@@ -46,7 +47,9 @@ class Entry(NamedTuple):
 def main(argv: list[str]) -> int:
     """Run a benchmark, or all; return 0 if it ran, however fast."""
     chosen = parser().parse_args(argv)
-    matplotlib = bench_sheet.need_matplotlib(chosen.plot) if chosen.plot else None
+    matplotlib = None
+    if chosen.plot is not None:
+        matplotlib = bench_sheet.need_matplotlib(chosen.plot)
     sheet = Sheet(shows=chosen.what != "all" and not chosen.json)
     if chosen.what == "all":
         _run_all(sheet)
@@ -90,7 +93,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(sheet: Sheet, name: str) -> None:
     sheet.benchmark = name
-    _BENCHMARKS[name][1](sheet)
+    try:
+        _BENCHMARKS[name][1](sheet)
+    except subprocess.CalledProcessError as error:
+        said = str(error.stderr or "").strip().splitlines()[-1:]
+        ended = f"{Path(str(error.cmd[0])).name} ended with {error.returncode}"
+        raise CannotRun(": ".join([f"{name}: {ended}", *said])) from error
 
 
 def _run_all(sheet: Sheet) -> None:

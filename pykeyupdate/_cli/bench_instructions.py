@@ -6,6 +6,7 @@ two runs of different length, and so not in their difference.
 """
 
 import gc
+import os
 import re
 import shutil
 import ssl
@@ -52,7 +53,7 @@ def _count(valgrind: str, kind: str, size: int, files: tuple[str, str]) -> float
             text=True,
             check=True,
             start_new_session=True,
-            env={"PYTHONHASHSEED": "0"},
+            env={**os.environ, "PYTHONHASHSEED": "0"},
         )
         found = re.search(r"Collected : (\d+)", done.stderr)
         return int(found[1]) if found else 0

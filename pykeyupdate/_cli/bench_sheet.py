@@ -149,6 +149,8 @@ def need_matplotlib(path: str) -> Any:
     """Return matplotlib, before hours are spent on measuring."""
     if Path(path).suffix.lower() not in PLOTS:
         raise CannotRun(f"--plot writes {' and '.join(PLOTS)} files, not {path}")
+    if Path(path).is_dir() or not os.access(Path(path).parent, os.W_OK):
+        raise CannotRun(f"cannot write {path}: no file can be made there")
     try:
         matplotlib = importlib.import_module("matplotlib")
     except ImportError:

@@ -697,11 +697,31 @@ def test_a_plot(capsys, tmp_path, suffix):
 
 @pytest.mark.usefixtures("quick")
 def test_a_plot_that_cannot_be_is_refused_before_anything_is_measured(
-    capsys, monkeypatch
+    capsys, monkeypatch, tmp_path
 ):
+    tmp_path /= "folder.svg"
+    tmp_path.mkdir()
     monkeypatch.setattr(bench, "_run", None)
     assert _cli.main(["bench", "duplex", "--plot", "ratios.pdf"]) == 2
     assert "--plot writes .svg and .png files" in capsys.readouterr().err
+    for nowhere in ("", "no/such/folder/ratios.svg", str(tmp_path)):
+        assert _cli.main(["bench", "duplex", "--plot", nowhere]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert _cli.main(["bench", "duplex", "--plot", "ratios.svg"]) == 2
     assert "pip install 'pykeyupdate[plot]'" in capsys.readouterr().err
+
+
+def test_a_program_of_a_benchmark_that_fails_is_said_in_a_line(capsys, monkeypatch):
+    def fails(_):
+        code = "import sys; sys.exit('first\\nlast')"
+        command = [sys.executable, "-c", code]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    monkeypatch.setattr(bench, "_BENCHMARKS", {"calls": ("", fails)})
+    assert _cli.main(["bench", "calls"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("calls: ")
+    assert err.endswith("ended with 1: last\n")
+    assert err.count("\n") == 1
