@@ -313,23 +313,37 @@ def _fields(event: Event, name: str) -> dict[str, Optional[str]]:
 
 
 def _is_logged(level: str) -> bool:
-    logging = _import_logging()
-    return logging is not None and bool(
-        logging.getLogger("pykeyupdate").isEnabledFor(getattr(logging, level))
+    logs = _find_logger()
+    return logs is not None and bool(
+        logs.logger.isEnabledFor(getattr(logs.logging, level))
     )
 
 
-def _import_logging() -> Any:
-    """Import ``logging`` when it is needed: it is slow to import.
+class _Logs(NamedTuple):
+    logging: Any
+    logger: Any
+
+
+_logs: Optional[_Logs] = None
+
+
+def _find_logger() -> Optional[_Logs]:
+    """Return ``logging`` and our logger, found when they are needed first.
+
+    To import it is slow. And ``getLogger()`` takes a lock of the whole process each
+    time, which stays locked if a signal handler raises in the wrong moment.
 
     Returns None in an interpreter that is shutting down, which imports nothing.
     """
-    try:
-        with importing:
-            import logging
-    except ImportError:
-        return None
-    return logging
+    global _logs  # noqa: PLW0603
+    if _logs is None:
+        try:
+            with importing:
+                import logging
+        except ImportError:
+            return None
+        _logs = _Logs(logging, logging.getLogger("pykeyupdate"))
+    return _logs
 
 
 def _call(handler: Handler, event: Event) -> None:
@@ -356,17 +370,16 @@ def note(
     ``logging.Handler.handleError()`` prints the errors that handlers catch themselves
     in the same way.
     """
-    logging = _import_logging()
-    if logging is None:
+    logs = _find_logger()
+    if logs is None:
         return
     try:
-        logger = logging.getLogger("pykeyupdate")
-        number = getattr(logging, level)
-        logger.log(number, text, *values, exc_info=failure, extra=extra)
+        number = getattr(logs.logging, level)
+        logs.logger.log(number, text, *values, exc_info=failure, extra=extra)
     except Exception as error:
         if is_of_signal_handler(error):
             raise
-        if logging.raiseExceptions:
+        if logs.logging.raiseExceptions:
             with importing:
                 import traceback
 

@@ -30,6 +30,7 @@ from typing import Callable, Optional, Union
 
 from . import _unix_listener
 from ._fork_lock import make_lock
+from ._signal_handlers import is_of_signal_handler
 
 Answer = Iterator[Union[bytes, float, None]]
 
@@ -145,8 +146,11 @@ class LineServer:
         """Let answers that yielded ``None`` go on; never waits."""
         if not self._is_woken:
             self._is_woken = True
-            with contextlib.suppress(OSError):  # full, or closed
+            try:
                 self._waker.send(b"-")
+            except OSError as error:  # full, or closed
+                if is_of_signal_handler(error):
+                    raise
 
     def close(self) -> None:
         """Close all, remove the file, and return when the thread has ended."""

@@ -768,6 +768,32 @@ needs_signals = pytest.mark.skipif(SIGNAL is None, reason="needs SIGUSR2")
 
 
 @needs_signals
+def test_what_a_handler_raises_while_followers_are_woken_comes_out(
+    make_wire, client, server
+):
+    """An alarm's ``TimeoutError``, say, which is an ``OSError``."""
+
+    class Late(TimeoutError):
+        pass
+
+    def handler(*_):
+        raise Late
+
+    wire = make_wire(at_once(sent_records=1))
+    assert client.ask(do="follow")["ok"]
+    waker, before = server._server._waker, signal.signal(SIGNAL, handler)
+    server._server._waker = SimpleNamespace(send=lambda _: signal.raise_signal(SIGNAL))
+    try:
+        with pytest.raises(Late):
+            for _ in range(3):
+                wire.write(b"data")
+    finally:
+        signal.signal(SIGNAL, before)
+        server._server._waker = waker
+        server._server._is_woken = False
+
+
+@needs_signals
 def test_a_signal_gives_new_keys_and_its_handler_only_starts_a_thread(
     make_contexts, caplog
 ):

@@ -208,3 +208,18 @@ def test_what_would_have_to_be_awaited_is_no_function():
             pykeyupdate.on_event(wrong)
         with pytest.raises(TypeError, match="or a function that is no `async def`"):
             RekeyPolicy(on_impossible=wrong)
+
+
+def test_the_logger_is_looked_for_once(make_wire, monkeypatch, caplog):
+    """To look takes a lock, which an interrupted thread may leave locked."""
+    wire = make_wire(at_once(sent_records=1))
+    caplog.set_level(logging.DEBUG, "pykeyupdate")
+    wire.write(b"data")
+    wire.write(b"data")
+
+    looked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(logging, "getLogger", lambda *name: looked.append(name))
+        wire.write(b"data")
+    assert not looked
+    assert len(caplog.records) == 2
