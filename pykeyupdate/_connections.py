@@ -235,7 +235,10 @@ def snapshot(reference: Callable[[], Any]) -> Optional[ConnectionInfo]:
 
 
 def _obstacle(
-    version: Optional[str], inherited: bool, cause: Optional[str], why_cut: Optional[str]
+    version: Optional[str],
+    inherited: bool,
+    cause: Optional[str],
+    why_cut: Optional[str],
 ) -> Optional[str]:
     if inherited:
         return INHERITED
