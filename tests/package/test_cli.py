@@ -560,6 +560,7 @@ def test_bench_rekey_changes_the_keys_once_a_cycle(capsys, monkeypatch):
     assert capsys.readouterr().out.count("target: at most") == len(made)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
 def test_bench_rekey_needs_a_libssl_to_load(capsys, monkeypatch):
     hidden = {"found_by": "the symbol table of the file", "path": "/opt/python"}
     monkeypatch.setattr(c_program, "libssl", hidden)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -314,6 +315,11 @@ def test_options_come_before_the_environment_and_that_before_the_file(
     }
 
 
+NO_KILL = (
+    "--signal: no process can handle 'KILL'"
+    if hasattr(signal, "SIGKILL")
+    else "--signal: there is no signal 'KILL' here"
+)
 WRONG = [
     (["--policy", "age_seconds=-1"], "--policy: RekeyPolicy"),
     (["--policy", "age_seconds=soon"], "--policy: RekeyPolicy"),
@@ -323,7 +329,7 @@ WRONG = [
     (["--limits", "renegotiation=often"], "--limits: PeerLimits"),
     (["--limits", "tiny"], "--limits: PeerLimits has no 'preset'"),
     (["--signal", "SIGNAL"], "--signal: there is no signal 'SIGNAL' here"),
-    (["--signal", "KILL"], "--signal: no process can handle 'KILL'"),
+    (["--signal", "KILL"], NO_KILL),
     (["--control", ""], "--control: must be a path"),
     (["--config", "no/such/file"], "cannot read 'no/such/file'"),
 ]
