@@ -305,6 +305,7 @@ def test_a_host_that_is_no_utf_8(program, pem):
     assert said.startswith("cannot listen on ")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no process is told there")
 def test_it_leaves_no_files_when_it_is_terminated(program, monkeypatch, tmp_path):
     pytest.importorskip("trustme")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -324,6 +325,7 @@ def test_the_end_while_it_accepts(pem):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.accept, args=(listener,))
         thread.start()
-        listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # Windows: not connected
+            listener.shutdown(socket.SHUT_RDWR)
     thread.join(20)
     assert not thread.is_alive()
