@@ -8,6 +8,7 @@ import heapq
 import json
 import operator
 import os
+import re
 import time
 import weakref
 from collections import deque
@@ -30,6 +31,8 @@ _Keyed = tuple[Any, int, ConnectionInfo]
 MOST_ROWS = 1000
 _MOST_CONDITIONS = 20
 _MOST_OFFSET = 1_000_000
+_MOST_BRACKETS = 100  # four times what a request with all conditions has
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _RUN, _MOST_RUNS = 1000, 8  # rows that are sorted at once; runs before they become one
 _MOST_EVENTS = 1000  # that a follower may be behind
 _TURN = 0.005  # seconds between two looks whether it is one's turn
@@ -232,6 +235,13 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def _parse(request: bytes) -> dict[str, Any]:
+    """Return the object in a line.
+
+    ``json`` calls itself for what is nested, and notices too late where the threads'
+    stacks are small (128 kB on musl): the process would be gone.
+    """
+    if len(re.findall(rb"[\[{]", _STRING.sub(b"", request))) > _MOST_BRACKETS:
+        _refuse(f"a request has at most {_MOST_BRACKETS} lists and objects")
     try:
         values = json.loads(request.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -631,6 +631,7 @@ def test_many_followers_cost_an_event_hardly_more_than_one(
         ({"do": "connections", "where": [["peer", "=", 1]]}, "unknown operator '='"),
         ({"do": "connections", "where": [["peer"]]}, "a condition is"),
         ({"do": "connections", "where": [["peer", "==", 1]] * 21}, "at most 20"),
+        ({"do": "connections", "where": [[["x"]] * 100]}, "at most 100 lists"),
         ({"do": "connections", "sort": "sent"}, "unknown field 'sent'"),
         ({"do": "connections", "limit": -1}, "from 0 to 1000"),
         ({"do": "connections", "limit": 1e9}, "from 0 to 1000"),
@@ -647,6 +648,13 @@ def test_a_wrong_request_is_refused_by_its_name(client, request_, said):
     assert not answer["ok"]
     assert said in answer["error"]
     assert client.ask(do="totals")["ok"]
+
+
+def test_brackets_in_a_text_are_no_lists(make_wire, client):
+    wire = make_wire(None)
+    wire.end.label = '["' * 100
+    answer = client.ask(do="connections", where=[["label", "==", wire.end.label]])
+    assert (answer["ok"], answer["total"]) == (True, 1)
 
 
 # -- hostile clients -------------------------------------------------------------------
