@@ -14,6 +14,7 @@ import threading
 
 import pytest
 from support import pace
+from support.waiting import eventually
 
 from pykeyupdate._cli import serve as serve_command
 
@@ -73,10 +74,9 @@ def serve(program, pem, free_port):
 
 def closed(server, number=1):
     """Wait until a client has gone, and return what was done to it."""
-    said = server.wait_for(f"[{number}] closed; ")
-    line = re.search(rf"\[{number}\] closed; (.*)\n", server.wait_for("renegotiations"))
-    assert line, said
-    return [int(count) for count in re.findall(r"\d+", line[1])]
+    line = re.compile(rf"\[{number}\] closed; (.*)\n")
+    said = eventually(lambda: line.search(server.output))
+    return [int(count) for count in re.findall(r"\d+", said[1])]
 
 
 def ask(port, pem, paths, version=None, certificate=None):
