@@ -142,9 +142,9 @@ def on_signal(
 
     Returns a function that restores the handler that was there before, unless ours has
     been replaced; calling it again changes nothing. Raises ``ValueError`` for an
-    unknown signal and in another thread than the main one (as does the function that is
-    returned), ``OSError`` for a signal that takes no handler (SIGKILL), and what
-    ``rekey_all()`` raises for wrong arguments. On the wire: what ``rekey_all()`` sends.
+    unknown signal, for one that no process can handle (SIGKILL), and in another thread
+    than the main one (as does the function that is returned), and what ``rekey_all()``
+    raises for wrong arguments. On the wire: what ``rekey_all()`` sends.
     """
     number = _number_of(signum)
     rounds = _Rounds(request_peer, per_second)
