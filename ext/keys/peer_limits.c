@@ -7,20 +7,6 @@
 
 #define LEAST_LOOKS 10 /* before a renegotiation has taken too long */
 
-/* Count one more event; is it one too many?  This is a bucket that holds `most` events
-   and drains within `length`; `until` is when it will be empty (the generic cell rate
-   algorithm).  A peer that never exceeds `most` within such a time is never cut off. */
-static int
-exceeds_rate(ku_time *until, ku_time length, uint32_t most)
-{
-    ku_time now = ku_key_clock();
-    if (most == KU_ANY_NUMBER || most == 0) {
-        return most == 0;
-    }
-    *until = (*until > now ? *until : now) + length / most;
-    return *until > now + length;
-}
-
 void
 ku_forbid_renegotiation(const struct ku_tls *tls)
 {
@@ -43,15 +29,33 @@ cut_off_peer(const struct ku_tls *tls, enum ku_limit limit)
     }
 }
 
+/* Count one more event, and cut the peer off if it is one too many.  This is a bucket
+   that holds `most` events and drains within `length`; `until` is when it will be empty
+   (the generic cell rate algorithm).  A peer that never exceeds `most` within such a
+   time is never cut off. */
+static void
+limit_rate(const struct ku_tls *tls, enum ku_limit limit, ku_time *until,
+           ku_time length, uint32_t most)
+{
+    if (most == KU_ANY_NUMBER) {
+        return;
+    }
+    ku_time now = ku_key_clock();
+    if (most > 0) {
+        *until = (*until > now ? *until : now) + length / most;
+    }
+    if (most == 0 || *until > now + length) {
+        cut_off_peer(tls, limit);
+    }
+}
+
 void
 ku_limit_key_updates(const struct ku_tls *tls)
 {
     struct ku_ledger *ledger = tls->ledger;
     const struct ku_rules *rules = &ledger->rules;
-    if (exceeds_rate(&ledger->updates_until, rules->key_update_window,
-                     rules->key_updates)) {
-        cut_off_peer(tls, KU_LIMIT_KEY_UPDATES);
-    }
+    limit_rate(tls, KU_LIMIT_KEY_UPDATES, &ledger->updates_until,
+               rules->key_update_window, rules->key_updates);
     ku_time now = ku_key_clock();
     if (ledger->in_a_row == 0 || now - ledger->row_began > rules->key_update_window) {
         ledger->row_began = now;
@@ -67,23 +71,17 @@ ku_limit_key_updates(const struct ku_tls *tls)
 void
 ku_limit_session_tickets(const struct ku_tls *tls)
 {
-    struct ku_ledger *ledger = tls->ledger;
-    const struct ku_rules *rules = &ledger->rules;
-    if (exceeds_rate(&ledger->tickets_until, rules->session_ticket_window,
-                     rules->session_tickets)) {
-        cut_off_peer(tls, KU_LIMIT_SESSION_TICKETS);
-    }
+    const struct ku_rules *rules = &tls->ledger->rules;
+    limit_rate(tls, KU_LIMIT_SESSION_TICKETS, &tls->ledger->tickets_until,
+               rules->session_ticket_window, rules->session_tickets);
 }
 
 void
 ku_limit_renegotiations(const struct ku_tls *tls)
 {
-    struct ku_ledger *ledger = tls->ledger;
-    const struct ku_rules *rules = &ledger->rules;
-    if (exceeds_rate(&ledger->renegotiations_until, rules->renegotiation_window,
-                     rules->renegotiations)) {
-        cut_off_peer(tls, KU_LIMIT_RENEGOTIATIONS);
-    }
+    const struct ku_rules *rules = &tls->ledger->rules;
+    limit_rate(tls, KU_LIMIT_RENEGOTIATIONS, &tls->ledger->renegotiations_until,
+               rules->renegotiation_window, rules->renegotiations);
 }
 
 void

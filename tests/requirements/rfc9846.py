@@ -173,7 +173,7 @@ REQUIREMENTS = [
         "In order to allow this value to be changed later -- for instance for ciphers "
         "with more than 128-bit keys -- receiving implementations MUST NOT enforce "
         "this rule.",
-        met_by=(OPENSSL, "exceeds_rate"),
+        met_by=(OPENSSL, "limit_rate"),
         tests=(
             "test_peer_limits.py::test_without_limits",
             "test_peer_limits.py::test_a_window_ends",
