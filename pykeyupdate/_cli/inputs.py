@@ -1,9 +1,10 @@
-"""What users give a command: numbers as options, and files of text."""
+"""What users give a command: numbers and files as options, and files of text."""
 
 import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import Optional
 
 from .exit_codes import CannotRun
 
@@ -28,6 +29,12 @@ def count(text: str) -> int:
         if 1 <= number <= _MOST:
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {_MOST}")
+
+
+def check_key(key: Optional[str], certificate: Optional[str]) -> None:
+    """Refuse a key's file (``--key``) without the certificate's (``--cert``)."""
+    if key is not None and certificate is None:
+        raise CannotRun("--key needs --cert, whose key it is")
 
 
 def read_text(path: str) -> str:

@@ -50,8 +50,7 @@ def main(argv: list[str]) -> int:
         timeout=chosen.timeout,
         limits=chosen.limits,
     )
-    if chosen.key is not None and chosen.cert is None:
-        raise CannotRun("--key needs --cert, whose key it is")
+    inputs.check_key(chosen.key, chosen.cert)
     hosts = _targets(chosen)
     reports = _probe(hosts, settings, chosen.jobs)
     if chosen.json:

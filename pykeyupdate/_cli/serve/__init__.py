@@ -38,8 +38,7 @@ _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 def main(argv: list[str]) -> int:
     """Serve until somebody presses q or Ctrl-C."""
     chosen = parser().parse_args(argv)
-    if chosen.key is not None and chosen.cert is None:
-        raise CannotRun("--key needs --cert, whose key it is")
+    inputs.check_key(chosen.key, chosen.cert)
     with contextlib.ExitStack() as stack:
         pem, key, trusted = stack.enter_context(_certificate(chosen))
         server = _Server(chosen, pem, key, trusted)
