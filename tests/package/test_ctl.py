@@ -1,5 +1,6 @@
 """_cli/ctl.py: a control socket from the command line, as a user would."""
 
+import contextlib
 import json
 import os
 import signal
@@ -205,6 +206,24 @@ def test_a_process_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+@contextlib.contextmanager
+def answering(path, answer):
+    """Give an answer, whatever it is, to the one client of a socket."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+
+        def serve():
+            with other.accept()[0] as accepted:
+                accepted.sendall(answer)
+                accepted.recv(1000)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join(20)
+
+
 @pytest.mark.parametrize("command", ["connections", "totals", "policy", "follow"])
 @pytest.mark.parametrize(
     ("answer", "said"),
@@ -220,19 +239,8 @@ def test_a_process_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
 )
 def test_a_socket_of_something_else(tmp_path, command, answer, said):
     path = str(tmp_path / "other")
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(path)
-        other.listen()
-
-        def serve():
-            with other.accept()[0] as accepted:
-                accepted.sendall(answer)
-                accepted.recv(1000)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
+    with answering(path, answer):
         text = run(path, command, code=2)
-        thread.join(20)
     assert said in text
     assert len(text.splitlines()) == 1
 
@@ -240,20 +248,9 @@ def test_a_socket_of_something_else(tmp_path, command, answer, said):
 def test_a_socket_that_never_ends_its_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(ctl, "_LONGEST", 1000)
     path = str(tmp_path / "other")
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(path)
-        other.listen()
-
-        def serve():
-            with other.accept()[0] as accepted:
-                accepted.sendall(b"x" * 2000)
-                accepted.recv(1000)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
+    with answering(path, b"x" * 2000):
         with pytest.raises(CannotRun, match="no control socket"):
             ctl.main([path, "totals"])
-        thread.join(20)
 
 
 def test_what_others_chose_cannot_control_the_terminal():
